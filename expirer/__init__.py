@@ -1,0 +1,1 @@
+"""The second door to the ledger: the process that gives unpaid seats back. Imports `service`, never its HTTP."""

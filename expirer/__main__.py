@@ -1,0 +1,97 @@
+"""`python -m expirer`: wires the loops, answers `/livez`, and finishes the steps at hand when it is told to stop."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import structlog
+import uvicorn
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from expirer import keeper, sweep
+from expirer.supervisor import Step, Supervisor
+from service import settings, telemetry
+from service.database import check_schema, create_engine
+from service.errors import NotReady, Unavailable
+from service.settings import Settings
+
+log = structlog.stdlib.get_logger("rowlock.expirer")
+
+
+def create_app(loaded: Settings) -> Starlette:
+    """An ASGI application whose lifespan is the loops'; it answers `/livez`."""
+    engine = create_engine(loaded, "rowlock-expirer")
+    supervisor = Supervisor(
+        {
+            "sweep": _after_schema_check(engine, partial(sweep.step, engine, loaded)),
+            "keeper": _after_schema_check(engine, partial(keeper.step, engine)),
+        }
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        try:
+            await check_schema(engine)
+        except Unavailable:
+            # PostgreSQL may come later: a restart would not bring it sooner.
+            log.warning("PostgreSQL does not answer yet")
+        except NotReady as error:
+            log.critical("not starting", reason=str(error))
+            raise
+        running = asyncio.create_task(supervisor.run())
+        yield
+        supervisor.stop()
+        await running
+        await engine.dispose()
+
+    async def livez(_request: Request) -> JSONResponse:
+        silent = supervisor.silent(loaded.heartbeat_seconds_max)
+        return JSONResponse({"status": "dead" if silent else "alive", "silent": silent}, 503 if silent else 200)
+
+    return Starlette(routes=[Route("/livez", livez)], lifespan=lifespan)
+
+
+def _after_schema_check(engine: AsyncEngine, step: Step) -> Step:
+    """The step, once the schema was seen to be new enough; NotReady until then."""
+    is_checked = False
+
+    async def checked_step() -> float:
+        nonlocal is_checked
+        if not is_checked:
+            await check_schema(engine)
+            is_checked = True
+        return await step()
+
+    return checked_step
+
+
+def main() -> None:
+    """Runs until SIGTERM or SIGINT and exits with 0; otherwise with 1 or 3 and a sentence in the log."""
+    try:
+        loaded = settings.load()
+    except NotReady as error:
+        sys.exit(f"expirer: {error}")
+    telemetry.configure_logging(loaded.log_level)
+    # uvicorn raises the signal that ended it once more: that it was handled is the end of it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    uvicorn.run(
+        create_app(loaded),
+        host=loaded.host,
+        port=loaded.expirer_port,
+        loop="uvloop",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=loaded.shutdown_seconds,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Runs loops side by side: each repeats a bounded step, survives its failures, and shows when it last finished one."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+BACKOFF_SECONDS = 0.5
+BACKOFF_SECONDS_MAX = 10.0
+
+Step = Callable[[], Awaitable[float]]
+"""Does one bounded batch and returns how many seconds to wait before the next; 0 after a full batch."""
+
+log = structlog.stdlib.get_logger("rowlock.expirer")
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """The loops by name. `beats` has the monotonic time of each loop's last finished step, failed ones included."""
+
+    steps: Mapping[str, Step]
+    beats: dict[str, float] = field(default_factory=dict)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """Returns when `stop` was called and the steps at hand are finished."""
+        async with asyncio.TaskGroup() as group:
+            for name in self.steps:
+                self.beats[name] = time.monotonic()
+                group.create_task(self._loop(name))
+
+    def stop(self) -> None:
+        """Begins no further step."""
+        self.stopping.set()
+
+    def silent(self, seconds_max: float) -> list[str]:
+        """The loops that have not finished a step for longer."""
+        now = time.monotonic()
+        return [name for name, beat in self.beats.items() if now - beat > seconds_max]
+
+    async def _loop(self, name: str) -> None:
+        failures = 0
+        while not self.stopping.is_set():
+            try:
+                wait_seconds = await self.steps[name]()
+                failures = 0
+            except Exception as error:  # noqa: BLE001 - a loop outlives whatever ends a step
+                failures += 1
+                wait_seconds = min(BACKOFF_SECONDS * 2 ** min(failures - 1, 10), BACKOFF_SECONDS_MAX)
+                wait_seconds *= random.uniform(0.5, 1)  # noqa: S311 - nothing secret
+                log.warning("step failed", loop=name, failures=failures, error=repr(error), cause=repr(error.__cause__))
+            self.beats[name] = time.monotonic()
+            await self._pause(wait_seconds)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self.stopping.wait(), seconds)
+        except TimeoutError:
+            return

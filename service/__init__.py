@@ -1,0 +1,1 @@
+"""Rowlock's ledger of seats, and its HTTP door in `service.api`."""

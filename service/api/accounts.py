@@ -1,0 +1,90 @@
+"""Sign-up and sign-in."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter
+from pydantic import AfterValidator, EmailStr, Field
+
+from service import accounts
+from service.api import problems
+from service.api.context import Context, InContext
+from service.api.fields import Body, Name, Reply
+from service.errors import AddressInUse, Busy, DatabaseAway, Invalid, WrongCredentials
+from service.tokens import Principal, Role
+
+router = APIRouter(tags=["accounts"])
+
+PASSWORD_BYTES_MAX = 1_024
+
+
+def _short_enough(password: str) -> str:
+    if len(password.encode()) > PASSWORD_BYTES_MAX:
+        raise ValueError(f"must have at most {PASSWORD_BYTES_MAX} bytes")
+    return password
+
+
+Password = Annotated[str, Field(max_length=PASSWORD_BYTES_MAX), AfterValidator(_short_enough)]
+EMAIL = "ada@example.com"
+PASSWORD = "correct horse battery"  # noqa: S105 - an example in the documentation
+
+
+class SignUp(Body):
+    """A new account. MANAGER only where the server is set up for development."""
+
+    email: Annotated[EmailStr, Field(max_length=320, examples=[EMAIL])]
+    password: Annotated[Password, Field(min_length=8, examples=[PASSWORD])]
+    name: Annotated[Name, Field(examples=["Ada Lovelace"])]
+    role: Annotated[Role, Field(strict=False, examples=["CUSTOMER"])] = Role.CUSTOMER
+
+
+class SignIn(Body):
+    """The address in any case, and the password."""
+
+    email: Annotated[str, Field(min_length=1, max_length=320, examples=[EMAIL])]
+    password: Annotated[Password, Field(min_length=1, examples=[PASSWORD])]
+
+
+class SignedIn(Reply):
+    """Send the token as `Authorization: Bearer <token>`."""
+
+    token: str
+    expires_at: datetime
+    account_id: UUID
+    name: str
+    role: Role
+
+
+@router.post(
+    "/sign-up",
+    status_code=201,
+    summary="Make an account",
+    responses=problems.responses(AddressInUse, *problems.BODY, Busy, DatabaseAway),
+)
+async def sign_up(body: SignUp, context: InContext) -> SignedIn:
+    """The new account is signed in at once."""
+    if body.role is Role.MANAGER and not context.settings.open_manager_sign_up:
+        raise Invalid("role", "only CUSTOMER can sign up here")
+    account_id = await accounts.sign_up(
+        context.engine, context.passwords, body.email, body.password, body.name, body.role
+    )
+    return _signed_in(context, Principal(account_id, body.role), body.name)
+
+
+@router.post(
+    "/sign-in",
+    summary="Get a token",
+    responses=problems.responses(WrongCredentials, *problems.BODY, Busy, DatabaseAway),
+)
+async def sign_in(body: SignIn, context: InContext) -> SignedIn:
+    """After several wrong passwords for one address each further attempt takes longer, the right one too."""
+    principal, name = await accounts.sign_in(
+        context.engine, context.passwords, context.delays, body.email, body.password
+    )
+    return _signed_in(context, principal, name)
+
+
+def _signed_in(context: Context, principal: Principal, name: str) -> SignedIn:
+    token, expires_at = context.tokens.issue(principal)
+    return SignedIn(token=token, expires_at=expires_at, account_id=principal.account_id, name=name, role=principal.role)

@@ -1,0 +1,218 @@
+"""What customers do: look, hold seats, pay, release, look back."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Path, Query
+from pydantic import AfterValidator, Field
+from starlette.responses import Response
+from uuid_utils.compat import uuid7
+
+from service.api import problems
+from service.api.context import TIME_HEADER, AsCustomer, Context, InContext, time_header
+from service.api.fields import ID_MAX, Body, Moment, Reply, SeatId
+from service.claims import Held, HoldRequest
+from service.errors import (
+    Busy,
+    DatabaseAway,
+    Forbidden,
+    HoldExpired,
+    IdempotencyKeyReused,
+    Invalid,
+    NotFound,
+    OutcomeUnknown,
+    ReservationCancelled,
+    ReservationPaid,
+    SaleClosed,
+    SeatLimitReached,
+    SeatsOfSeveralSessions,
+    SeatsTaken,
+    SeatsUnknown,
+    Unauthenticated,
+)
+from service.reservation import Reservation, Seat, State
+from service.settling import SettleRequest
+from service.tokens import Principal
+
+router = APIRouter(prefix="/customer", tags=["customer"])
+
+REPLAYED_HEADER = "Idempotency-Replayed"
+RESERVATION_ID = "01926e2c-5a00-7000-8000-000000000001"
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        pattern=r"^[\x21-\x7e]{1,255}$",
+        description="1 to 255 visible ASCII characters, new for each hold that you mean. The same request with the "
+        "same key gets the first reply again, byte for byte, however often and whenever it is sent.",
+        examples=["b6f1a2c4-first-try"],
+    ),
+]
+ReservationId = Annotated[UUID, Path(alias="reservationId", examples=[RESERVATION_ID])]
+SIGNED_IN = (Unauthenticated, Forbidden, problems.InvalidRequest, Busy, DatabaseAway)
+HOLD_REFUSALS = (
+    SeatsUnknown, SeatsTaken, SaleClosed, SeatLimitReached, SeatsOfSeveralSessions, IdempotencyKeyReused,
+    OutcomeUnknown, *problems.BODY, *SIGNED_IN,
+)  # fmt: skip
+
+
+def _distinct(seat_ids: list[int]) -> list[int]:
+    if len(set(seat_ids)) < len(seat_ids):
+        raise ValueError("must be distinct")
+    return seat_ids
+
+
+class Hold(Body):
+    """Seats of one session, in any order; how many, the server's `seats_per_hold_max` says."""
+
+    seat_ids: Annotated[
+        list[SeatId], Field(min_length=1, max_length=100, examples=[[17, 18]]), AfterValidator(_distinct)
+    ]
+
+
+class HeldSeat(Reply):
+    """A seat of a reservation, with the price that was fixed when it was held."""
+
+    seat_id: Annotated[int, Field(examples=[17])]
+    placement: Annotated[str, Field(examples=["C1"])]
+    price: Annotated[int, Field(description="In minor units", examples=[1250])]
+
+
+class ReservationReply(Reply):
+    """A reservation; `serverTime` is when it was made, by the clock that `expiresAt` is measured with."""
+
+    reservation_id: Annotated[UUID, Field(examples=[RESERVATION_ID])]
+    session_id: Annotated[int, Field(examples=[1])]
+    state: State
+    seats: list[HeldSeat]
+    total: Annotated[int, Field(description="In minor units", examples=[1250])]
+    currency: Annotated[str, Field(description="ISO 4217", examples=["EUR"])]
+    expires_at: Annotated[Moment, Field(examples=["2030-06-01T17:00:30Z"])]
+    server_time: Annotated[Moment, Field(examples=["2030-06-01T17:00:00Z"])]
+
+
+class SettledReply(ReservationReply):
+    """A reservation that has ended, and when: `CONFIRMED` is paid then, `CANCELLED` released."""
+
+    settled_at: Moment | None
+
+
+def _seats(seats: Sequence[Seat]) -> list[HeldSeat]:
+    return [HeldSeat(seat_id=seat.id, placement=seat.placement, price=seat.price) for seat in seats]
+
+
+def render_hold(reservation: Reservation, seats: Sequence[Seat]) -> str:
+    """The reply to a hold, which is stored with it."""
+    reply = ReservationReply(
+        reservation_id=reservation.id,
+        session_id=reservation.session_id,
+        state=reservation.state,
+        seats=_seats(seats),
+        total=reservation.total,
+        currency=reservation.currency,
+        expires_at=reservation.expires_at,
+        server_time=reservation.created_at,
+    )
+    return reply.model_dump_json(by_alias=True)
+
+
+HOLD_REPLY = {
+    "model": ReservationReply,
+    "headers": {
+        TIME_HEADER: {"description": "PostgreSQL's present time", "schema": {"type": "string"}},
+        REPLAYED_HEADER: {"description": "`true` where the reply is an earlier one", "schema": {"type": "string"}},
+    },
+}
+
+
+@router.post(
+    "/book/{seatId}",
+    status_code=201,
+    summary="Hold one seat",
+    response_class=Response,
+    responses={201: HOLD_REPLY, **problems.responses(*HOLD_REFUSALS)},
+)
+async def book_one(
+    seat_id: Annotated[SeatId, Path(alias="seatId", examples=[17])],
+    context: InContext,
+    customer: AsCustomer,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """The seat is yours to pay until `expiresAt`."""
+    return await _hold(context, customer, [seat_id], idempotency_key)
+
+
+@router.post(
+    "/book",
+    status_code=201,
+    summary="Hold several seats of one session, all or nothing",
+    response_class=Response,
+    responses={201: HOLD_REPLY, **problems.responses(*HOLD_REFUSALS)},
+)
+async def book(
+    body: Hold, context: InContext, customer: AsCustomer, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """The seats are yours to pay until `expiresAt`. A refusal names every seat that is in the way."""
+    if len(body.seat_ids) > context.settings.seats_per_hold_max:
+        raise Invalid("seatIds", f"may have {context.settings.seats_per_hold_max} items")
+    return await _hold(context, customer, body.seat_ids, idempotency_key)
+
+
+async def _hold(
+    context: Context, customer: Principal, seat_ids: Sequence[int], idempotency_key: str | None
+) -> Response:
+    request = HoldRequest(uuid7(), customer.account_id, tuple(sorted(seat_ids)), idempotency_key)
+    (answer,) = await context.box_office.hold([request], render_hold)
+    if not isinstance(answer, Held):
+        raise answer
+    headers = time_header(answer.now) | ({REPLAYED_HEADER: "true"} if answer.replayed else {})
+    return Response(answer.reply, 201, headers, "application/json")
+
+
+@router.put(
+    "/pay/{reservationId}",
+    summary="Pay for a hold",
+    responses=problems.responses(NotFound, HoldExpired, ReservationCancelled, OutcomeUnknown, *SIGNED_IN),
+)
+async def pay(
+    reservation_id: ReservationId, context: InContext, customer: AsCustomer, response: Response
+) -> SettledReply:
+    """Before `expiresAt`; paying again changes nothing and gives the same reply."""
+    return await _settle(context, customer, reservation_id, State.CONFIRMED, response)
+
+
+@router.delete(
+    "/reservation/{reservationId}",
+    summary="Release a hold",
+    responses=problems.responses(NotFound, HoldExpired, ReservationPaid, OutcomeUnknown, *SIGNED_IN),
+)
+async def release(
+    reservation_id: ReservationId, context: InContext, customer: AsCustomer, response: Response
+) -> SettledReply:
+    """The seats are available again at once; releasing again changes nothing and gives the same reply."""
+    return await _settle(context, customer, reservation_id, State.CANCELLED, response)
+
+
+async def _settle(
+    context: Context, customer: Principal, reservation_id: UUID, target: State, response: Response
+) -> SettledReply:
+    request = SettleRequest(reservation_id, customer.account_id, target)
+    (answer,) = await context.box_office.settle([request])
+    if isinstance(answer, Exception):
+        raise answer
+    response.headers.update(time_header(answer.now))
+    reservation = answer.reservation
+    return SettledReply(
+        reservation_id=reservation.id,
+        session_id=reservation.session_id,
+        state=reservation.state,
+        seats=_seats(answer.seats),
+        total=reservation.total,
+        currency=reservation.currency,
+        expires_at=reservation.expires_at,
+        server_time=reservation.created_at,
+        settled_at=reservation.settled_at,
+    )

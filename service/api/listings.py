@@ -1,0 +1,197 @@
+"""What customers look at: the sessions on sale, the seats of one, and their own history."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Path, Query
+from pydantic import Field
+from starlette.responses import Response
+
+from service import listings, seatmap
+from service.api import problems
+from service.api.context import AsCustomer, InContext
+from service.api.cursors import Cursor, decode_reservation, decode_session, encode_session
+from service.api.fields import ID_MAX, Reply
+from service.api.customer import HeldSeat
+from service.database import snapshot
+from service.errors import Busy, DatabaseAway, Forbidden, NotFound, Unauthenticated
+from service.reservation import SeatState, State
+
+router = APIRouter(prefix="/customer", tags=["customer"])
+
+PAGE_SIZE = 20
+
+Limit = Annotated[int, Query(ge=1, le=200, description="Items on the page; the server's `page_size_max` is the most")]
+
+
+class Availability(Reply):
+    """Seats by state; together they are all seats of the session."""
+
+    available: int
+    held: int
+    sold: int
+
+
+class ListedSession(Reply):
+    """A session on sale; the counts may be `counts_seconds` old."""
+
+    session_id: int
+    movie: str
+    room: str
+    showtime: datetime
+    duration: Annotated[int, Field(description="Minutes")]
+    price: Annotated[int, Field(description="Of one seat, in minor units")]
+    currency: str
+    seats: Availability
+
+
+class SessionPage(Reply):
+    """By showtime; `next` is the cursor of the page after, null on the last one."""
+
+    sessions: list[ListedSession]
+    next: str | None
+
+
+@router.get(
+    "/list-sessions",
+    summary="The sessions on sale",
+    responses=problems.responses(problems.InvalidRequest, Busy, DatabaseAway),
+)
+async def list_sessions(context: InContext, cursor: Cursor = None, limit: Limit = PAGE_SIZE) -> SessionPage:
+    """Those whose showtime is to come, the next one first."""
+    size = min(limit, context.settings.page_size_max)
+    page = await context.sessions.page(decode_session(cursor), size + 1)
+    sessions = [
+        ListedSession(
+            session_id=session.id,
+            movie=session.movie,
+            room=session.room,
+            showtime=session.showtime,
+            duration=session.duration_minutes,
+            price=session.price,
+            currency=session.currency,
+            seats=Availability(
+                available=session.seat_count - counts.held - counts.sold, held=counts.held, sold=counts.sold
+            ),
+        )
+        for session, counts in page[:size]
+    ]
+    last = page[size - 1][0] if len(page) > size else None
+    return SessionPage(sessions=sessions, next=encode_session(last.showtime, last.id) if last else None)
+
+
+class MappedSeat(Reply):
+    """A seat and what it is at `asOf`."""
+
+    seat_id: int
+    placement: str
+    price: Annotated[int, Field(description="In minor units")]
+    state: SeatState
+
+
+class SeatMapReply(Reply):
+    """The seats by position, and where and when they were read."""
+
+    session_id: int
+    currency: str
+    source: Literal["postgresql"]
+    as_of: datetime
+    seats: list[MappedSeat]
+
+
+@router.get(
+    "/session/{sessionId}",
+    summary="The live map of a session's seats",
+    response_class=Response,
+    responses={
+        200: {"model": SeatMapReply},
+        **problems.responses(NotFound, problems.InvalidRequest, Busy, DatabaseAway),
+    },
+)
+async def session_map(
+    session_id: Annotated[int, Path(alias="sessionId", ge=1, le=ID_MAX, examples=[1])], context: InContext
+) -> Response:
+    """Also after showtime. A seat that is available here may be taken a moment later; only a hold tells."""
+    async with snapshot(context.engine) as connection:
+        seat_map = await seatmap.read(connection, session_id)
+    columns = zip(seat_map.seat_ids, seat_map.placements, seat_map.prices, seat_map.states, strict=True)
+    # Dumped directly: 100,000 seats as models would stop the other requests for half a second.
+    reply = {
+        "sessionId": session_id,
+        "currency": seat_map.currency,
+        "source": "postgresql",
+        "asOf": seat_map.as_of,
+        "seats": [
+            {"seatId": seat_id, "placement": placement, "price": price, "state": state}
+            for seat_id, placement, price, state in columns
+        ],
+    }
+    return Response(orjson.dumps(reply, option=orjson.OPT_UTC_Z), media_type="application/json")
+
+
+class HistoryLine(Reply):
+    """A reservation with what it is for; `paidAt` is null unless it is CONFIRMED."""
+
+    reservation_id: UUID
+    state: State
+    session_id: int
+    movie: str
+    room: str
+    showtime: datetime
+    seats: list[HeldSeat]
+    total: Annotated[int, Field(description="In minor units")]
+    currency: str
+    created_at: datetime
+    expires_at: datetime
+    settled_at: datetime | None
+    paid_at: datetime | None
+
+
+class HistoryPage(Reply):
+    """The newest first; `next` is the cursor of the page after, null on the last one."""
+
+    reservations: list[HistoryLine]
+    next: str | None
+
+
+@router.get(
+    "/list-history",
+    summary="Own purchases, or every attempt",
+    responses=problems.responses(Unauthenticated, Forbidden, problems.InvalidRequest, Busy, DatabaseAway),
+)
+async def list_history(
+    context: InContext,
+    customer: AsCustomer,
+    state: Annotated[State | Literal["ALL"], Query(description="ALL shows every attempt")] = State.CONFIRMED,
+    cursor: Cursor = None,
+    limit: Limit = PAGE_SIZE,
+) -> HistoryPage:
+    """What was paid for; with `state` also what is held, expired or released."""
+    size = min(limit, context.settings.page_size_max)
+    wanted = state if isinstance(state, State) else None
+    async with snapshot(context.engine) as connection:
+        before = decode_reservation(cursor)
+        page = await listings.history(connection, customer.account_id, wanted, before, size + 1)
+    lines = [_line(purchase) for purchase in page[:size]]
+    return HistoryPage(reservations=lines, next=str(lines[-1].reservation_id) if len(page) > size else None)
+
+
+def _line(purchase: listings.Purchase) -> HistoryLine:
+    reservation = purchase.reservation
+    return HistoryLine(
+        reservation_id=reservation.id,
+        state=reservation.state,
+        session_id=reservation.session_id,
+        movie=purchase.movie,
+        room=purchase.room,
+        showtime=purchase.showtime,
+        seats=[HeldSeat(seat_id=seat.id, placement=seat.placement, price=seat.price) for seat in purchase.seats],
+        total=reservation.total,
+        currency=reservation.currency,
+        created_at=reservation.created_at,
+        expires_at=reservation.expires_at,
+        settled_at=reservation.settled_at,
+        paid_at=purchase.paid_at,
+    )

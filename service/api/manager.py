@@ -1,0 +1,97 @@
+"""What managers do: make sessions."""
+
+from collections import Counter
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import AfterValidator, Field
+from pydantic_extra_types.currency_code import ISO4217
+
+from service import sessions
+from service.api import problems
+from service.api.context import AsManager, InContext
+from service.api.fields import Body, Name, Placement, Reply, Time
+from service.database import transaction
+from service.errors import Busy, DatabaseAway, Forbidden, Unauthenticated
+from service.sessions import NewSession
+
+router = APIRouter(prefix="/manager", tags=["manager"])
+
+CREATE_PATH = "/manager/create"
+PLACEMENTS_MIN, PLACEMENTS_MAX = 16, 100_000
+PRICE_MAX = 100_000_000
+
+
+def _distinct(placements: list[str]) -> list[str]:
+    if len(set(placements)) < len(placements):
+        doubled = next(placement for placement, count in Counter(placements).items() if count > 1)
+        raise ValueError(f"must be distinct; {doubled!r} is there more than once")
+    return placements
+
+
+Placements = Annotated[
+    list[Placement], Field(min_length=PLACEMENTS_MIN, max_length=PLACEMENTS_MAX), AfterValidator(_distinct)
+]
+
+
+class CreateSession(Body):
+    """One showing, with the seats in the order in which a map shows them."""
+
+    movie: Annotated[Name, Field(examples=["Metropolis"])]
+    room: Annotated[Name, Field(examples=["Room 1"])]
+    showtime: Annotated[
+        Time, Field(description="RFC 3339 with its offset, in the future", examples=["2030-06-01T18:00:00Z"])
+    ]
+    duration: Annotated[int, Field(ge=1, le=1_440, description="Minutes", examples=[153])]
+    price: Annotated[int, Field(ge=0, le=PRICE_MAX, description="Of one seat, in minor units", examples=[1250])]
+    currency: Annotated[ISO4217, Field(description="ISO 4217", examples=["EUR"])]
+    placements: Annotated[Placements, Field(examples=[[f"{row}{number}" for row in "AB" for number in range(1, 9)]])]
+
+
+class CreatedSeat(Reply):
+    """A seat of the new session."""
+
+    seat_id: int
+    placement: str
+    price: int
+
+
+class CreatedSession(Reply):
+    """The session as it is on sale from now on."""
+
+    session_id: int
+    movie: str
+    room: str
+    showtime: datetime
+    duration: int
+    price: int
+    currency: str
+    seat_count: int
+    created_at: datetime
+    seats: list[CreatedSeat]
+
+
+@router.post(
+    "/create",
+    status_code=201,
+    summary="Make a session with its seats",
+    responses=problems.responses(Unauthenticated, Forbidden, *problems.BODY, Busy, DatabaseAway),
+)
+async def create(body: CreateSession, context: InContext, manager: AsManager) -> CreatedSession:
+    """All seats are available, at the session's price, until showtime."""
+    new = NewSession(body.movie, body.room, body.showtime, body.duration, body.price, body.currency, body.placements)
+    async with transaction(context.engine) as connection:
+        session, seats = await sessions.create(connection, new, manager.account_id)
+    return CreatedSession(
+        session_id=session.id,
+        movie=session.movie,
+        room=session.room,
+        showtime=session.showtime,
+        duration=session.duration_minutes,
+        price=session.price,
+        currency=session.currency,
+        seat_count=session.seat_count,
+        created_at=session.created_at,
+        seats=[CreatedSeat(seat_id=seat.id, placement=seat.placement, price=seat.price) for seat in seats],
+    )

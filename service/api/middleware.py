@@ -1,0 +1,133 @@
+"""What every request passes, as plain ASGI: its id, its line in the log, the bounds of its body, the last resort."""
+
+import re
+import time
+from typing import Any
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils.compat import uuid7
+
+from service.api import problems
+from service.errors import RowlockError
+
+REQUEST_ID_HEADER = "X-Request-ID"
+ACCEPTABLE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+QUIET_PATHS = ("/livez", "/readyz")
+
+log = structlog.stdlib.get_logger("rowlock.http")
+
+
+class RequestLog:
+    """Gives each request an id, the client's where it is acceptable, and writes one line when it is answered.
+
+    An exception that nobody has turned into an answer becomes a 500 with that id.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+        request_id = given if ACCEPTABLE_REQUEST_ID.fullmatch(given) else uuid7().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        status = 0
+        began = time.perf_counter()
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            log.exception("request failed")
+            if status:
+                raise
+            await problems.render(problems.InternalError(), request_id)(scope, receive, send_with_id)
+        finally:
+            _write_line(scope, status, began)
+
+
+def _write_line(scope: Scope, status: int, began: float) -> None:
+    if scope["path"] in QUIET_PATHS and status < 500:  # noqa: PLR2004 - server errors
+        return
+    # The route's template: a path with ids in it would make each line its own kind.
+    route: Any = scope.get("route")
+    log.info(
+        "request",
+        method=scope["method"],
+        route=getattr(route, "path", None),
+        status=status,
+        duration_ms=round((time.perf_counter() - began) * 1000, 1),
+    )
+
+
+class BodyLimit:
+    """Refuses a body that is not JSON by its header, or longer than the path allows, before anybody parses it."""
+
+    def __init__(self, app: ASGIApp, bytes_max: int, bytes_max_by_path: dict[str, int]) -> None:
+        self._app = app
+        self._bytes_max = bytes_max
+        self._bytes_max_by_path = bytes_max_by_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        bytes_max = self._bytes_max_by_path.get(scope["path"], self._bytes_max)
+        if refusal := _refusal(headers, bytes_max):
+            await _refuse(refusal, scope, receive, send)
+            return
+        received = 0
+        started = False
+
+        async def receive_bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > bytes_max:
+                raise problems.BodyTooLarge(bytes_max)
+            return message
+
+        async def send_noting_start(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive_bounded, send_noting_start)
+        except problems.BodyTooLarge as error:
+            if started:
+                raise
+            await _refuse(error, scope, receive, send)
+
+
+def _refusal(headers: Headers, bytes_max: int) -> RowlockError | None:
+    length = headers.get("content-length", "0")
+    has_body = length != "0" or "transfer-encoding" in headers
+    if not has_body:
+        return None
+    if int(length) > bytes_max:
+        return problems.BodyTooLarge(bytes_max)
+    media_type, _, parameters = headers.get("content-type", "").lower().partition(";")
+    if media_type.strip() != "application/json" or parameters.replace(" ", "") not in ("", "charset=utf-8"):
+        return problems.UnsupportedMediaType()
+    return None
+
+
+async def _refuse(error: RowlockError, scope: Scope, receive: Receive, send: Send) -> None:
+    response = problems.render(error, scope["state"]["request_id"])
+    # The rest of the body stays unread, so the connection can't be used again.
+    response.headers["Connection"] = "close"
+    await response(scope, receive, send)

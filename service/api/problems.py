@@ -1,0 +1,296 @@
+"""From an error to its answer, in one table: RFC 9457, `application/problem+json`, with a stable `type`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+from starlette.responses import Response
+
+from service import errors
+from service.errors import RowlockError
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:rowlock:problem:"
+RETRY_AFTER_SECONDS = 1
+FAULTS_MAX = 20
+"""A body of a hundred thousand wrong items is not answered with all of them."""
+
+
+class MalformedBody(errors.Refusal):
+    """The body is no JSON."""
+
+
+class UnsupportedMediaType(errors.Refusal):
+    """The body is not declared as JSON."""
+
+
+@dataclass(eq=False)
+class BodyTooLarge(errors.Refusal):
+    """The body is longer than `bytes_max`."""
+
+    bytes_max: int
+
+
+class RouteNotFound(errors.Refusal):
+    """There is no such path."""
+
+
+@dataclass(eq=False)
+class MethodNotAllowed(errors.Refusal):
+    """The path is there, for the methods `allow`."""
+
+    allow: str
+
+
+class InternalError(RowlockError):
+    """A defect of the service, which is in its log under the request's id."""
+
+
+@dataclass(eq=False)
+class InvalidRequest(errors.Refusal):
+    """One or several fields break a rule, each as {field, message}."""
+
+    faults: list[dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """How an error looks to the client: `detail` and `facts` are made from it."""
+
+    status: int
+    name: str
+    title: str
+    detail: Callable[[Any], str]
+    facts: Callable[[Any], dict[str, Any]] = lambda _error: {}
+    headers: Callable[[Any], dict[str, str]] = lambda _error: {}
+
+
+def _seat_ids(error: errors.SeatsTaken | errors.SeatsUnknown) -> dict[str, Any]:
+    return {"seatIds": list(error.seat_ids)}
+
+
+def _retry_after(_error: RowlockError) -> dict[str, str]:
+    return {"Retry-After": str(RETRY_AFTER_SECONDS)}
+
+
+def _bearer(_error: RowlockError) -> dict[str, str]:
+    return {"WWW-Authenticate": "Bearer"}
+
+
+PROBLEMS: Mapping[type[RowlockError], Problem] = {
+    MalformedBody: Problem(400, "malformed-body", "The body is not JSON", lambda _: "The body can't be read as JSON."),
+    errors.Unauthenticated: Problem(
+        401, "unauthenticated", "Sign in first", lambda _: "A valid bearer token is needed.", headers=_bearer
+    ),
+    errors.WrongCredentials: Problem(
+        401,
+        "wrong-credentials",
+        "Wrong credentials",
+        lambda _: "The address or the password is wrong.",
+        headers=_bearer,
+    ),
+    errors.Forbidden: Problem(
+        403, "forbidden", "Not with this role", lambda e: f"This needs the role {e.role}.", lambda e: {"role": e.role}
+    ),
+    RouteNotFound: Problem(404, "route-not-found", "No such route", lambda _: "There is nothing at this path."),
+    errors.NotFound: Problem(
+        404, "not-found", "Not found", lambda e: f"There is no such {e.what}.", lambda e: {"what": e.what}
+    ),
+    errors.SeatsUnknown: Problem(
+        404, "seats-unknown", "No such seats", lambda e: f"No such seats: {_listed(e.seat_ids)}.", _seat_ids
+    ),
+    MethodNotAllowed: Problem(
+        405,
+        "method-not-allowed",
+        "Method not allowed",
+        lambda e: f"This path answers to {e.allow}.",
+        headers=lambda e: {"Allow": e.allow},
+    ),
+    errors.SeatsTaken: Problem(
+        409, "seats-taken", "Seats taken", lambda e: f"Somebody else has seats {_listed(e.seat_ids)}.", _seat_ids
+    ),
+    errors.SaleClosed: Problem(
+        409,
+        "sale-closed",
+        "The sale is closed",
+        lambda e: f"Selling ended at {_time(e.showtime)}.",
+        lambda e: {"showtime": _time(e.showtime)},
+    ),
+    errors.SeatLimitReached: Problem(
+        409,
+        "seat-limit-reached",
+        "Too many seats for one customer",
+        lambda e: f"A customer may have {e.seats_max} seats of a session and has {e.seats_claimed} already.",
+        lambda e: {"seatsMax": e.seats_max, "seatsClaimed": e.seats_claimed},
+    ),
+    errors.HoldExpired: Problem(
+        409,
+        "hold-expired",
+        "The hold has expired",
+        lambda e: f"The seats were held until {_time(e.expires_at)}.",
+        lambda e: {"reservationId": str(e.reservation_id), "expiresAt": _time(e.expires_at)},
+    ),
+    errors.ReservationPaid: Problem(
+        409,
+        "reservation-paid",
+        "The reservation is paid",
+        lambda _: "A paid reservation can't be released.",
+        lambda e: {"reservationId": str(e.reservation_id)},
+    ),
+    errors.ReservationCancelled: Problem(
+        409,
+        "reservation-cancelled",
+        "The reservation was released",
+        lambda _: "A released reservation can't be paid.",
+        lambda e: {"reservationId": str(e.reservation_id)},
+    ),
+    errors.AddressInUse: Problem(
+        409, "address-in-use", "The address is in use", lambda _: "There is an account with this e-mail address."
+    ),
+    BodyTooLarge: Problem(
+        413,
+        "body-too-large",
+        "The body is too large",
+        lambda e: f"The body may have {e.bytes_max} bytes.",
+        lambda e: {"bytesMax": e.bytes_max},
+    ),
+    UnsupportedMediaType: Problem(
+        415,
+        "unsupported-media-type",
+        "The body must be JSON",
+        lambda _: "Send the body as application/json in UTF-8.",
+        headers=lambda _: {"Accept": "application/json"},
+    ),
+    InvalidRequest: Problem(
+        422,
+        "invalid-request",
+        "Invalid request",
+        lambda e: "; ".join(f"{fault['field']}: {fault['message']}" for fault in e.faults),
+        lambda e: {"errors": e.faults},
+    ),
+    errors.Invalid: Problem(
+        422,
+        "invalid-request",
+        "Invalid request",
+        lambda e: f"{e.field}: {e.message}",
+        lambda e: {"errors": [{"field": e.field, "message": e.message}]},
+    ),
+    errors.SeatsOfSeveralSessions: Problem(
+        422, "seats-of-several-sessions", "Seats of several sessions", lambda _: "All seats must be of one session."
+    ),
+    errors.IdempotencyKeyReused: Problem(
+        422,
+        "idempotency-key-reused",
+        "The idempotency key was used for another request",
+        lambda _: "This key stands for another hold. Use a new one.",
+    ),
+    InternalError: Problem(
+        500,
+        "internal-error",
+        "Internal error",
+        lambda _: "This is a defect. Its trace is logged under the request's id.",
+    ),
+    errors.Busy: Problem(
+        503,
+        "busy",
+        "Busy",
+        lambda e: f"Waited too long for a {e.what}. Nothing was changed: try again.",
+        headers=_retry_after,
+    ),
+    errors.DatabaseAway: Problem(
+        503,
+        "database-away",
+        "The database is away",
+        lambda _: "The database does not answer. Nothing was changed: try again.",
+        headers=_retry_after,
+    ),
+    errors.OutcomeUnknown: Problem(
+        503,
+        "outcome-unknown",
+        "The outcome is unknown",
+        lambda _: "It may or may not have been done. Repeat it, with the same key: the answer will be the truth.",
+        headers=_retry_after,
+    ),
+}
+
+BODY = (MalformedBody, BodyTooLarge, UnsupportedMediaType, InvalidRequest)
+"""How a route with a body may refuse it."""
+
+EXAMPLES: Mapping[type[RowlockError], RowlockError] = {
+    type(example): example
+    for example in (
+        InvalidRequest([{"field": "seatIds.0", "message": "Input should be greater than or equal to 1"}]),
+        MethodNotAllowed("GET"),
+        BodyTooLarge(65_536),
+        errors.Forbidden("CUSTOMER"),
+        errors.NotFound("reservation"),
+        errors.SeatsUnknown((999,)),
+        errors.SeatsTaken((17, 18)),
+        errors.SaleClosed(datetime(2030, 6, 1, 18, tzinfo=UTC)),
+        errors.SeatLimitReached(10, 9),
+        errors.HoldExpired(
+            UUID("01926e2c-5a00-7000-8000-000000000001"), datetime(2030, 6, 1, 17, tzinfo=UTC) + timedelta(seconds=30)
+        ),
+        errors.ReservationPaid(UUID("01926e2c-5a00-7000-8000-000000000001")),
+        errors.ReservationCancelled(UUID("01926e2c-5a00-7000-8000-000000000001")),
+        errors.Busy("lock"),
+    )
+}
+
+
+def render(error: RowlockError, request_id: str) -> Response:
+    """The answer to the client."""
+    problem = PROBLEMS[type(error)]
+    body = orjson.dumps(_body(error, problem) | {"requestId": request_id})
+    return Response(body, problem.status, problem.headers(error), MEDIA_TYPE)
+
+
+def responses(*kinds: type[RowlockError]) -> dict[int | str, dict[str, Any]]:
+    """FastAPI's `responses` for a route that refuses in these ways, each with an example."""
+    by_status: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        problem = PROBLEMS[kind]
+        answer = by_status.setdefault(problem.status, {"description": problem.title, "content": {MEDIA_TYPE: {}}})
+        content = answer["content"][MEDIA_TYPE]
+        content["schema"] = {"$ref": "#/components/schemas/Problem"}
+        examples = content.setdefault("examples", {})
+        body = _body(EXAMPLES.get(kind) or kind(), problem) | {"requestId": "01926e2c5a007000"}
+        examples[problem.name] = {"summary": problem.title, "value": body}
+        answer["description"] = " / ".join(example["summary"] for example in examples.values())
+    return by_status
+
+
+SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "description": "RFC 9457. `type` is stable; further members carry the facts, such as `seatIds`.",
+    "required": ["type", "title", "status", "detail", "requestId"],
+    "properties": {
+        "type": {"type": "string", "format": "uri"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "requestId": {"type": "string"},
+    },
+}
+"""What every refusal has; it stands in the OpenAPI document as `Problem`."""
+
+
+def _body(error: RowlockError, problem: Problem) -> dict[str, Any]:
+    return {
+        "type": TYPE_PREFIX + problem.name,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail(error),
+        **problem.facts(error),
+    }
+
+
+def _listed(seat_ids: tuple[int, ...]) -> str:
+    return ", ".join(map(str, seat_ids))
+
+
+def _time(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,152 @@
+"""The API's only wiring: `create_app` puts lifespan, middleware, routes and answers to errors together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypedDict
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from service import settings, telemetry
+from service.accounts import Delays, Passwords
+from service.api import accounts, customer, health, listings, manager, problems
+from service.api.context import Context
+from service.api.middleware import BodyLimit, RequestLog
+from service.booking import BoxOffice
+from service.claims import Rules
+from service.database import check_schema, create_engine
+from service.errors import NotReady, RowlockError, Unavailable
+from service.listings import SessionList
+from service.settings import Settings
+from service.tokens import Tokens
+
+ASSETS_PATH = "/api-docs/assets"
+
+log = structlog.stdlib.get_logger("rowlock")
+
+
+class State(TypedDict):
+    """What the lifespan gives to each request as `request.state`."""
+
+    context: Context
+
+
+def create_app(loaded: Settings | None = None) -> FastAPI:
+    """The API. Raises NotReady where the settings are wrong; the lifespan does where the schema is too old."""
+    loaded = loaded or settings.load()
+    telemetry.configure_logging(loaded.log_level)
+    app = FastAPI(
+        title="Rowlock",
+        summary="Seat reservations that are never sold twice",
+        version="0.1.0",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lambda app: _lifespan(app, loaded),
+        exception_handlers={
+            RowlockError: _answer,
+            RequestValidationError: _answer_invalid,
+            HTTPException: _answer_http,
+        },
+    )
+    app.add_middleware(
+        BodyLimit,
+        bytes_max=loaded.body_bytes_max,
+        bytes_max_by_path={manager.CREATE_PATH: loaded.session_body_bytes_max},
+    )
+    app.add_middleware(RequestLog)
+    for module in (accounts, customer, listings, manager, health):
+        app.include_router(module.router)
+    app.mount(ASSETS_PATH, StaticFiles(packages=[("fastapi_offline", "static")]))
+    app.add_route("/api-docs", _api_docs, include_in_schema=False)
+    _add_problem_schema(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
+    engine = create_engine(loaded, "rowlock-api")
+    context = Context(
+        settings=loaded,
+        engine=engine,
+        box_office=BoxOffice(
+            engine,
+            Rules(loaded.hold_seconds, loaded.seats_per_customer_max),
+            loaded.writes_max,
+            loaded.outcome_wait_ms,
+        ),
+        sessions=SessionList(engine, loaded.counts_seconds),
+        tokens=Tokens(loaded),
+        passwords=Passwords(loaded.password_queue_max),
+        delays=Delays(loaded.sign_in_delay_ms_max),
+    )
+    try:
+        await check_schema(engine)
+        context.is_ready = True
+    except Unavailable:
+        # It may come later; until then /readyz says no and looks again.
+        log.warning("PostgreSQL does not answer yet")
+    except NotReady as error:
+        log.critical("not starting", reason=str(error))
+        await engine.dispose()
+        raise
+    try:
+        yield {"context": context}
+    finally:
+        await context.box_office.drain()
+        context.passwords.close()
+        await engine.dispose()
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RowlockError)
+    if isinstance(error, Unavailable):
+        log.warning("unavailable", error=repr(error), cause=repr(error.__cause__))
+    return problems.render(error, request.state.request_id)
+
+
+async def _answer_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = error.errors()
+    if any(fault["type"] == "json_invalid" for fault in faults):
+        return problems.render(problems.MalformedBody(), request.state.request_id)
+    # The first part of a place says body, path, query or header, which the field's name tells well enough.
+    named = [
+        {"field": ".".join(map(str, fault["loc"][1:])) or str(fault["loc"][0]), "message": fault["msg"]}
+        for fault in faults[: problems.FAULTS_MAX]
+    ]
+    return problems.render(problems.InvalidRequest(named), request.state.request_id)
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    """What the framework itself refuses: paths and methods that are not there."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == problems.PROBLEMS[problems.MethodNotAllowed].status:
+        allow = (error.headers or {}).get("Allow", "")
+        return problems.render(problems.MethodNotAllowed(allow), request.state.request_id)
+    if error.status_code == problems.PROBLEMS[problems.MalformedBody].status:
+        return problems.render(problems.MalformedBody(), request.state.request_id)
+    return problems.render(problems.RouteNotFound(), request.state.request_id)
+
+
+async def _api_docs(_request: Request) -> HTMLResponse:
+    return get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="Rowlock",
+        swagger_js_url=f"{ASSETS_PATH}/swagger-ui-bundle.js",
+        swagger_css_url=f"{ASSETS_PATH}/swagger-ui.css",
+        swagger_favicon_url=f"{ASSETS_PATH}/favicon.png",
+        swagger_ui_parameters={"persistAuthorization": True, "displayRequestDuration": True},
+    )
+
+
+def _add_problem_schema(app: FastAPI) -> None:
+    """Every refusal's schema stands once in the document, beside FastAPI's own."""
+    document = app.openapi()
+    schemas: dict[str, Any] = document["components"]["schemas"]
+    schemas["Problem"] = dict(problems.SCHEMA)

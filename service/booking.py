@@ -1,0 +1,141 @@
+"""The two writes as their callers know them: each call is a transaction of its own, committed before it returns.
+
+Lock order, everywhere and also when freeing: the customers by id, then the reservations by id, then the seats by id.
+`service.holding` and `service.settling` keep it, and no other code locks or changes reservations and seats.
+
+Here is what happens around such a transaction: overdue holds in the way are ended first, what failed without a change
+is tried again with backoff, a COMMIT without an answer is looked up, a list whose locks did not come is tried one by
+one, and a caller that goes away cancels nothing.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service import holding, settling
+from service.claims import Held, HoldRequest, Overdue, Render, Rules
+from service.database import Connection, roll_back, transaction
+from service.errors import Busy, DatabaseAway, HoldExpired, OutcomeUnknown, Unavailable
+from service.reservation import State
+from service.settling import Settled, SettleRequest
+
+TRIES_MAX = 3
+BACKOFF_MS = 20
+LOOK_UP_BACKOFF_MS = 100
+
+R = TypeVar("R")
+T = TypeVar("T")
+Write = Callable[[Connection, Sequence[R]], Coroutine[Any, Any, list[Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class BoxOffice:
+    """One per process. Up to `writes_max` calls at once, Busy beyond; an unanswered COMMIT is looked up for
+    `outcome_wait_ms`."""
+
+    engine: AsyncEngine
+    rules: Rules
+    writes_max: int
+    outcome_wait_ms: int
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    async def hold(self, requests: Sequence[HoldRequest], render: Render) -> list[Held | Exception]:
+        """One answer for each request, in their order; an exception is what the caller should raise for it."""
+        return await self._detached(self._hold(partial(holding.hold, rules=self.rules, render=render), requests))
+
+    async def settle(self, requests: Sequence[SettleRequest]) -> list[Settled | Exception]:
+        """One answer for each request, in their order; an exception is what the caller should raise for it."""
+        return await self._detached(self._write(settling.settle, requests))
+
+    async def drain(self) -> None:
+        """Returns when no write is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _detached(self, work: Coroutine[Any, Any, T]) -> T:
+        """Finishes the work even if the caller is cancelled: half a decision would keep its locks."""
+        if len(self._tasks) >= self.writes_max:
+            work.close()
+            raise Busy("queue")
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def _hold(self, hold: Write[HoldRequest], requests: Sequence[HoldRequest]) -> list[Held | Exception]:
+        answers = await self._write(hold, requests)
+        overdue = {id_ for answer in answers if isinstance(answer, Overdue) for id_ in answer.reservation_ids}
+        if not overdue:
+            return answers
+        await self._write(settling.settle, [SettleRequest(id_, None, State.EXPIRED) for id_ in sorted(overdue)])
+        delayed = [r for r, answer in zip(requests, answers, strict=True) if isinstance(answer, Overdue)]
+        second = iter(await self._write(hold, delayed))
+        answers = [next(second) if isinstance(answer, Overdue) else answer for answer in answers]
+        return [Busy("overdue hold") if isinstance(answer, Overdue) else answer for answer in answers]
+
+    async def _write(self, write: Write[R], requests: Sequence[R]) -> list[Any]:
+        """The answers of one transaction. Where it fails for many requests, each gets one of its own, so that one
+        request's lock or data can't fail its neighbours; where PostgreSQL is away they fail together."""
+        try:
+            return await self._write_together(write, requests)
+        except (DatabaseAway, OutcomeUnknown) as error:
+            return [error for _ in requests]
+        except Exception as error:  # noqa: BLE001 - it becomes the answer, which the caller raises
+            if len(requests) == 1:
+                return [error]
+            return [answer for request in requests for answer in await self._write(write, [request])]
+
+    async def _write_together(self, write: Write[R], requests: Sequence[R]) -> list[Any]:
+        for n in range(1, TRIES_MAX):
+            try:
+                return await self._write_once(write, requests)
+            except OutcomeUnknown:
+                return await self._look_up(write, requests)
+            except (DatabaseAway, Busy) as error:
+                # Waiting once more for what did not come in time would only make the queue longer.
+                if isinstance(error, Busy) and error.what != "collision":
+                    raise
+                await _back_off(BACKOFF_MS * 2**n)
+        return await self._write_once(write, requests)
+
+    async def _write_once(self, write: Write[R], requests: Sequence[R]) -> list[Any]:
+        async with transaction(self.engine) as connection:
+            answers = await write(connection, requests)
+            if not any(map(_has_changed, answers)):
+                await roll_back(connection)
+        return answers
+
+    async def _look_up(self, write: Write[R], requests: Sequence[R]) -> list[Any]:
+        """The truth about a COMMIT whose answer did not come: the same requests once more, on another connection.
+
+        They take the same first lock, so they wait for the lost backend, and then find what it did or do it.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self.outcome_wait_ms / 1000
+        while clock() < deadline:
+            try:
+                return await self._write_once(write, requests)
+            except Unavailable:
+                await _back_off(LOOK_UP_BACKOFF_MS)
+        raise OutcomeUnknown
+
+
+def _has_changed(answer: object) -> bool:
+    """Whether something was, or may have been, written for it: who pays too late ends the hold."""
+    match answer:
+        case Held(replayed=replayed):
+            return not replayed
+        case Settled(changed=changed):
+            return changed
+        case _:
+            return isinstance(answer, HoldExpired)
+
+
+async def _back_off(longest_ms: int) -> None:
+    """Waits between half of it and all of it, so that those who collided do not meet again."""
+    await asyncio.sleep(random.uniform(longest_ms / 2, longest_ms) / 1000)  # noqa: S311 - nothing secret

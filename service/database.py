@@ -1,0 +1,196 @@
+"""The pool of connections to PostgreSQL, transactions, and what a driver's error means for the caller.
+
+SQLAlchemy keeps the pool; statements run on its asyncpg connections. A `Connection` here is asyncpg's.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from sqlalchemy import event
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from service.errors import Busy, DatabaseAway, NotReady, OutcomeUnknown
+from service.migrations import NEWEST
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
+
+IDLE_IN_TRANSACTION_SECONDS = 5
+"""PostgreSQL ends a transaction whose client says nothing for this long, and its locks with it."""
+POOL_RECYCLE_SECONDS = 1_800
+
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+"""The connection is lost or useless. The last three: a failover, a password being changed, a database being restored."""
+
+WAITED_TOO_LONG = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
+COLLIDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+
+
+def create_engine(settings: Settings, application_name: str) -> AsyncEngine:
+    """A pool that connects on first use. PostgreSQL bounds each wait, so that a lost client's locks go away."""
+    statement_timeout_ms = settings.statement_timeout_ms
+
+    async def connect() -> Connection:
+        return await asyncpg.connect(
+            settings.database_url.get_secret_value(),
+            timeout=settings.connect_timeout_ms / 1000,
+            # Only for a network that swallows packets: PostgreSQL's own timeout comes first.
+            command_timeout=statement_timeout_ms / 1000 + 1,
+            server_settings={
+                "application_name": application_name,
+                "timezone": "UTC",
+                "default_transaction_isolation": "read committed",
+                "statement_timeout": str(statement_timeout_ms),
+                "lock_timeout": str(settings.lock_timeout_ms),
+                "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
+                "tcp_keepalives_idle": "5",
+                "tcp_keepalives_interval": "2",
+                "tcp_keepalives_count": "3",
+                "tcp_user_timeout": "10000",
+                "client_connection_check_interval": "2000",
+            },
+        )
+
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=settings.pool_size,
+        max_overflow=0,
+        pool_timeout=settings.pool_wait_ms / 1000,
+        pool_recycle=POOL_RECYCLE_SECONDS,
+        pool_use_lifo=True,
+    )
+    event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    return engine
+
+
+def _refuse_closed(connection: Any, _record: Any, _proxy: Any) -> None:
+    """Makes the pool connect anew where PostgreSQL has hung up meanwhile; costs no round trip."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[Connection]:
+    """A transaction that commits at the end, unless it raises or the caller has rolled it back.
+
+    Raises Busy, DatabaseAway, or OutcomeUnknown when the COMMIT was sent and its answer did not come.
+    """
+    async with _connection(engine) as connection:
+        await connection.execute("begin")
+        try:
+            yield connection
+        except (*AWAY, asyncio.CancelledError):
+            raise
+        except BaseException:
+            await connection.execute("rollback")
+            raise
+        if connection.is_in_transaction():
+            await _commit(connection)
+
+
+@asynccontextmanager
+async def snapshot(engine: AsyncEngine) -> AsyncIterator[Connection]:
+    """A connection for reads; each statement sees what is committed when it begins. Raises as `transaction`."""
+    async with _connection(engine) as connection:
+        yield connection
+
+
+async def roll_back(connection: Connection) -> None:
+    """Ends a transaction that has changed nothing: unlike a COMMIT it does not wait for the disk."""
+    await connection.execute("rollback")
+
+
+async def _commit(connection: Connection) -> None:
+    try:
+        tag = await connection.execute("commit")
+    except COLLIDED:
+        raise
+    except (*AWAY, *WAITED_TOO_LONG) as error:
+        raise OutcomeUnknown from error
+    if tag != "COMMIT":
+        raise RuntimeError(f"COMMIT was answered with {tag}")
+
+
+@asynccontextmanager
+async def _connection(engine: AsyncEngine) -> AsyncIterator[Connection]:
+    """A connection of the pool, which gets it back clean or not at all."""
+    with _translated():
+        async with engine.connect() as pooled:
+            connection = (await pooled.get_raw_connection()).driver_connection
+            assert connection is not None
+            try:
+                yield connection
+            except (*AWAY, OutcomeUnknown, asyncio.CancelledError):
+                # An answer may still be on its way: nobody may read it as the answer to another question.
+                connection.terminate()
+                raise
+            finally:
+                if connection.is_closed():
+                    await pooled.invalidate()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except PoolTimeoutError as error:
+        raise Busy("connection") from error
+    except WAITED_TOO_LONG as error:
+        raise Busy("lock") from error
+    except COLLIDED as error:
+        raise Busy("collision") from error
+    except AWAY as error:
+        raise DatabaseAway from error
+
+
+SCHEMA_NUMBER = """
+select max(version_num)
+from alembic_version
+"""
+
+
+async def check_schema(engine: AsyncEngine) -> None:
+    """Raises NotReady where the schema is older than this code; DatabaseAway where PostgreSQL does not answer."""
+    async with snapshot(engine) as connection:
+        try:
+            number = await connection.fetchval(SCHEMA_NUMBER)
+        except asyncpg.UndefinedTableError:
+            number = None
+    if number is None or number < NEWEST:
+        raise NotReady(
+            f"the database's schema is {number or 'empty'}, this release needs {NEWEST}: run python -m service.migrate"
+        )
+
+
+def columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    """Rows as one array for each column, as `unnest` takes them; at least one row."""
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def expect_rows(what: str, counted: int, expected: int) -> None:
+    """Raises RuntimeError, which ends the transaction, where a write touched other rows than were locked for it."""
+    if counted != expected:
+        raise RuntimeError(f"{what}: {counted} rows instead of {expected}")

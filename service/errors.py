@@ -1,0 +1,143 @@
+"""Every way in which a request can be refused, as one closed tree. Facts are data; HTTP is not known here.
+
+RowlockError
+├── Refusal                     the request can't be granted; repeating it as it is won't help
+│   ├── Invalid                 a field breaks a rule
+│   ├── Unauthenticated, WrongCredentials, Forbidden, NotFound
+│   ├── SeatsUnknown, SeatsOfSeveralSessions, SeatsTaken, SaleClosed, SeatLimitReached
+│   ├── HoldExpired, ReservationPaid, ReservationCancelled
+│   └── IdempotencyKeyReused, AddressInUse
+├── Unavailable                 try again later
+│   ├── Busy                    a lock, a pool slot or a queue place was not free in time
+│   ├── DatabaseAway            PostgreSQL can't be reached, or went away before the COMMIT was sent
+│   └── OutcomeUnknown          the COMMIT was sent and its answer never came
+└── NotReady                    the process must not serve: wrong schema, bad settings
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+
+class RowlockError(Exception):
+    """The root of the tree; never raised itself."""
+
+
+class Refusal(RowlockError):
+    """The request can't be granted. The writes return these as values, the edge raises them."""
+
+
+@dataclass(eq=False)
+class Invalid(Refusal):
+    """A field breaks a rule; `field` is the name that the client used."""
+
+    field: str
+    message: str
+
+
+class Unauthenticated(Refusal):
+    """No token, or one that is not valid any more."""
+
+
+class WrongCredentials(Refusal):
+    """The address and the password do not belong together, or the address is unknown."""
+
+
+@dataclass(eq=False)
+class Forbidden(Refusal):
+    """The account's role does not allow it; `role` is the one that would."""
+
+    role: str
+
+
+@dataclass(eq=False)
+class NotFound(Refusal):
+    """There is no such thing, or it is somebody else's."""
+
+    what: str
+
+
+@dataclass(eq=False)
+class SeatsUnknown(Refusal):
+    """Some of the seats do not exist."""
+
+    seat_ids: tuple[int, ...]
+
+
+class SeatsOfSeveralSessions(Refusal):
+    """One reservation is for seats of one session."""
+
+
+@dataclass(eq=False)
+class SeatsTaken(Refusal):
+    """Every seat of the request that somebody holds or owns, not only the first."""
+
+    seat_ids: tuple[int, ...]
+
+
+@dataclass(eq=False)
+class SaleClosed(Refusal):
+    """Selling ends at showtime."""
+
+    showtime: datetime
+
+
+@dataclass(eq=False)
+class SeatLimitReached(Refusal):
+    """The customer would own more seats of the session than `seats_max`; `seats_claimed` are owned already."""
+
+    seats_max: int
+    seats_claimed: int
+
+
+@dataclass(eq=False)
+class HoldExpired(Refusal):
+    """The deadline has passed, whether or not the seats have been given back yet."""
+
+    reservation_id: UUID
+    expires_at: datetime
+
+
+@dataclass(eq=False)
+class ReservationPaid(Refusal):
+    """A paid reservation can't be released."""
+
+    reservation_id: UUID
+
+
+@dataclass(eq=False)
+class ReservationCancelled(Refusal):
+    """A released reservation can't be paid."""
+
+    reservation_id: UUID
+
+
+class IdempotencyKeyReused(Refusal):
+    """The customer has used this key for another request."""
+
+
+class AddressInUse(Refusal):
+    """There is an account with this e-mail address."""
+
+
+class Unavailable(RowlockError):
+    """Nothing is wrong with the request; the same one may succeed later."""
+
+
+@dataclass(eq=False)
+class Busy(Unavailable):
+    """What the request needs was not free in time; `what` is waited for. Nothing was changed."""
+
+    what: str
+
+
+class DatabaseAway(Unavailable):
+    """PostgreSQL does not answer. Nothing was changed."""
+
+
+class OutcomeUnknown(Unavailable):
+    """The COMMIT was sent and its answer never came: the change is made or not, and a repetition tells."""
+
+
+class NotReady(RowlockError):
+    """The process must not serve; the message says what to run or to set."""

@@ -1,0 +1,41 @@
+"""How gunicorn runs the API: `gunicorn --config service/gunicorn.conf.py`. One worker: replicas are pods."""
+
+import sys
+
+from uvicorn_worker import UvicornWorker
+
+from service import settings, telemetry
+from service.errors import NotReady
+
+try:
+    _settings = settings.load()
+except NotReady as error:
+    sys.exit(f"rowlock: {error}")
+
+telemetry.configure_logging(_settings.log_level)
+
+
+class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no types
+    """The stock worker waits for open streams without end, and never comes to the lifespan's shutdown."""
+
+    CONFIG_KWARGS = {  # noqa: RUF012 - as the stock worker declares it
+        "loop": "uvloop",
+        "http": "httptools",
+        "timeout_graceful_shutdown": _settings.shutdown_seconds,
+        # Addresses in headers count only where the service itself trusts who sets them.
+        "proxy_headers": False,
+        "server_header": False,
+        "access_log": False,
+    }
+
+
+wsgi_app = "service.app:create_app()"
+worker_class = Worker
+workers = 1
+bind = f"{_settings.host}:{_settings.port}"
+# After the worker's own time for the requests, some for the writes and the lifespan's end.
+graceful_timeout = _settings.shutdown_seconds + 10
+# A worker whose event loop says nothing for so long is replaced.
+timeout = 30
+keepalive = 75
+control_socket_disable = True

@@ -1,0 +1,122 @@
+"""Reads from PostgreSQL: the sessions with their counts, and a customer's history."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from cachetools import TTLCache
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.database import Connection, snapshot
+from service.reservation import Reservation, Seat, State
+from service.sessions import Session
+from service.settling import row_to_reservation
+
+COUNTS_CACHED_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Seats of a session that are held and sold; the others are available. Up to `counts_seconds` old."""
+
+    held: int
+    sold: int
+
+
+LIST_SESSIONS = """
+select id, movie, room, showtime, duration_minutes, price, currency, seat_count, created_at
+from sessions
+where showtime > clock_timestamp()
+and (showtime, id) > ($1::timestamptz, $2::bigint)
+order by showtime, id
+limit $3
+"""
+
+# Sums over what lives, by a partial index: never a scan of seats, of which a session may have 100,000.
+COUNT_CLAIMED_SEATS = """
+select session_id,
+    coalesce(sum(cardinality(seat_ids)) filter (where state = 'HELD'), 0)::int as held,
+    coalesce(sum(cardinality(seat_ids)) filter (where state = 'CONFIRMED'), 0)::int as sold
+from unnest($1::bigint[]) as asked (session_id)
+join reservations using (session_id)
+where state in ('HELD', 'CONFIRMED')
+group by session_id
+"""
+
+
+class SessionList:
+    """The sessions that are still on sale. One per process, because it remembers the counts for a moment."""
+
+    def __init__(self, engine: AsyncEngine, counts_seconds: float) -> None:
+        self._engine = engine
+        self._counts: TTLCache[int, Counts] = TTLCache(COUNTS_CACHED_MAX, counts_seconds)
+
+    async def page(self, after: tuple[datetime, int], size: int) -> list[tuple[Session, Counts]]:
+        """Up to `size` sessions after (showtime, id), by showtime."""
+        async with snapshot(self._engine) as connection:
+            rows = await connection.fetch(LIST_SESSIONS, *after, size)
+            sessions = [Session(*row) for row in rows]
+            counts = await self._count(connection, [session.id for session in sessions])
+        return [(session, counts[session.id]) for session in sessions]
+
+    async def _count(self, connection: Connection, session_ids: Sequence[int]) -> dict[int, Counts]:
+        known = {id_: counts for id_ in session_ids if (counts := self._counts.get(id_)) is not None}
+        if unknown := [id_ for id_ in session_ids if id_ not in known]:
+            rows = await connection.fetch(COUNT_CLAIMED_SEATS, unknown)
+            known |= dict.fromkeys(unknown, Counts(0, 0))
+            known |= {row["session_id"]: Counts(row["held"], row["sold"]) for row in rows}
+            self._counts.update({id_: known[id_] for id_ in unknown})
+        return known
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """A line of the history: the reservation, what it is for, its seats by position, and when it was paid."""
+
+    reservation: Reservation
+    movie: str
+    room: str
+    showtime: datetime
+    seats: tuple[Seat, ...]
+    paid_at: datetime | None
+
+
+LIST_HISTORY = """
+select r.id, customer_id, session_id, seat_ids, state, total, r.currency, r.created_at, expires_at, settled_at,
+    movie, room, showtime, paid_at
+from reservations as r
+join sessions on sessions.id = session_id
+left join payments on reservation_id = r.id
+where customer_id = $1
+and r.id < $2
+and ($3::text is null or state = $3)
+order by r.id desc
+limit $4
+"""
+
+LIST_SEATS = """
+select id, position, placement, price
+from seats
+where id = any($1::bigint[])
+"""
+
+
+async def history(
+    connection: Connection, customer_id: UUID, state: State | None, before: UUID, size: int
+) -> list[Purchase]:
+    """Up to `size` of the customer's reservations, the newest first, older than `before`; None is every state."""
+    rows = await connection.fetch(LIST_HISTORY, customer_id, before, state and state.value, size)
+    seat_ids = list({seat_id for row in rows for seat_id in row["seat_ids"]})
+    seats = {row["id"]: Seat(*row) for row in await connection.fetch(LIST_SEATS, seat_ids)}
+    return [
+        Purchase(
+            row_to_reservation(row),
+            row["movie"],
+            row["room"],
+            row["showtime"],
+            tuple(sorted((seats[seat_id] for seat_id in row["seat_ids"]), key=lambda seat: seat.position)),
+            row["paid_at"],
+        )
+        for row in rows
+    ]

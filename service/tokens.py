@@ -1,0 +1,81 @@
+"""Tokens: a JWT, signed with HS256 and nothing else, that says who somebody is and for how long it is believed."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import jwt
+from cachetools import LRUCache
+
+from service.errors import Unauthenticated
+from service.settings import Settings
+
+ALGORITHM = "HS256"
+CACHED_MAX = 10_000
+
+
+class Role(StrEnum):
+    """What an account may do: buy seats, or make sessions."""
+
+    CUSTOMER = "CUSTOMER"
+    MANAGER = "MANAGER"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks; the role is the one that the account had when it signed in."""
+
+    account_id: UUID
+    role: Role
+
+
+class Tokens:
+    """Issues and checks tokens. A checked token is remembered, by the whole of it and never past its `exp`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._secret = settings.token_secret.get_secret_value()
+        self._issuer = settings.token_issuer
+        self._audience = settings.token_audience
+        self._lifetime = timedelta(minutes=settings.token_minutes)
+        self._checked: LRUCache[str, tuple[Principal, float]] = LRUCache(CACHED_MAX)
+
+    def issue(self, principal: Principal) -> tuple[str, datetime]:
+        """A token, and when it ends."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        expires_at = now + self._lifetime
+        claims: dict[str, Any] = {
+            "sub": str(principal.account_id),
+            "role": principal.role.value,
+            "iss": self._issuer,
+            "aud": self._audience,
+            "iat": now,
+            "exp": expires_at,
+        }
+        return jwt.encode(claims, self._secret, ALGORITHM), expires_at
+
+    def check(self, token: str) -> Principal:
+        """Who holds the token. Raises Unauthenticated where it is not ours, not whole or not valid any more."""
+        if known := self._checked.get(token):
+            principal, expires_at = known
+            if expires_at > datetime.now(UTC).timestamp():
+                return principal
+            del self._checked[token]
+        principal, expires_at = self._decode(token)
+        self._checked[token] = principal, expires_at
+        return principal
+
+    def _decode(self, token: str) -> tuple[Principal, float]:
+        try:
+            claims = jwt.decode(
+                token,
+                self._secret,
+                algorithms=[ALGORITHM],
+                issuer=self._issuer,
+                audience=self._audience,
+                options={"require": ["exp", "iss", "aud", "sub"]},
+            )
+            return Principal(UUID(claims["sub"]), Role(claims["role"])), float(claims["exp"])
+        except (jwt.InvalidTokenError, ValueError, KeyError, TypeError):
+            raise Unauthenticated from None
