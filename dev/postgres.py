@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -48,24 +48,33 @@ class Account:
         if self.uid is not None and self.gid is not None:
             os.chown(path, self.uid, self.gid)
 
-    def run(self, command: list[str], cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
+    def run(self, command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
         """Runs a program to its end as this account."""
         return subprocess.run(  # noqa: S603 - our own command
-            command, cwd=cwd, check=False, capture_output=True, text=True, **self._options(), **options  # type: ignore[call-overload]
+            command,
+            cwd=cwd,
+            check=False,
+            capture_output=True,
+            text=True,
+            user=self.uid,
+            group=self.gid,
+            extra_groups=None if self.uid is None else [],
         )
 
     def start(self, command: list[str], cwd: Path, log: Path) -> subprocess.Popen[bytes]:
         """Starts a program as this account, in a session of its own: Ctrl-C is for us to pass on."""
         with log.open("ab") as output:
             return subprocess.Popen(  # noqa: S603 - our own command
-                command, cwd=cwd, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
-                **self._options(),  # type: ignore[call-overload]
+                command,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                user=self.uid,
+                group=self.gid,
+                extra_groups=None if self.uid is None else [],
             )
-
-    def _options(self) -> dict[str, object]:
-        if self.uid is None:
-            return {}
-        return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
 
 def wheel_binaries() -> Path:
@@ -113,7 +122,7 @@ class Postgres:
     account: Account
     port: int
     password: str
-    options: Mapping[str, str]
+    options: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
 
     def url(self, database: str = "postgres") -> str:
@@ -122,9 +131,9 @@ class Postgres:
 
     def start(self) -> None:
         """Returns when the server accepts connections. Raises PostgresError with the end of its log."""
-        settings = {"port": str(self.port), "listen_addresses": "127.0.0.1", "unix_socket_directories": "", **self.options}
+        settings = {"port": str(self.port), "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
         command = [str(self.binaries / "postgres"), "-D", str(self.folder / "data")]
-        for name, value in settings.items():
+        for name, value in (settings | self.options).items():
             command += ["-c", f"{name}={value}"]
         self.process = self.account.start(command, self.folder, self.folder / "log")
         deadline = time.monotonic() + START_SECONDS_MAX
@@ -163,7 +172,7 @@ class Postgres:
         return ""
 
 
-def prepare(folder: Path, binaries: Path, account: Account, options: Mapping[str, str]) -> Postgres:
+def prepare(folder: Path, binaries: Path, account: Account, options: dict[str, str]) -> Postgres:
     """A server, not yet started, whose files are in `folder`; they are made where they are not there.
 
     Raises PostgresError where the folder has something else in it.

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TypeVar
 from uuid import UUID
@@ -97,19 +98,29 @@ class Delays:
         return min(DELAY_MS << doublings, self._delay_ms_max)
 
 
+@dataclass(frozen=True, slots=True)
+class NewAccount:
+    """Who signs up, with the password as it was typed."""
+
+    email: str
+    password: str = field(repr=False)
+    name: str
+    role: Role
+
+
 INSERT_ACCOUNT = """
 insert into accounts (id, email, name, password_hash, role)
 values ($1, $2, $3, $4, $5)
 """
 
 
-async def sign_up(engine: AsyncEngine, passwords: Passwords, email: str, password: str, name: str, role: Role) -> UUID:
+async def sign_up(engine: AsyncEngine, passwords: Passwords, new: NewAccount) -> UUID:
     """The new account's id. Raises AddressInUse; an address is the same in upper and lower case."""
     account_id = uuid7()
-    password_hash = await passwords.hash(password)
+    password_hash = await passwords.hash(new.password)
     try:
         async with transaction(engine) as connection:
-            await connection.execute(INSERT_ACCOUNT, account_id, email, name, password_hash, role.value)
+            await connection.execute(INSERT_ACCOUNT, account_id, new.email, new.name, password_hash, new.role.value)
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name != "accounts_email":
             raise

@@ -36,7 +36,8 @@ Write = Callable[[Connection, Sequence[R]], Coroutine[Any, Any, list[Any]]]
 @dataclass(frozen=True, slots=True)
 class BoxOffice:
     """One per process. Up to `writes_max` calls at once, Busy beyond; an unanswered COMMIT is looked up for
-    `outcome_wait_ms`."""
+    `outcome_wait_ms`.
+    """
 
     engine: AsyncEngine
     rules: Rules
@@ -80,7 +81,8 @@ class BoxOffice:
 
     async def _write(self, write: Write[R], requests: Sequence[R]) -> list[Any]:
         """The answers of one transaction. Where it fails for many requests, each gets one of its own, so that one
-        request's lock or data can't fail its neighbours; where PostgreSQL is away they fail together."""
+        request's lock or data can't fail its neighbours; where PostgreSQL is away they fail together.
+        """
         try:
             return await self._write_together(write, requests)
         except (DatabaseAway, OutcomeUnknown) as error:

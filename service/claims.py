@@ -1,4 +1,4 @@
-"""Who may have which seats: what a hold asks for, and how it is decided over rows that are locked. Pure, like settle."""
+"""Who may have which seats: what a hold asks for, and how it is decided over locked rows. Pure, like settle."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -116,7 +116,7 @@ class Situation:
     overdue_holders: set[UUID]
     accepted: list[Accepted] = field(default_factory=list)
 
-    def decide(self, request: HoldRequest) -> Held | Overdue | Refusal:
+    def decide(self, request: HoldRequest) -> Held | Overdue | Refusal:  # noqa: PLR0911 - one for each refusal
         """The answer to one request; a granted one is added to `accepted`."""
         if request.customer_id not in self.customer_ids:
             return Unauthenticated()

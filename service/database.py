@@ -42,7 +42,7 @@ AWAY = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
-"""The connection is lost or useless. The last three: a failover, a password being changed, a database being restored."""
+"""The connection is lost or useless. The last three: a failover, a password or a database being changed."""
 
 WAITED_TOO_LONG = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
 COLLIDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)

@@ -2,6 +2,8 @@
 
 import sys
 
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
 from uvicorn_worker import UvicornWorker
 
 from service import settings, telemetry
@@ -29,6 +31,16 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
     }
 
 
+class Log(Logger):
+    """Leaves gunicorn's lines to the handler that all lines go to."""
+
+    def setup(self, cfg: Config) -> None:
+        super().setup(cfg)
+        self.error_log.handlers = []
+        self.error_log.propagate = True
+
+
+logger_class = Log
 wsgi_app = "service.app:create_app()"
 worker_class = Worker
 workers = 1

@@ -9,6 +9,7 @@ import getpass
 import sys
 
 from service import accounts, settings
+from service.accounts import NewAccount
 from service.database import check_schema, create_engine
 from service.errors import AddressInUse, NotReady, Unavailable
 from service.tokens import Role
@@ -28,7 +29,7 @@ async def make_manager(email: str, name: str) -> str:
         if len(password) < PASSWORD_LENGTH_MIN:
             raise NotReady(f"the password must have at least {PASSWORD_LENGTH_MIN} characters")
         passwords = accounts.Passwords(loaded.password_queue_max)
-        await accounts.sign_up(engine, passwords, email, password, name, Role.MANAGER)
+        await accounts.sign_up(engine, passwords, NewAccount(email, password, name, Role.MANAGER))
         return f"{email} is a new manager."
     finally:
         await engine.dispose()

@@ -54,7 +54,8 @@ class Reservation:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The state after the request, and why the request is refused, if it is. A refusal may go with a change:
-    who pays too late is refused, and the hold ends."""
+    who pays too late is refused, and the hold ends.
+    """
 
     state: State
     refusal: Refusal | None = None

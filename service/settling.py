@@ -60,8 +60,8 @@ for no key update skip locked
 
 # A statement after the locks: a condition on the clock in the locking one is not evaluated again after a wait.
 READ_RESERVATIONS = """
-select (select clock_timestamp()) as now, asked.customer_id as asker, r.id, r.customer_id, session_id, seat_ids, state, total, currency,
-    created_at, expires_at, settled_at
+select (select clock_timestamp()) as now, asked.customer_id as asker,
+    r.id, r.customer_id, session_id, seat_ids, state, total, currency, created_at, expires_at, settled_at
 from unnest($1::uuid[], $2::uuid[]) as asked (id, customer_id)
 join reservations as r using (id)
 where r.customer_id = coalesce(asked.customer_id, r.customer_id)

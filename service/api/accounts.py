@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import AfterValidator, EmailStr, Field
 
 from service import accounts
+from service.accounts import NewAccount
 from service.api import problems
 from service.api.context import Context, InContext
 from service.api.fields import Body, Name, Reply
@@ -67,7 +68,7 @@ async def sign_up(body: SignUp, context: InContext) -> SignedIn:
     if body.role is Role.MANAGER and not context.settings.open_manager_sign_up:
         raise Invalid("role", "only CUSTOMER can sign up here")
     account_id = await accounts.sign_up(
-        context.engine, context.passwords, body.email, body.password, body.name, body.role
+        context.engine, context.passwords, NewAccount(body.email, body.password, body.name, body.role)
     )
     return _signed_in(context, Principal(account_id, body.role), body.name)
 

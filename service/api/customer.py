@@ -1,18 +1,17 @@
 """What customers do: look, hold seats, pay, release, look back."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Path, Query
+from fastapi import APIRouter, Header, Path
 from pydantic import AfterValidator, Field
 from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
 from service.api import problems
 from service.api.context import TIME_HEADER, AsCustomer, Context, InContext, time_header
-from service.api.fields import ID_MAX, Body, Moment, Reply, SeatId
+from service.api.fields import Body, Moment, Reply, SeatId
 from service.claims import Held, HoldRequest
 from service.errors import (
     Busy,

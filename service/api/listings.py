@@ -13,8 +13,8 @@ from service import listings, seatmap
 from service.api import problems
 from service.api.context import AsCustomer, InContext
 from service.api.cursors import Cursor, decode_reservation, decode_session, encode_session
-from service.api.fields import ID_MAX, Reply
 from service.api.customer import HeldSeat
+from service.api.fields import ID_MAX, Reply
 from service.database import snapshot
 from service.errors import Busy, DatabaseAway, Forbidden, NotFound, Unauthenticated
 from service.reservation import SeatState, State

@@ -29,6 +29,7 @@ class RequestLog:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -81,6 +82,7 @@ class BodyLimit:
         self._bytes_max_by_path = bytes_max_by_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
