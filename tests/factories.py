@@ -119,9 +119,7 @@ async def make_overdue(connection: Connection, *reservation_ids: UUID) -> None:
     )
 
 
-async def book(
-    client: httpx.AsyncClient, customer: Account, *seat_ids: int, key: str | None = None
-) -> httpx.Response:
+async def book(client: httpx.AsyncClient, customer: Account, *seat_ids: int, key: str | None = None) -> httpx.Response:
     """Asks for the seats over HTTP."""
     headers = customer.headers | ({"Idempotency-Key": key} if key is not None else {})
     return await client.post("/customer/book", json={"seatIds": seat_ids}, headers=headers)
