@@ -90,7 +90,7 @@ async def _started(command: list[str], variables: Mapping[str, str], url: str) -
         started = await asyncio.create_subprocess_exec(
             *command, env=variables, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
         )
-        process = Process(started, url, log)  # type: ignore[arg-type]  # a wrapper that has what IO has
+        process = Process(started, url, log)
         try:
             yield process
         finally:
