@@ -19,7 +19,7 @@ log = structlog.stdlib.get_logger("rowlock.expirer")
 
 @dataclass(slots=True)
 class Supervisor:
-    """The loops by name. `beats` has the monotonic time of each loop's last finished step, failed ones included."""
+    """The loops by name. `beats` has the monotonic time at which each loop's next step is due."""
 
     steps: Mapping[str, Step]
     beats: dict[str, float] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Supervisor:
         self.stopping.set()
 
     def silent(self, seconds_max: float) -> list[str]:
-        """The loops that have not finished a step for longer."""
+        """The loops that have not finished a step, not even by failing, for longer after it was due."""
         now = time.monotonic()
         return [name for name, beat in self.beats.items() if now - beat > seconds_max]
 
@@ -52,7 +52,7 @@ class Supervisor:
                 wait_seconds = min(BACKOFF_SECONDS * 2 ** min(failures - 1, 10), BACKOFF_SECONDS_MAX)
                 wait_seconds *= random.uniform(0.5, 1)  # noqa: S311 - nothing secret
                 log.warning("step failed", loop=name, failures=failures, error=repr(error), cause=repr(error.__cause__))
-            self.beats[name] = time.monotonic()
+            self.beats[name] = time.monotonic() + wait_seconds
             await self._pause(wait_seconds)
 
     async def _pause(self, seconds: float) -> None:

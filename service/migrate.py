@@ -7,6 +7,7 @@ import asyncpg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -19,12 +20,13 @@ LOCK_FOR_MIGRATION = """
 select pg_advisory_xact_lock(8245947788119630625)
 """
 CONNECT_SECONDS = 10
+FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError)
 
 
 async def migrate(database_url: str) -> None:
     """Runs the missing steps in one transaction; does nothing on this schema or a newer one.
 
-    Raises OSError or asyncpg.PostgresError where PostgreSQL can't be reached or refuses.
+    Raises FAILURES where PostgreSQL can't be reached or refuses; then nothing is changed.
     """
     engine = create_async_engine(
         "postgresql+asyncpg://",
@@ -52,9 +54,16 @@ def main() -> None:
     """Exits with 1 and a sentence where the settings are wrong or PostgreSQL refuses."""
     try:
         asyncio.run(migrate(settings.load().database_url.get_secret_value()))
-    except (NotReady, OSError, asyncpg.PostgresError) as error:
-        sys.exit(f"migrate: {error or type(error).__name__}")
+    except (NotReady, *FAILURES) as error:
+        sys.exit(f"migrate: {_reason(error)}")
     sys.stdout.write(f"The schema is {NEWEST} or newer.\n")
+
+
+def _reason(error: BaseException) -> str:
+    """What PostgreSQL said, without the statement that SQLAlchemy adds; a timeout says nothing but its name."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig.__cause__ or error.orig
+    return str(error) or type(error).__name__
 
 
 if __name__ == "__main__":

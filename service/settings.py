@@ -1,6 +1,7 @@
 """Every environment variable of the service and the expirer: its type, its unit, its bounds and its default."""
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, PostgresDsn, SecretStr, ValidationError, field_validator
@@ -72,7 +73,7 @@ class Settings(BaseSettings):
     ] = 500
     expirer_port: Annotated[int, Field(ge=0, le=65_535, description="Port of the expirer's `/livez`")] = 3001
     heartbeat_seconds_max: Annotated[
-        int, Field(ge=5, le=600, description="A loop of the expirer without a finished step for longer is dead")
+        int, Field(ge=5, le=600, description="A loop of the expirer whose step takes longer is dead")
     ] = 30
     shutdown_seconds: Annotated[
         int, Field(ge=1, le=300, description="Time for the requests under way when the process is stopped")
@@ -84,14 +85,19 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _is_postgresql(cls, value: SecretStr) -> SecretStr:
-        PostgresDsn(value.get_secret_value())
+        # The driver knows these two only; SQLAlchemy's, such as postgresql+asyncpg, would fail later.
+        if PostgresDsn(value.get_secret_value()).scheme not in {"postgresql", "postgres"}:
+            raise ValueError("the URL's scheme should be postgresql or postgres")
         return value
 
 
 def load() -> Settings:
     """The settings from the environment and the secrets folder. Raises NotReady that names every variable at fault."""
+    folder = os.environ.get(SECRETS_DIR)
+    if folder is not None and not Path(folder).is_dir():
+        raise NotReady(f"settings: {SECRETS_DIR}: {folder} is not a folder")
     try:
-        return Settings(_secrets_dir=os.environ.get(SECRETS_DIR))
+        return Settings(_secrets_dir=folder)
     except ValidationError as error:
         faults = "; ".join(
             f"{PREFIX}{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"

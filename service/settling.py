@@ -117,9 +117,14 @@ async def settle(connection: Connection, requests: Sequence[SettleRequest]) -> l
     return await _settle_locked(connection, requests, locked)
 
 
+async def lock_overdue(connection: Connection, batch_max: int) -> set[UUID]:
+    """Up to `batch_max` overdue holds that nobody else is at work on, the oldest first."""
+    return {row["id"] for row in await connection.fetch(LOCK_OVERDUE, batch_max)}
+
+
 async def settle_overdue(connection: Connection, batch_max: int) -> int:
     """Ends up to `batch_max` overdue holds that nobody else is at work on, the oldest first; returns how many."""
-    locked = {row["id"] for row in await connection.fetch(LOCK_OVERDUE, batch_max)}
+    locked = await lock_overdue(connection, batch_max)
     if locked:
         await _settle_locked(connection, [SettleRequest(id_, None, State.EXPIRED) for id_ in locked], locked)
     return len(locked)

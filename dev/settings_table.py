@@ -1,0 +1,48 @@
+"""`python -m dev.settings_table`: writes the table of settings into the README, from the model."""
+
+from pathlib import Path
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from service.settings import PREFIX, Settings
+
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- settings -->", "<!-- /settings -->"
+
+
+def settings_table() -> str:
+    """One line for each variable: its name, its default, and what it means with its bounds."""
+    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        lines.append(f"| `{PREFIX}{name.upper()}` | {_default(field)} | {field.description}{_bounds(field)} |")
+    return "\n".join(lines)
+
+
+def table_in_readme() -> str:
+    """What stands between the markers. Raises ValueError where a marker is missing."""
+    text = README.read_text()
+    return text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip()
+
+
+def main() -> None:
+    """Replaces what stands between the markers."""
+    before, _, rest = README.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    README.write_text(f"{before}{BEGIN}\n{settings_table()}\n{END}{after}")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is PydanticUndefined:
+        return "required"
+    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+
+
+def _bounds(field: FieldInfo) -> str:
+    """` (1 to 60)` where the value is a number with bounds."""
+    least, most = (next((getattr(m, b) for m in field.metadata if hasattr(m, b)), None) for b in ("ge", "le"))
+    return "" if least is None or most is None else f" ({least} to {most})"
+
+
+if __name__ == "__main__":
+    main()
