@@ -9,16 +9,15 @@ from functools import partial
 
 import structlog
 import uvicorn
-from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from expirer import keeper, sweep
-from expirer.supervisor import Step, Supervisor
+from expirer.supervisor import Supervisor
 from service import settings, telemetry
-from service.database import check_schema, create_engine
+from service.database import create_engine, ping
 from service.errors import NotReady, Unavailable
 from service.settings import Settings
 
@@ -28,17 +27,12 @@ log = structlog.stdlib.get_logger("rowlock.expirer")
 def create_app(loaded: Settings) -> Starlette:
     """An ASGI application whose lifespan is the loops'; it answers `/livez`."""
     engine = create_engine(loaded, "rowlock-expirer")
-    supervisor = Supervisor(
-        {
-            "sweep": _after_schema_check(engine, partial(sweep.step, engine, loaded)),
-            "keeper": _after_schema_check(engine, partial(keeper.step, engine)),
-        }
-    )
+    supervisor = Supervisor({"sweep": partial(sweep.step, engine, loaded), "keeper": partial(keeper.step, engine)})
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         try:
-            await check_schema(engine)
+            await ping(engine)
         except Unavailable:
             # PostgreSQL may come later: a restart would not bring it sooner.
             log.warning("PostgreSQL does not answer yet")
@@ -56,20 +50,6 @@ def create_app(loaded: Settings) -> Starlette:
         return JSONResponse({"status": "dead" if silent else "alive", "silent": silent}, 503 if silent else 200)
 
     return Starlette(routes=[Route("/livez", livez)], lifespan=lifespan)
-
-
-def _after_schema_check(engine: AsyncEngine, step: Step) -> Step:
-    """The step, once the schema was seen to be new enough; NotReady until then."""
-    is_checked = False
-
-    async def checked_step() -> float:
-        nonlocal is_checked
-        if not is_checked:
-            await check_schema(engine)
-            is_checked = True
-        return await step()
-
-    return checked_step
 
 
 def main() -> None:

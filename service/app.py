@@ -20,7 +20,7 @@ from service.api.context import Context
 from service.api.middleware import BodyLimit, RequestLog
 from service.booking import BoxOffice
 from service.claims import Rules
-from service.database import check_schema, create_engine
+from service.database import create_engine, ping
 from service.errors import NotReady, RowlockError, Unavailable
 from service.listings import SessionList
 from service.settings import Settings
@@ -86,8 +86,7 @@ async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
         delays=Delays(loaded.sign_in_delay_ms_max),
     )
     try:
-        await check_schema(engine)
-        context.is_ready = True
+        await ping(engine)
     except Unavailable:
         # It may come later; until then /readyz says no and looks again.
         log.warning("PostgreSQL does not answer yet")

@@ -53,7 +53,7 @@ def create_engine(settings: Settings, application_name: str) -> AsyncEngine:
     statement_timeout_ms = settings.statement_timeout_ms
 
     async def connect() -> Connection:
-        return await asyncpg.connect(
+        connection = await asyncpg.connect(
             settings.database_url.get_secret_value(),
             timeout=settings.connect_timeout_ms / 1000,
             # Only for a network that swallows packets: PostgreSQL's own timeout comes first.
@@ -72,6 +72,12 @@ def create_engine(settings: Settings, application_name: str) -> AsyncEngine:
                 "client_connection_check_interval": "2000",
             },
         )
+        try:
+            await _refuse_older_schema(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
     engine = create_async_engine(
         "postgresql+asyncpg://",
@@ -102,10 +108,9 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[Connection]:
         await connection.execute("begin")
         try:
             yield connection
-        except (*AWAY, asyncio.CancelledError):
-            raise
-        except BaseException:
-            await connection.execute("rollback")
+        except BaseException as error:
+            if not _is_lost(error):
+                await connection.execute("rollback")
             raise
         if connection.is_in_transaction():
             await _commit(connection)
@@ -143,13 +148,20 @@ async def _connection(engine: AsyncEngine) -> AsyncIterator[Connection]:
             assert connection is not None
             try:
                 yield connection
-            except (*AWAY, OutcomeUnknown, asyncio.CancelledError):
+            except BaseException as error:
                 # An answer may still be on its way: nobody may read it as the answer to another question.
-                connection.terminate()
+                if _is_lost(error):
+                    connection.terminate()
                 raise
             finally:
                 if connection.is_closed():
                     await pooled.invalidate()
+
+
+def _is_lost(error: BaseException) -> bool:
+    """Whether the error leaves the connection useless, or with an answer on its way that nobody waits for."""
+    lost = (*AWAY, OutcomeUnknown, asyncio.CancelledError)
+    return isinstance(error, lost) and not isinstance(error, ValueError)
 
 
 @contextmanager
@@ -162,6 +174,9 @@ def _translated() -> Iterator[None]:
         raise Busy("lock") from error
     except COLLIDED as error:
         raise Busy("collision") from error
+    except ValueError:
+        # asyncpg's is an InterfaceError too, but of a value that can't be sent: the connection is as good as before.
+        raise
     except AWAY as error:
         raise DatabaseAway from error
 
@@ -172,17 +187,27 @@ from alembic_version
 """
 
 
-async def check_schema(engine: AsyncEngine) -> None:
-    """Raises NotReady where the schema is older than this code; DatabaseAway where PostgreSQL does not answer."""
-    async with snapshot(engine) as connection:
-        try:
-            number = await connection.fetchval(SCHEMA_NUMBER)
-        except asyncpg.UndefinedTableError:
-            number = None
+async def _refuse_older_schema(connection: Connection) -> None:
+    """Raises NotReady where the schema is older than this code, so that nothing ever works on one."""
+    try:
+        number = await connection.fetchval(SCHEMA_NUMBER)
+    except asyncpg.UndefinedTableError:
+        number = None
     if number is None or number < NEWEST:
         raise NotReady(
             f"the database's schema is {number or 'empty'}, this release needs {NEWEST}: run python -m service.migrate"
         )
+
+
+PING = """
+select 1
+"""
+
+
+async def ping(engine: AsyncEngine) -> None:
+    """Returns where PostgreSQL answers, with a schema that fits. Raises NotReady, Busy, DatabaseAway."""
+    async with snapshot(engine) as connection:
+        await connection.fetchval(PING)
 
 
 def columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:

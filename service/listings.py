@@ -1,5 +1,6 @@
 """Reads from PostgreSQL: the sessions with their counts, and a customer's history."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,10 +25,11 @@ class Counts:
     sold: int
 
 
+# Not clock_timestamp(): only what stays the same within the statement lets the index skip what is over.
 LIST_SESSIONS = """
 select id, movie, room, showtime, duration_minutes, price, currency, seat_count, created_at
 from sessions
-where showtime > clock_timestamp()
+where showtime > statement_timestamp()
 and (showtime, id) > ($1::timestamptz, $2::bigint)
 order by showtime, id
 limit $3
@@ -51,23 +53,36 @@ class SessionList:
     def __init__(self, engine: AsyncEngine, counts_seconds: float) -> None:
         self._engine = engine
         self._counts: TTLCache[int, Counts] = TTLCache(COUNTS_CACHED_MAX, counts_seconds)
+        self._counting = asyncio.Lock()
 
     async def page(self, after: tuple[datetime, int], size: int) -> list[tuple[Session, Counts]]:
         """Up to `size` sessions after (showtime, id), by showtime."""
         async with snapshot(self._engine) as connection:
-            rows = await connection.fetch(LIST_SESSIONS, *after, size)
-            sessions = [Session(*row) for row in rows]
-            counts = await self._count(connection, [session.id for session in sessions])
+            sessions = [Session(*row) for row in await connection.fetch(LIST_SESSIONS, *after, size)]
+        counts = await self._count([session.id for session in sessions])
         return [(session, counts[session.id]) for session in sessions]
 
-    async def _count(self, connection: Connection, session_ids: Sequence[int]) -> dict[int, Counts]:
-        known = {id_: counts for id_ in session_ids if (counts := self._counts.get(id_)) is not None}
-        if unknown := [id_ for id_ in session_ids if id_ not in known]:
-            rows = await connection.fetch(COUNT_CLAIMED_SEATS, unknown)
-            known |= dict.fromkeys(unknown, Counts(0, 0))
-            known |= {row["session_id"]: Counts(row["held"], row["sold"]) for row in rows}
-            self._counts.update({id_: known[id_] for id_ in unknown})
+    async def _count(self, session_ids: Sequence[int]) -> dict[int, Counts]:
+        """Counts what is not remembered; whoever comes meanwhile waits for that instead of counting it again."""
+        known = self._remembered(session_ids)
+        if len(known) == len(session_ids):
+            return known
+        async with self._counting:
+            known = self._remembered(session_ids)
+            if unknown := [id_ for id_ in session_ids if id_ not in known]:
+                counted = await self._count_now(unknown)
+                self._counts.update(counted)
+                known |= counted
         return known
+
+    def _remembered(self, session_ids: Sequence[int]) -> dict[int, Counts]:
+        return {id_: counts for id_ in session_ids if (counts := self._counts.get(id_)) is not None}
+
+    async def _count_now(self, session_ids: Sequence[int]) -> dict[int, Counts]:
+        async with snapshot(self._engine) as connection:
+            rows = await connection.fetch(COUNT_CLAIMED_SEATS, session_ids)
+        claimed = {row["session_id"]: Counts(row["held"], row["sold"]) for row in rows}
+        return dict.fromkeys(session_ids, Counts(0, 0)) | claimed
 
 
 @dataclass(frozen=True, slots=True)

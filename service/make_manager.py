@@ -10,7 +10,7 @@ import sys
 
 from service import accounts, settings
 from service.accounts import NewAccount
-from service.database import check_schema, create_engine
+from service.database import create_engine, ping
 from service.errors import AddressInUse, NotReady, Unavailable
 from service.tokens import Role
 
@@ -22,7 +22,7 @@ async def make_manager(email: str, name: str) -> str:
     loaded = settings.load()
     engine = create_engine(loaded, "rowlock-make-manager")
     try:
-        await check_schema(engine)
+        await ping(engine)
         if await accounts.make_manager(engine, email):
             return f"{email} is a manager from the next sign-in on."
         password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")

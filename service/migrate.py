@@ -55,11 +55,11 @@ def main() -> None:
     try:
         asyncio.run(migrate(settings.load().database_url.get_secret_value()))
     except (NotReady, *FAILURES) as error:
-        sys.exit(f"migrate: {_reason(error)}")
+        sys.exit(f"migrate: {reason(error)}")
     sys.stdout.write(f"The schema is {NEWEST} or newer.\n")
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """What PostgreSQL said, without the statement that SQLAlchemy adds; a timeout says nothing but its name."""
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig.__cause__ or error.orig

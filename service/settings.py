@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, PostgresDsn, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -91,13 +91,16 @@ class Settings(BaseSettings):
         return value
 
 
-def load() -> Settings:
-    """The settings from the environment and the secrets folder. Raises NotReady that names every variable at fault."""
+def load(**given: Any) -> Settings:
+    """The settings from the environment and the secrets folder; what is `given` wins.
+
+    Raises NotReady that names every variable at fault.
+    """
     folder = os.environ.get(SECRETS_DIR)
     if folder is not None and not Path(folder).is_dir():
         raise NotReady(f"settings: {SECRETS_DIR}: {folder} is not a folder")
     try:
-        return Settings(_secrets_dir=folder)
+        return Settings(_secrets_dir=folder, **given)
     except ValidationError as error:
         faults = "; ".join(
             f"{PREFIX}{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"

@@ -11,7 +11,7 @@ from service import accounts
 from service.accounts import NewAccount
 from service.api import problems
 from service.api.context import Context, InContext
-from service.api.fields import Body, Name, Reply
+from service.api.fields import NO_CONTROL_CHARACTERS, Body, Name, Reply, broken
 from service.errors import AddressInUse, Busy, DatabaseAway, Invalid, WrongCredentials
 from service.tokens import Principal, Role
 
@@ -22,7 +22,7 @@ PASSWORD_BYTES_MAX = 1_024
 
 def _short_enough(password: str) -> str:
     if len(password.encode()) > PASSWORD_BYTES_MAX:
-        raise ValueError(f"must have at most {PASSWORD_BYTES_MAX} bytes")
+        raise broken(f"must have at most {PASSWORD_BYTES_MAX} bytes")
     return password
 
 

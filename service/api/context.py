@@ -19,9 +19,9 @@ TIME_HEADER = "Rowlock-Time"
 """PostgreSQL's present time in a reply, which a countdown to `expiresAt` starts from."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Context:
-    """One per process, made by the lifespan of `service.app`. `is_ready` once the schema was seen to be new enough."""
+    """One per process, made by the lifespan of `service.app`."""
 
     settings: Settings
     engine: AsyncEngine
@@ -30,7 +30,6 @@ class Context:
     tokens: Tokens
     passwords: Passwords
     delays: Delays
-    is_ready: bool = False
 
 
 def get_context(request: Request) -> Context:

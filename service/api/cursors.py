@@ -1,7 +1,7 @@
 """The cursors of pages: opaque to clients, `next` in one page and `cursor` in the request for the one after."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -30,7 +30,8 @@ def decode_session(cursor: str | None) -> tuple[datetime, int]:
         after = datetime.fromisoformat(showtime), int(session_id)
     except ValueError:
         raise Invalid("cursor", "is not one that a page gave") from None
-    if after[0].tzinfo is None or not 0 <= after[1] <= ID_MAX:
+    # Pages give times in UTC; another offset can lead out of the years that PostgreSQL's driver knows.
+    if after[0].utcoffset() != timedelta(0) or not 0 <= after[1] <= ID_MAX:
         raise Invalid("cursor", "is not one that a page gave")
     return after
 

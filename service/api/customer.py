@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from service.api import problems
 from service.api.context import TIME_HEADER, AsCustomer, Context, InContext, time_header
-from service.api.fields import Body, Moment, Reply, SeatId
+from service.api.fields import Body, FromDigits, Moment, Reply, SeatId, broken
 from service.claims import Held, HoldRequest
 from service.errors import (
     Busy,
@@ -60,7 +60,7 @@ HOLD_REFUSALS = (
 
 def _distinct(seat_ids: list[int]) -> list[int]:
     if len(set(seat_ids)) < len(seat_ids):
-        raise ValueError("must be distinct")
+        raise broken("must be distinct")
     return seat_ids
 
 
@@ -135,7 +135,7 @@ HOLD_REPLY = {
     responses={201: HOLD_REPLY, **problems.responses(*HOLD_REFUSALS)},
 )
 async def book_one(
-    seat_id: Annotated[SeatId, Path(alias="seatId", examples=[17])],
+    seat_id: Annotated[SeatId, FromDigits, Path(alias="seatId", examples=[17])],
     context: InContext,
     customer: AsCustomer,
     idempotency_key: IdempotencyKey = None,
@@ -156,7 +156,7 @@ async def book(
 ) -> Response:
     """The seats are yours to pay until `expiresAt`. A refusal names every seat that is in the way."""
     if len(body.seat_ids) > context.settings.seats_per_hold_max:
-        raise Invalid("seatIds", f"may have {context.settings.seats_per_hold_max} items")
+        raise Invalid("seatIds", f"must have at most {context.settings.seats_per_hold_max} items")
     return await _hold(context, customer, body.seat_ids, idempotency_key)
 
 

@@ -5,14 +5,10 @@ from starlette.responses import JSONResponse
 
 from service.api import problems
 from service.api.context import InContext
-from service.database import check_schema, snapshot
-from service.errors import DatabaseAway
+from service.database import ping
+from service.errors import Busy, DatabaseAway, NotReady
 
 router = APIRouter(tags=["operations"])
-
-PING = """
-select 1
-"""
 
 
 @router.get("/livez", summary="The process answers")
@@ -22,13 +18,11 @@ async def livez() -> JSONResponse:
 
 
 @router.get(
-    "/readyz", summary="PostgreSQL answers, with a schema that fits", responses=problems.responses(DatabaseAway)
+    "/readyz",
+    summary="PostgreSQL answers, with a schema that fits",
+    responses=problems.responses(Busy, DatabaseAway, NotReady),
 )
 async def readyz(context: InContext) -> JSONResponse:
-    """Asks PostgreSQL each time; for the schema until it has once been seen to fit."""
-    if not context.is_ready:
-        await check_schema(context.engine)
-        context.is_ready = True
-    async with snapshot(context.engine) as connection:
-        await connection.fetchval(PING)
+    """Asks PostgreSQL each time."""
+    await ping(context.engine)
     return JSONResponse({"status": "ready"})

@@ -14,7 +14,7 @@ from service.api import problems
 from service.api.context import AsCustomer, InContext
 from service.api.cursors import Cursor, decode_reservation, decode_session, encode_session
 from service.api.customer import HeldSeat
-from service.api.fields import ID_MAX, Reply
+from service.api.fields import ID_MAX, FromDigits, Reply
 from service.database import snapshot
 from service.errors import Busy, DatabaseAway, Forbidden, NotFound, Unauthenticated
 from service.reservation import SeatState, State
@@ -23,7 +23,9 @@ router = APIRouter(prefix="/customer", tags=["customer"])
 
 PAGE_SIZE = 20
 
-Limit = Annotated[int, Query(ge=1, le=200, description="Items on the page; the server's `page_size_max` is the most")]
+Limit = Annotated[
+    int, FromDigits, Query(ge=1, le=200, description="Items on the page; the server's `page_size_max` is the most")
+]
 
 
 class Availability(Reply):
@@ -111,7 +113,7 @@ class SeatMapReply(Reply):
     },
 )
 async def session_map(
-    session_id: Annotated[int, Path(alias="sessionId", ge=1, le=ID_MAX, examples=[1])], context: InContext
+    session_id: Annotated[int, FromDigits, Path(alias="sessionId", ge=1, le=ID_MAX, examples=[1])], context: InContext
 ) -> Response:
     """Also after showtime. A seat that is available here may be taken a moment later; only a hold tells."""
     async with snapshot(context.engine) as connection:
@@ -164,13 +166,15 @@ class HistoryPage(Reply):
 async def list_history(
     context: InContext,
     customer: AsCustomer,
-    state: Annotated[State | Literal["ALL"], Query(description="ALL shows every attempt")] = State.CONFIRMED,
+    state: Annotated[
+        Literal["HELD", "CONFIRMED", "EXPIRED", "CANCELLED", "ALL"], Query(description="ALL shows every attempt")
+    ] = "CONFIRMED",
     cursor: Cursor = None,
     limit: Limit = PAGE_SIZE,
 ) -> HistoryPage:
     """What was paid for; with `state` also what is held, expired or released."""
     size = min(limit, context.settings.page_size_max)
-    wanted = state if isinstance(state, State) else None
+    wanted = None if state == "ALL" else State(state)
     async with snapshot(context.engine) as connection:
         before = decode_reservation(cursor)
         page = await listings.history(connection, customer.account_id, wanted, before, size + 1)

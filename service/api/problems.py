@@ -207,6 +207,14 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         lambda _: "The database does not answer. Nothing was changed: try again.",
         headers=_retry_after,
     ),
+    errors.NotReady: Problem(
+        503,
+        "not-ready",
+        "The service is not ready",
+        # What is wrong is in the log: it is for whoever runs the service.
+        lambda _: "The service can't work with the database as it is. Nothing was changed: try again.",
+        headers=_retry_after,
+    ),
     errors.OutcomeUnknown: Problem(
         503,
         "outcome-unknown",
