@@ -1,5 +1,6 @@
-"""`python -m dev.settings_table`: writes the table of settings into the README, from the model."""
+"""`python -m dev.settings_table`: writes the README's table of settings, from the model; `--check` only looks."""
 
+import sys
 from pathlib import Path
 
 from pydantic.fields import FieldInfo
@@ -26,7 +27,11 @@ def table_in_readme() -> str:
 
 
 def main() -> None:
-    """Replaces what stands between the markers."""
+    """Replaces what stands between the markers; with `--check` exits with 1 where it would be something else."""
+    if sys.argv[1:] == ["--check"]:
+        if table_in_readme() != settings_table():
+            sys.exit("README.md: the table of settings is not the model's: run make docs")
+        return
     before, _, rest = README.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     README.write_text(f"{before}{BEGIN}\n{settings_table()}\n{END}{after}")

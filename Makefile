@@ -1,0 +1,43 @@
+# The verbs; `make` alone lists them. Each sets up what it needs: see dev/set-up.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+BIN := .venv/bin
+# Without the registry's address, and for every Python and platform that the project supports.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
+
+.PHONY: help run test check fmt docs lock clean
+
+help: ## lists these verbs
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+run: $(BIN)/.installed ## API, expirer and demo data on a PostgreSQL of its own, until Ctrl-C; ROWLOCK_PORT (3000)
+	@exec $(BIN)/python -m dev.run
+
+test: $(BIN)/.installed ## every test, on real servers; ARGS="tests/test_races.py -k hot" for some
+	@dev/install-packages postgresql-15
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(BIN)/.installed ## formatting, lint, types, and that what is generated is up to date
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m dev.settings_table --check
+
+fmt: $(BIN)/.installed ## formats the code, and mends what lint can mend
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+docs: $(BIN)/.installed ## writes the README's table of settings, from the model
+	@$(BIN)/python -m dev.settings_table
+
+lock: $(BIN)/.installed ## pins the newest dependencies that fit, with hashes
+	@$(COMPILE) --upgrade --extra dev --output-file requirements-dev.lock
+	@$(COMPILE) --constraint requirements-dev.lock --output-file requirements.lock
+
+clean: ## removes the virtual environment, caches, and the data of make run
+	@rm -rf .venv .data .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/.installed: requirements-dev.lock dev/set-up
+	@dev/set-up
