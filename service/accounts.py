@@ -1,6 +1,7 @@
 """Accounts: sign-up, sign-in, and how passwords are kept."""
 
 import asyncio
+import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -108,6 +109,11 @@ class NewAccount:
     role: Role
 
 
+def canonical(email: str) -> str:
+    """The address as it is stored and looked for, so that whether case counts is not up to the database's locale."""
+    return unicodedata.normalize("NFC", email.lower())
+
+
 INSERT_ACCOUNT = """
 insert into accounts (id, email, name, password_hash, role)
 values ($1, $2, $3, $4, $5)
@@ -120,7 +126,9 @@ async def sign_up(engine: AsyncEngine, passwords: Passwords, new: NewAccount) ->
     password_hash = await passwords.hash(new.password)
     try:
         async with transaction(engine) as connection:
-            await connection.execute(INSERT_ACCOUNT, account_id, new.email, new.name, password_hash, new.role.value)
+            await connection.execute(
+                INSERT_ACCOUNT, account_id, canonical(new.email), new.name, password_hash, new.role.value
+            )
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name != "accounts_email":
             raise
@@ -157,7 +165,8 @@ async def sign_in(
     engine: AsyncEngine, passwords: Passwords, delays: Delays, email: str, password: str
 ) -> tuple[Principal, str]:
     """Who it is, and the name. Raises WrongCredentials, the same after the same time for an unknown address."""
-    email_hash = sha256(email.lower().encode()).digest()
+    email = canonical(email)
+    email_hash = sha256(email.encode()).digest()
     async with snapshot(engine) as connection:
         attempts = await connection.fetchval(COUNT_ATTEMPT, email_hash, FORGET_FAILURES_MINUTES)
         account = await connection.fetchrow(FIND_ACCOUNT, email)
@@ -169,16 +178,17 @@ async def sign_in(
     return Principal(account["id"], Role(account["role"])), account["name"]
 
 
+# An array, because a join with so many, as the planner sees it, would scan the table.
 TRIM_FAILURES = """
 delete from sign_in_failures
-where email_hash in (
+where email_hash = any(array(
     select email_hash
     from sign_in_failures
-    where last_at < clock_timestamp() - make_interval(mins => $1)
+    where last_at < statement_timestamp() - make_interval(mins => $1)
     order by last_at
     limit $2
     for update skip locked
-)
+))
 """
 
 
@@ -198,5 +208,5 @@ where lower(email) = lower($1)
 async def make_manager(engine: AsyncEngine, email: str) -> bool:
     """Gives the account the role MANAGER, from its next sign-in on; False where there is none."""
     async with transaction(engine) as connection:
-        tag: str = await connection.execute(PROMOTE_ACCOUNT, email)
+        tag: str = await connection.execute(PROMOTE_ACCOUNT, canonical(email))
     return tag != "UPDATE 0"

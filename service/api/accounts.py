@@ -11,7 +11,7 @@ from service import accounts
 from service.accounts import NewAccount
 from service.api import problems
 from service.api.context import Context, InContext
-from service.api.fields import NO_CONTROL_CHARACTERS, Body, Name, Reply, broken
+from service.api.fields import NO_CONTROL_CHARACTERS, Body, Name, Printable, Reply, broken
 from service.errors import AddressInUse, Busy, DatabaseAway, Invalid, WrongCredentials
 from service.tokens import Principal, Role
 
@@ -26,7 +26,6 @@ def _short_enough(password: str) -> str:
     return password
 
 
-Password = Annotated[str, Field(max_length=PASSWORD_BYTES_MAX), AfterValidator(_short_enough)]
 EMAIL = "ada@example.com"
 PASSWORD = "correct horse battery"  # noqa: S105 - an example in the documentation
 
@@ -35,7 +34,9 @@ class SignUp(Body):
     """A new account. MANAGER only where the server is set up for development."""
 
     email: Annotated[EmailStr, Field(max_length=320, examples=[EMAIL])]
-    password: Annotated[Password, Field(min_length=8, examples=[PASSWORD])]
+    password: Annotated[
+        str, Field(min_length=8, max_length=PASSWORD_BYTES_MAX, examples=[PASSWORD]), AfterValidator(_short_enough)
+    ]
     name: Annotated[Name, Field(examples=["Ada Lovelace"])]
     role: Annotated[Role, Field(strict=False, examples=["CUSTOMER"])] = Role.CUSTOMER
 
@@ -43,8 +44,12 @@ class SignUp(Body):
 class SignIn(Body):
     """The address in any case, and the password."""
 
-    email: Annotated[str, Field(min_length=1, max_length=320, examples=[EMAIL])]
-    password: Annotated[Password, Field(min_length=1, examples=[PASSWORD])]
+    email: Annotated[
+        str, Field(min_length=1, max_length=320, pattern=NO_CONTROL_CHARACTERS, examples=[EMAIL]), Printable
+    ]
+    password: Annotated[
+        str, Field(min_length=1, max_length=PASSWORD_BYTES_MAX, examples=[PASSWORD]), AfterValidator(_short_enough)
+    ]
 
 
 class SignedIn(Reply):

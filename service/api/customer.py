@@ -1,11 +1,12 @@
 """What customers do: look, hold seats, pay, release, look back."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Path
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
@@ -38,17 +39,27 @@ from service.tokens import Principal
 router = APIRouter(prefix="/customer", tags=["customer"])
 
 REPLAYED_HEADER = "Idempotency-Replayed"
+IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,255}$"
 RESERVATION_ID = "01926e2c-5a00-7000-8000-000000000001"
+
+
+def _visible(key: str) -> str:
+    # Before the pattern, which is for the document: as a message nobody understands it.
+    if not re.fullmatch(IDEMPOTENCY_KEY, key):
+        raise broken("must have 1 to 255 visible ASCII characters, without blanks")
+    return key
+
 
 IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        pattern=r"^[\x21-\x7e]{1,255}$",
+        pattern=IDEMPOTENCY_KEY,
         description="1 to 255 visible ASCII characters, new for each hold that you mean. The same request with the "
         "same key gets the first reply again, byte for byte, however often and whenever it is sent.",
         examples=["b6f1a2c4-first-try"],
     ),
+    BeforeValidator(_visible),
 ]
 ReservationId = Annotated[UUID, Path(alias="reservationId", examples=[RESERVATION_ID])]
 SIGNED_IN = (Unauthenticated, Forbidden, problems.InvalidRequest, Busy, DatabaseAway)
@@ -135,7 +146,7 @@ HOLD_REPLY = {
     responses={201: HOLD_REPLY, **problems.responses(*HOLD_REFUSALS)},
 )
 async def book_one(
-    seat_id: Annotated[SeatId, FromDigits, Path(alias="seatId", examples=[17])],
+    seat_id: Annotated[SeatId, Path(alias="seatId", examples=[17]), FromDigits],
     context: InContext,
     customer: AsCustomer,
     idempotency_key: IdempotencyKey = None,

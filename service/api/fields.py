@@ -68,18 +68,19 @@ def _from_digits(value: Any) -> Any:
     return value
 
 
+Printable = BeforeValidator(_printable)
 Name = Annotated[
     str,
-    BeforeValidator(_printable),
     StringConstraints(strip_whitespace=True, min_length=1, max_length=NAME_LENGTH_MAX, pattern=NO_CONTROL_CHARACTERS),
+    Printable,
     AfterValidator(lambda text: _compose(text, NAME_LENGTH_MAX)),
 ]
 Placement = Annotated[
     str,
-    BeforeValidator(_printable),
     StringConstraints(
         strip_whitespace=True, min_length=1, max_length=PLACEMENT_LENGTH_MAX, pattern=NO_CONTROL_CHARACTERS
     ),
+    Printable,
     AfterValidator(lambda text: _compose(text, PLACEMENT_LENGTH_MAX)),
 ]
 SeatId = Annotated[int, Field(ge=1, le=ID_MAX)]

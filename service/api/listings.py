@@ -24,7 +24,7 @@ router = APIRouter(prefix="/customer", tags=["customer"])
 PAGE_SIZE = 20
 
 Limit = Annotated[
-    int, FromDigits, Query(ge=1, le=200, description="Items on the page; the server's `page_size_max` is the most")
+    int, Query(ge=1, le=200, description="Items on the page; the server's `page_size_max` is the most"), FromDigits
 ]
 
 
@@ -113,7 +113,7 @@ class SeatMapReply(Reply):
     },
 )
 async def session_map(
-    session_id: Annotated[int, FromDigits, Path(alias="sessionId", ge=1, le=ID_MAX, examples=[1])], context: InContext
+    session_id: Annotated[int, Path(alias="sessionId", ge=1, le=ID_MAX, examples=[1]), FromDigits], context: InContext
 ) -> Response:
     """Also after showtime. A seat that is available here may be taken a moment later; only a hold tells."""
     async with snapshot(context.engine) as connection:

@@ -102,17 +102,21 @@ class BodyLimit:
                 raise problems.BodyTooLarge(bytes_max)
             return message
 
-        async def send_noting_start(message: Message) -> None:
+        async def send_bounded(message: Message) -> None:
             nonlocal started
+            # The framework takes what is raised above for a body that can't be read, and answers that.
+            if received > bytes_max and not started:
+                return
             started = True
             await send(message)
 
         try:
-            await self._app(scope, receive_bounded, send_noting_start)
-        except problems.BodyTooLarge as error:
+            await self._app(scope, receive_bounded, send_bounded)
+        except problems.BodyTooLarge:
             if started:
                 raise
-            await _refuse(error, scope, receive, send)
+        if received > bytes_max and not started:
+            await _refuse(problems.BodyTooLarge(bytes_max), scope, receive, send)
 
 
 def _refusal(headers: Headers, bytes_max: int) -> RowlockError | None:
@@ -122,8 +126,8 @@ def _refusal(headers: Headers, bytes_max: int) -> RowlockError | None:
         return None
     if int(length) > bytes_max:
         return problems.BodyTooLarge(bytes_max)
-    media_type, _, parameters = headers.get("content-type", "").lower().partition(";")
-    if media_type.strip() != "application/json" or parameters.replace(" ", "") not in ("", "charset=utf-8"):
+    media_type, _, parameters = re.sub('[ "]', "", headers.get("content-type", "").lower()).partition(";")
+    if media_type != "application/json" or parameters not in ("", "charset=utf-8"):
         return problems.UnsupportedMediaType()
     return None
 
