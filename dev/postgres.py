@@ -97,8 +97,10 @@ def debian_binaries(major: int) -> Path:
 
 def reachable_binaries(binaries: Path, account: Account, copy_to: Path) -> Path:
     """The folder itself, or a copy of its installation below `copy_to` where the account can't get at it."""
-    if account.run([str(binaries / "postgres"), "--version"], cwd=Path("/")).returncode == 0:
-        return binaries
+    # Raised where the account may not even look into a folder on the way, such as root's home.
+    with contextlib.suppress(PermissionError):
+        if account.run([str(binaries / "postgres"), "--version"], cwd=Path("/")).returncode == 0:
+            return binaries
     copy = copy_to / binaries.parent.name
     if not copy.exists():
         unfinished = copy_to / f"{binaries.parent.name}.unfinished"

@@ -4,6 +4,7 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 from dev import demo, run
 from dev.data_folder import opened
-from dev.postgres import Postgres, free_port
+from dev.postgres import Account, Postgres, free_port, reachable_binaries, wheel_binaries
 from service.database import Connection
 from tests.processes import ROOT
 from tests.waiting import until
@@ -243,3 +244,12 @@ async def test_a_process_that_does_not_answer_in_time_is_stopped(folder: Path, m
         return "sleep 60 " not in {line for _, line in started_with(folder)}
 
     await until(gone, "the end of the process")
+
+
+def test_binaries_in_a_folder_that_only_root_may_enter_are_copied(folder: Path) -> None:
+    closed = folder / "closed"
+    shutil.copytree(wheel_binaries().parent, closed / "install", symlinks=True)
+    closed.chmod(0o700)
+    copied = reachable_binaries(closed / "install" / "bin", Account.unprivileged(), folder)
+    assert copied == (folder / "install" / "bin" if os.geteuid() == 0 else closed / "install" / "bin")
+    assert Account.unprivileged().run([str(copied / "postgres"), "--version"], cwd=Path("/")).returncode == 0
