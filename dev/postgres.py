@@ -1,6 +1,7 @@
 """A PostgreSQL server of our own, on loopback, from binaries that are there; for `make run` and for the tests."""
 
 import contextlib
+import filecmp
 import importlib.util
 import os
 import pwd
@@ -99,14 +100,18 @@ def reachable_binaries(binaries: Path, account: Account, copy_to: Path) -> Path:
     """The folder itself, or a copy of its installation below `copy_to` where the account can't get at it."""
     # Raised where the account may not even look into a folder on the way, such as root's home.
     with contextlib.suppress(PermissionError):
-        if account.run([str(binaries / "postgres"), "--version"], cwd=Path("/")).returncode == 0:
+        if account.run([str(binaries / "initdb"), "--version"], cwd=Path("/")).returncode == 0:
             return binaries
-    copy = copy_to / binaries.parent.name
-    if not copy.exists():
-        unfinished = copy_to / f"{binaries.parent.name}.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.copytree(binaries.parent, unfinished, symlinks=True)
-        unfinished.rename(copy)
+    package = binaries.parents[1]
+    copy = copy_to / package.name / binaries.parent.name
+    # The dates are copied too: a newer wheel is seen.
+    if not (copy / "bin").exists() or not filecmp.cmp(binaries / "postgres", copy / "bin" / "postgres"):
+        shutil.rmtree(copy_to / package.name, ignore_errors=True)
+        shutil.copytree(binaries.parent, copy, symlinks=True)
+        # A wheel's binaries look for their libraries beside the package, under this name.
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.exists():
+            shutil.copytree(libraries, copy_to / libraries.name, dirs_exist_ok=True)
     return copy / "bin"
 
 

@@ -246,10 +246,14 @@ async def test_a_process_that_does_not_answer_in_time_is_stopped(folder: Path, m
     await until(gone, "the end of the process")
 
 
-def test_binaries_in_a_folder_that_only_root_may_enter_are_copied(folder: Path) -> None:
-    closed = folder / "closed"
-    shutil.copytree(wheel_binaries().parent, closed / "install", symlinks=True)
+def test_binaries_in_a_folder_that_only_root_may_enter_are_copied_with_their_libraries(folder: Path) -> None:
+    binaries, closed = wheel_binaries(), folder / "closed"
+    package = binaries.parents[1]
+    for part in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(part, closed / part.name, symlinks=True)
     closed.chmod(0o700)
-    copied = reachable_binaries(closed / "install" / "bin", Account.unprivileged(), folder)
-    assert copied == (folder / "install" / "bin" if os.geteuid() == 0 else closed / "install" / "bin")
-    assert Account.unprivileged().run([str(copied / "postgres"), "--version"], cwd=Path("/")).returncode == 0
+    original = closed / binaries.relative_to(package.parent)
+    copied = reachable_binaries(original, Account.unprivileged(), folder)
+    assert (copied == original) == (os.geteuid() != 0)
+    for program in ("initdb", "postgres"):
+        assert Account.unprivileged().run([str(copied / program), "--version"], cwd=Path("/")).returncode == 0
