@@ -5,7 +5,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 
 import structlog
 import uvicorn
@@ -14,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from expirer import keeper, sweep
-from expirer.supervisor import Supervisor
+from expirer import parked
+from expirer.loops import Loops
 from service import settings, telemetry
 from service.database import create_engine, ping
 from service.errors import NotReady, Unavailable
@@ -27,7 +26,8 @@ log = structlog.stdlib.get_logger("rowlock.expirer")
 def create_app(loaded: Settings) -> Starlette:
     """An ASGI application whose lifespan is the loops'; it answers `/livez`."""
     engine = create_engine(loaded, "rowlock-expirer")
-    supervisor = Supervisor({"sweep": partial(sweep.step, engine, loaded), "keeper": partial(keeper.step, engine)})
+    loops = Loops.create(engine, loaded)
+    supervisor = loops.supervisor
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -43,6 +43,7 @@ def create_app(loaded: Settings) -> Starlette:
         yield
         supervisor.stop()
         await running
+        await loops.close()
         await engine.dispose()
 
     async def livez(_request: Request) -> JSONResponse:
@@ -53,7 +54,15 @@ def create_app(loaded: Settings) -> Starlette:
 
 
 def main() -> None:
-    """Runs until SIGTERM or SIGINT and exits with 0; otherwise with 1 or 3 and a sentence in the log."""
+    """Runs until SIGTERM or SIGINT and exits with 0; otherwise with 1 or 3 and a sentence in the log.
+
+    With `parked` and a verb it is an operator's command instead.
+    """
+    if sys.argv[1:2] == ["parked"]:
+        parked.main(sys.argv[2:])
+        return
+    if sys.argv[1:]:
+        sys.exit(f"expirer: unknown argument {sys.argv[1]}; only parked is known")
     try:
         loaded = settings.load()
     except NotReady as error:

@@ -1,16 +1,20 @@
-"""Keeps tables from growing without end: here the counts of failed sign-ins, once they are forgotten anyway."""
+"""Keeps tables from growing without end: the log behind its readers, and counts of failed sign-ins."""
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service import eventlog
 from service.accounts import trim_failures
 from service.database import transaction
+from service.settings import Settings
 
 BATCH_MAX = 1_000
 INTERVAL_SECONDS = 20
 
 
-async def step(engine: AsyncEngine) -> float:
-    """Trims one batch; seconds to wait, 0 after a full batch."""
+async def step(engine: AsyncEngine, settings: Settings) -> float:
+    """Trims one batch of each; seconds to wait, 0 after a full batch."""
     async with transaction(engine) as connection:
-        trimmed = await trim_failures(connection, BATCH_MAX)
-    return 0 if trimmed == BATCH_MAX else INTERVAL_SECONDS
+        forgotten = await trim_failures(connection, BATCH_MAX)
+    async with transaction(engine) as connection:
+        trimmed = await eventlog.trim(connection, settings.log_keep_hours, BATCH_MAX)
+    return 0 if BATCH_MAX in (forgotten, trimmed) else INTERVAL_SECONDS

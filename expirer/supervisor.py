@@ -3,13 +3,15 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
 
 BACKOFF_SECONDS = 0.5
-BACKOFF_SECONDS_MAX = 10.0
+BACKOFF_SECONDS_MAX = 2.0
+"""What was away is back at work within this time of its return."""
 
 Step = Callable[[], Awaitable[float]]
 """Does one bounded batch and returns how many seconds to wait before the next; 0 after a full batch."""
@@ -21,20 +23,29 @@ log = structlog.stdlib.get_logger("rowlock.expirer")
 class Supervisor:
     """The loops by name. `beats` has the monotonic time at which each loop's next step is due."""
 
-    steps: Mapping[str, Step]
+    steps: dict[str, Step]
     beats: dict[str, float] = field(default_factory=dict)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    wakes: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Returns when `stop` was called and the steps at hand are finished."""
         async with asyncio.TaskGroup() as group:
             for name in self.steps:
                 self.beats[name] = time.monotonic()
+                self.wakes[name] = asyncio.Event()
                 group.create_task(self._loop(name))
 
     def stop(self) -> None:
         """Begins no further step."""
         self.stopping.set()
+        self.wake(*self.wakes)
+
+    def wake(self, *names: str) -> None:
+        """Ends the wait of these loops before its time; one that is in a step begins the next without a wait."""
+        for name in names:
+            if name in self.wakes:
+                self.wakes[name].set()
 
     def silent(self, seconds_max: float) -> list[str]:
         """The loops that have not finished a step, not even by failing, for longer after it was due."""
@@ -53,10 +64,8 @@ class Supervisor:
                 wait_seconds *= random.uniform(0.5, 1)  # noqa: S311 - nothing secret
                 log.warning("step failed", loop=name, failures=failures, error=repr(error), cause=repr(error.__cause__))
             self.beats[name] = time.monotonic() + wait_seconds
-            await self._pause(wait_seconds)
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self.stopping.wait(), seconds)
-        except TimeoutError:
-            return
+            # New work is no reason to try sooner what has just failed.
+            end = self.stopping if failures else self.wakes[name]
+            with suppress(TimeoutError):
+                await asyncio.wait_for(end.wait(), wait_seconds)
+            self.wakes[name].clear()

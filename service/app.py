@@ -19,10 +19,12 @@ from service.api import accounts, customer, health, listings, manager, problems
 from service.api.context import Context
 from service.api.middleware import BodyLimit, RequestLog
 from service.booking import BoxOffice
+from service.cache import Cache
 from service.claims import Rules
 from service.database import create_engine, ping
 from service.errors import NotReady, RowlockError, Unavailable
 from service.listings import SessionList
+from service.seatmap import SeatMaps
 from service.settings import Settings
 from service.tokens import Tokens
 
@@ -71,6 +73,8 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
     engine = create_engine(loaded, "rowlock-api")
+    cache = Cache(loaded) if loaded.redis_url else None
+    seat_maps = SeatMaps(engine, cache, loaded)
     context = Context(
         settings=loaded,
         engine=engine,
@@ -80,7 +84,8 @@ async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
             loaded.writes_max,
             loaded.outcome_wait_ms,
         ),
-        sessions=SessionList(engine, loaded.counts_seconds),
+        sessions=SessionList(engine, seat_maps, loaded.counts_seconds),
+        seat_maps=seat_maps,
         tokens=Tokens(loaded),
         passwords=Passwords(loaded.password_queue_max),
         delays=Delays(loaded.sign_in_delay_ms_max),
@@ -99,6 +104,8 @@ async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
     finally:
         await context.box_office.drain()
         context.passwords.close()
+        if cache:
+            await cache.close()
         await engine.dispose()
 
 

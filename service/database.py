@@ -6,6 +6,7 @@ SQLAlchemy keeps the pool; statements run on its asyncpg connections. A `Connect
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -98,6 +99,15 @@ def _refuse_closed(connection: Any, _record: Any, _proxy: Any) -> None:
         raise DisconnectionError
 
 
+_in_transaction: ContextVar[bool] = ContextVar("in_transaction", default=False)
+
+
+def refuse_in_transaction(what: str) -> None:
+    """Raises RuntimeError inside of `transaction`: its locks must not wait for anybody but PostgreSQL."""
+    if _in_transaction.get():
+        raise RuntimeError(f"{what} was called while a transaction is open")
+
+
 @asynccontextmanager
 async def transaction(engine: AsyncEngine) -> AsyncIterator[Connection]:
     """A transaction that commits at the end, unless it raises or the caller has rolled it back.
@@ -106,12 +116,15 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[Connection]:
     """
     async with _connection(engine) as connection:
         await connection.execute("begin")
+        token = _in_transaction.set(True)
         try:
             yield connection
         except BaseException as error:
             if not _is_lost(error):
                 await connection.execute("rollback")
             raise
+        finally:
+            _in_transaction.reset(token)
         if connection.is_in_transaction():
             await _commit(connection)
 

@@ -10,6 +10,7 @@ RowlockError
 ├── Unavailable                 try again later
 │   ├── Busy                    a lock, a pool slot or a queue place was not free in time
 │   ├── DatabaseAway            PostgreSQL can't be reached, or went away before the COMMIT was sent
+│   ├── BrokerAway, CacheAway   RabbitMQ or Redis does not answer in time; no customer is told, nothing waits for them
 │   └── OutcomeUnknown          the COMMIT was sent and its answer never came
 └── NotReady                    the process must not serve: wrong schema, bad settings
 """
@@ -133,6 +134,14 @@ class Busy(Unavailable):
 
 class DatabaseAway(Unavailable):
     """PostgreSQL does not answer. Nothing was changed."""
+
+
+class BrokerAway(Unavailable):
+    """RabbitMQ does not answer in time. Seats are given back by the sweep, and events wait in the log."""
+
+
+class CacheAway(Unavailable):
+    """Redis does not answer in time. PostgreSQL is asked instead, and limits count in each process."""
 
 
 class OutcomeUnknown(Unavailable):

@@ -1,4 +1,9 @@
-"""The log: one row for each change of a reservation and each new session, in the transaction of the change."""
+"""The log: one row for each change of a reservation and each new session, in the transaction of the change.
+
+An id is handed out before its commit, so who read by id would skip slow transactions. Committed events are therefore
+numbered afterwards, without gaps, and readers take what is after their cursor by number. One process reads for each
+cursor, under a lease by PostgreSQL's clock; one that comes back from the dead only repeats.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+import asyncpg
 import orjson
 
 from service.database import Connection, columns
@@ -75,3 +81,212 @@ async def append(connection: Connection, events: Iterable[Event]) -> None:
 
 def _json(seat: SeatChange) -> dict[str, int | str]:
     return {"seatId": seat.seat_id, "position": seat.position, "state": seat.state.value, "version": seat.version}
+
+
+LAST = "log"
+"""The cursor whose number is the last one that was given. It outlives the events, which are trimmed."""
+
+ADD_LAST = """
+insert into cursors (name, number)
+select 'log', coalesce(max(number), 0)
+from events
+on conflict do nothing
+"""
+
+LOCK_LAST = """
+select number
+from cursors
+where name = 'log'
+for no key update skip locked
+"""
+
+# A statement after the lock: in the same one the events that somebody else has just numbered would look new.
+NUMBER_EVENTS = """
+with committed_events as (
+    select id, $2 + row_number() over (order by id) as number
+    from (
+        select id
+        from events
+        where number is null
+        order by id
+        limit $1
+    ) as unnumbered
+),
+numbered_events as (
+    update events
+    set number = committed_events.number
+    from committed_events
+    where events.id = committed_events.id
+    returning 1
+),
+moved_cursor as (
+    update cursors
+    set number = $2 + (select count(*) from committed_events), moved_at = clock_timestamp()
+    where name = 'log'
+    and exists (select from committed_events)
+)
+select count(*)
+from numbered_events
+"""
+
+
+async def number_committed(connection: Connection, batch_max: int) -> int:
+    """Numbers up to `batch_max` committed events in the order of their ids; how many. 0 where somebody else does."""
+    last = await connection.fetchval(LOCK_LAST)
+    if last is None:
+        await connection.execute(ADD_LAST)
+        last = await connection.fetchval(LOCK_LAST)
+        if last is None:
+            return 0
+    return int(await connection.fetchval(NUMBER_EVENTS, batch_max, last))
+
+
+# Who is switched on for the first time starts at the end: what was before is nobody's business any more.
+ADD_CURSOR = """
+insert into cursors (name, number)
+select $1, greatest(
+    coalesce((select number from cursors where name = 'log'), 0),
+    coalesce((select max(number) from events), 0)
+)
+on conflict do nothing
+"""
+
+TAKE_LEASE = """
+update cursors
+set owner = $2, leased_until = clock_timestamp() + make_interval(secs => $3 / 1000.0)
+where name = $1
+and (owner = $2 or leased_until is null or leased_until <= clock_timestamp())
+returning number
+"""
+
+HAS_CURSOR = """
+select exists (select from cursors where name = $1)
+"""
+
+
+async def take_lease(connection: Connection, name: str, owner: str, lease_ms: int) -> int | None:
+    """Where the cursor is, if it is ours to move for the next `lease_ms`; None where somebody else has the lease."""
+    number: int | None = await connection.fetchval(TAKE_LEASE, name, owner, lease_ms)
+    if number is None and not await connection.fetchval(HAS_CURSOR, name):
+        await connection.execute(ADD_CURSOR, name)
+        number = await connection.fetchval(TAKE_LEASE, name, owner, lease_ms)
+    return number
+
+
+MOVE_CURSOR = """
+update cursors
+set number = $4, moved_at = clock_timestamp()
+where name = $1
+and owner = $2
+and number = $3
+"""
+
+
+async def move_cursor(connection: Connection, name: str, owner: str, previous: int, number: int) -> bool:
+    """Whether the cursor moved; it does not where another owner has taken it meanwhile."""
+    tag: str = await connection.execute(MOVE_CURSOR, name, owner, previous, number)
+    return tag != "UPDATE 0"
+
+
+RELEASE_LEASE = """
+update cursors
+set owner = null, leased_until = null
+where name = $1
+and owner = $2
+"""
+
+
+async def release_lease(connection: Connection, name: str, owner: str) -> None:
+    """Lets another process carry on at once."""
+    await connection.execute(RELEASE_LEASE, name, owner)
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A row of the log; `seats` is JSON. `number` is None before it was given; `expires_at` is of a new hold only."""
+
+    number: int | None
+    kind: Kind
+    session_id: int
+    reservation_id: UUID | None
+    seats: str
+    at: datetime
+    expires_at: datetime | None = None
+
+
+READ_NUMBERED = """
+select number, kind, events.session_id, reservation_id, seats::text as seats, at, r.expires_at
+from events
+left join reservations as r on r.id = reservation_id and kind = 'reservation.held'
+where number > $1
+order by number
+limit $2
+"""
+
+
+async def read_numbered(connection: Connection, after: int, batch_max: int) -> list[Logged]:
+    """Up to `batch_max` events after the number, in the order of the numbers."""
+    return [_logged(row) for row in await connection.fetch(READ_NUMBERED, after, batch_max)]
+
+
+# One statement, so one snapshot: what it does not return was not committed at `as_of`.
+READ_COMMITTED = """
+select statement_timestamp() as as_of, unread.*
+from (values (1)) as once (one)
+left join lateral (
+    (
+        select number, kind, session_id, reservation_id, seats::text as seats, at
+        from events
+        where number > $1
+        order by number
+        limit $2
+    )
+    union all
+    (
+        select number, kind, session_id, reservation_id, seats::text as seats, at
+        from events
+        where number is null
+        order by id
+        limit $2
+    )
+) as unread on true
+"""
+
+
+async def read_committed(connection: Connection, after: int, batch_max: int) -> tuple[datetime, list[Logged]]:
+    """PostgreSQL's time, and what was committed by then after the number: up to `batch_max` events with a number, in
+    its order, then up to as many that have none yet, in the order of their ids.
+    """
+    rows = await connection.fetch(READ_COMMITTED, after, batch_max)
+    return rows[0]["as_of"], [_logged(row) for row in rows if row["kind"] is not None]
+
+
+def _logged(row: asyncpg.Record) -> Logged:
+    return Logged(
+        row["number"],
+        Kind(row["kind"]),
+        row["session_id"],
+        row["reservation_id"],
+        row["seats"],
+        row["at"],
+        row.get("expires_at"),
+    )
+
+
+TRIM_EVENTS = """
+delete from events
+where id in (
+    select id
+    from events
+    where number <= (select min(number) from cursors)
+    and at < clock_timestamp() - make_interval(hours => $1)
+    order by number
+    limit $2
+)
+"""
+
+
+async def trim(connection: Connection, keep_hours: int, batch_max: int) -> int:
+    """Removes up to `batch_max` events that are older and that every cursor has passed; how many."""
+    tag = await connection.execute(TRIM_EVENTS, keep_hours, batch_max)
+    return int(str(tag).removeprefix("DELETE "))

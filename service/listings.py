@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.database import Connection, snapshot
 from service.reservation import Reservation, Seat, State
+from service.seatmap import SeatMaps
 from service.sessions import Session
 from service.settling import row_to_reservation
 
@@ -51,8 +52,9 @@ group by session_id
 class SessionList:
     """The sessions that are still on sale. One per process, because it remembers the counts for a moment."""
 
-    def __init__(self, engine: AsyncEngine, counts_seconds: float) -> None:
+    def __init__(self, engine: AsyncEngine, seat_maps: SeatMaps, counts_seconds: float) -> None:
         self._engine = engine
+        self._seat_maps = seat_maps
         self._counts: TTLCache[int, Counts] = TTLCache(COUNTS_CACHED_MAX, counts_seconds)
         self._counting = asyncio.Lock()
 
@@ -80,10 +82,14 @@ class SessionList:
         return {id_: counts for id_ in session_ids if (counts := self._counts.get(id_)) is not None}
 
     async def _count_now(self, session_ids: Sequence[int]) -> dict[int, Counts]:
-        async with snapshot(self._engine) as connection:
-            rows = await connection.fetch(COUNT_CLAIMED_SEATS, session_ids)
-        claimed = {row["session_id"]: Counts(row["held"], row["sold"]) for row in rows}
-        return dict.fromkeys(session_ids, Counts(0, 0)) | claimed
+        """From the maps in Redis where they are fresh, for the others from PostgreSQL."""
+        counted = {id_: Counts(*counts) for id_, counts in (await self._seat_maps.counts(session_ids)).items()}
+        if uncounted := [id_ for id_ in session_ids if id_ not in counted]:
+            async with snapshot(self._engine) as connection:
+                rows = await connection.fetch(COUNT_CLAIMED_SEATS, uncounted)
+            counted |= dict.fromkeys(uncounted, Counts(0, 0))
+            counted |= {row["session_id"]: Counts(row["held"], row["sold"]) for row in rows}
+        return counted
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 """Every environment variable of the service and the expirer: its type, its unit, its bounds and its default."""
 
 import os
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, PostgresDsn, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import NotReady
 
@@ -65,6 +66,93 @@ class Settings(BaseSettings):
     sign_in_delay_ms_max: Annotated[
         int, Field(ge=0, le=30_000, description="Longest delay of a sign-in after failures of the same account")
     ] = 3_000
+    redis_url: Annotated[
+        SecretStr | None,
+        Field(description="Redis 7 or later, `redis://:password@host:6379/0`; without it PostgreSQL answers all reads"),
+    ] = None
+    redis_timeout_ms: Annotated[
+        int, Field(ge=10, le=10_000, description="Longest wait for Redis, connecting included")
+    ] = 250
+    redis_connections_max: Annotated[int, Field(ge=1, le=1_000, description="Connections to Redis per process")] = 50
+    broker_url: Annotated[
+        SecretStr | None,
+        Field(
+            description="RabbitMQ 3.10 or later, `amqp://account:password@host:5672/vhost`; without it seats come back"
+            " by the sweep alone, and events stay in the log"
+        ),
+    ] = None
+    broker_connect_timeout_ms: Annotated[
+        int, Field(ge=100, le=60_000, description="Wait for a new connection to RabbitMQ")
+    ] = 3_000
+    confirm_timeout_ms: Annotated[
+        int, Field(ge=100, le=60_000, description="Wait for RabbitMQ's answers, such as confirms")
+    ] = 5_000
+    hold_queue_length_max: Annotated[
+        int, Field(ge=1_000, le=100_000_000, description="Hints that may wait in RabbitMQ; further ones are dropped")
+    ] = 1_000_000
+    inbox_batch_max: Annotated[
+        int, Field(ge=1, le=5_000, description="Dead letters that one transaction of the inbox settles")
+    ] = 500
+    inbox_linger_ms: Annotated[
+        int, Field(ge=0, le=1_000, description="Time that the inbox waits for more dead letters after the first")
+    ] = 20
+    inbox_tries_max: Annotated[
+        int, Field(ge=1, le=20, description="Tries of a dead letter that fails alone, before it is parked")
+    ] = 3
+    relay_batch_max: Annotated[
+        int, Field(ge=1, le=5_000, description="Events that the relay publishes before it waits for their confirms")
+    ] = 500
+    relay_interval_ms: Annotated[int, Field(ge=5, le=10_000, description="Pause of the relay without events")] = 50
+    sequencer_batch_max: Annotated[
+        int, Field(ge=1, le=10_000, description="Events that one transaction of the sequencer numbers")
+    ] = 1_000
+    sequencer_interval_ms: Annotated[
+        int, Field(ge=5, le=10_000, description="Pause of the sequencer without events")
+    ] = 25
+    projector_batch_max: Annotated[
+        int, Field(ge=1, le=10_000, description="Events that one step of the projector brings to Redis")
+    ] = 1_000
+    projector_interval_ms: Annotated[
+        int, Field(ge=5, le=1_000, description="Pause of the projector without events; seat maps are as old as this")
+    ] = 50
+    lease_ms: Annotated[
+        int, Field(ge=500, le=60_000, description="Another replica carries on when the active one is silent so long")
+    ] = 1_500
+    log_keep_hours: Annotated[
+        int, Field(ge=1, le=87_600, description="Age at which published events are removed from the log")
+    ] = 72
+    map_fresh_ms: Annotated[
+        int, Field(ge=200, le=60_000, description="Age up to which a seat map from Redis is served")
+    ] = 2_000
+    map_keep_minutes: Annotated[
+        int, Field(ge=1, le=10_080, description="Time that a seat map stays in Redis before it is built anew")
+    ] = 360
+    map_wait_ms: Annotated[
+        int, Field(ge=0, le=5_000, description="Wait for a seat map that somebody else builds, then PostgreSQL")
+    ] = 300
+    map_reads_max: Annotated[
+        int, Field(ge=1, le=100, description="Seat maps read from PostgreSQL at once per process")
+    ] = 4
+    map_read_interval_ms: Annotated[
+        int, Field(ge=0, le=10_000, description="Age up to which a seat map from PostgreSQL is given to others too")
+    ] = 100
+    account_requests_per_minute: Annotated[
+        int, Field(ge=1, le=1_000_000, description="Requests of one account, then 429")
+    ] = 600
+    address_requests_per_minute: Annotated[
+        int, Field(ge=1, le=1_000_000, description="Reads of one address without a token, then 429")
+    ] = 1_200
+    address_sign_ins_per_minute: Annotated[
+        int, Field(ge=1, le=1_000_000, description="Sign-ins and sign-ups of one address, then 429")
+    ] = 120
+    trusted_proxies: Annotated[
+        tuple[IPv4Network | IPv6Network, ...],
+        NoDecode,
+        Field(
+            description="Networks of proxies, `10.0.0.0/8, 192.0.2.7`, whose `X-Forwarded-For` is believed; else the"
+            " address of a request is its connection's"
+        ),
+    ] = ()
     sweep_interval_ms: Annotated[
         int, Field(ge=50, le=60_000, description="Pause of the expirer's sweep when nothing is overdue")
     ] = 1_000
@@ -82,6 +170,21 @@ class Settings(BaseSettings):
         str, Field(pattern="^(debug|info|warning|error)$", description="`debug`, `info`, `warning` or `error`")
     ] = "info"
 
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _is_list(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        return _checked(value, "redis", "rediss", "unix")
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_amqp(cls, value: SecretStr | None) -> SecretStr | None:
+        return _checked(value, "amqp", "amqps")
+
     @field_validator("database_url")
     @classmethod
     def _is_postgresql(cls, value: SecretStr) -> SecretStr:
@@ -89,6 +192,12 @@ class Settings(BaseSettings):
         if PostgresDsn(value.get_secret_value()).scheme not in {"postgresql", "postgres"}:
             raise ValueError("the URL's scheme should be postgresql or postgres")
         return value
+
+
+def _checked(value: SecretStr | None, *schemes: str) -> SecretStr | None:
+    if value is not None and value.get_secret_value().partition("://")[0] not in schemes:
+        raise ValueError(f"the URL's scheme should be one of {', '.join(schemes)}")
+    return value
 
 
 def load(**given: Any) -> Settings:

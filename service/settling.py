@@ -3,7 +3,7 @@
 To confirm, to cancel and to expire are one function with another target.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
@@ -55,6 +55,17 @@ where state = 'HELD'
 and expires_at <= statement_timestamp()
 order by expires_at
 limit $1
+for no key update skip locked
+"""
+
+# One that is locked is being paid, or ended by somebody else.
+LOCK_DUE = """
+select id
+from reservations
+where id = any($1::uuid[])
+and state = 'HELD'
+and expires_at <= statement_timestamp()
+order by id
 for no key update skip locked
 """
 
@@ -124,7 +135,16 @@ async def lock_overdue(connection: Connection, batch_max: int) -> set[UUID]:
 
 async def settle_overdue(connection: Connection, batch_max: int) -> int:
     """Ends up to `batch_max` overdue holds that nobody else is at work on, the oldest first; returns how many."""
-    locked = await lock_overdue(connection, batch_max)
+    return await _expire_locked(connection, await lock_overdue(connection, batch_max))
+
+
+async def settle_due(connection: Connection, reservation_ids: Iterable[UUID]) -> int:
+    """Ends those of the holds that are overdue and that nobody else is at work on; returns how many."""
+    locked = {row["id"] for row in await connection.fetch(LOCK_DUE, list(reservation_ids))}
+    return await _expire_locked(connection, locked)
+
+
+async def _expire_locked(connection: Connection, locked: set[UUID]) -> int:
     if locked:
         await _settle_locked(connection, [SettleRequest(id_, None, State.EXPIRED) for id_ in locked], locked)
     return len(locked)

@@ -12,6 +12,7 @@ from service.accounts import Delays, Passwords
 from service.booking import BoxOffice
 from service.errors import Forbidden, Unauthenticated
 from service.listings import SessionList
+from service.seatmap import SeatMaps
 from service.settings import Settings
 from service.tokens import Principal, Role, Tokens
 
@@ -27,6 +28,7 @@ class Context:
     engine: AsyncEngine
     box_office: BoxOffice
     sessions: SessionList
+    seat_maps: SeatMaps
     tokens: Tokens
     passwords: Passwords
     delays: Delays

@@ -9,12 +9,12 @@ from fastapi import APIRouter, Path, Query
 from pydantic import Field
 from starlette.responses import Response
 
-from service import listings, seatmap
+from service import listings
 from service.api import problems
 from service.api.context import AsCustomer, InContext
 from service.api.cursors import Cursor, decode_reservation, decode_session, encode_session
 from service.api.customer import HeldSeat
-from service.api.fields import ID_MAX, FromDigits, Reply
+from service.api.fields import ID_MAX, FromDigits, Moment, Reply
 from service.database import snapshot
 from service.errors import Busy, DatabaseAway, Forbidden, NotFound, Unauthenticated
 from service.reservation import SeatState, State
@@ -94,13 +94,17 @@ class MappedSeat(Reply):
 
 
 class SeatMapReply(Reply):
-    """The seats by position, and where and when they were read."""
+    """The seats by position, and where they were read. What was committed at `asOf` is in it; newer changes may be."""
 
     session_id: int
-    currency: str
-    source: Literal["postgresql"]
-    as_of: datetime
+    currency: Annotated[str, Field(description="ISO 4217")]
+    source: Annotated[Literal["redis", "postgresql"], Field(description="PostgreSQL where Redis is away or behind")]
+    as_of: Annotated[Moment, Field(description="RFC 3339 in UTC, by PostgreSQL's clock")]
+    age_ms: Annotated[int, Field(description="Time since `asOf`")]
     seats: list[MappedSeat]
+
+
+STATE_NAMES = {ord(state[0]): state.value for state in SeatState}
 
 
 @router.get(
@@ -113,20 +117,21 @@ class SeatMapReply(Reply):
     },
 )
 async def session_map(
-    session_id: Annotated[int, Path(alias="sessionId", ge=1, le=ID_MAX, examples=[1]), FromDigits], context: InContext
+    session_id: Annotated[int, Path(alias="sessionId", ge=1, le=ID_MAX, examples=[1])], context: InContext
 ) -> Response:
     """Also after showtime. A seat that is available here may be taken a moment later; only a hold tells."""
-    async with snapshot(context.engine) as connection:
-        seat_map = await seatmap.read(connection, session_id)
-    columns = zip(seat_map.seat_ids, seat_map.placements, seat_map.prices, seat_map.states, strict=True)
+    seat_map = await context.seat_maps.get(session_id)
+    layout = seat_map.layout
+    columns = zip(layout.seat_ids, layout.placements, layout.prices, seat_map.states, strict=True)
     # Dumped directly: 100,000 seats as models would stop the other requests for half a second.
     reply = {
         "sessionId": session_id,
-        "currency": seat_map.currency,
-        "source": "postgresql",
+        "currency": layout.currency,
+        "source": seat_map.source,
         "asOf": seat_map.as_of,
+        "ageMs": seat_map.age_ms,
         "seats": [
-            {"seatId": seat_id, "placement": placement, "price": price, "state": state}
+            {"seatId": seat_id, "placement": placement, "price": price, "state": STATE_NAMES[state]}
             for seat_id, placement, price, state in columns
         ],
     }

@@ -1,0 +1,131 @@
+"""Ends overdue holds as RabbitMQ's dead letters tell of them: punctual where the sweep only comes round.
+
+A batch is one transaction, acknowledged after its COMMIT; after a crash between the two it is delivered again, and
+there is nothing left to do for it.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.broker.consumer import DeadLetters, Delivery
+from service.database import roll_back, transaction
+from service.errors import BrokerAway, Unavailable
+from service.settings import Settings
+from service.settling import settle_due
+
+WAIT_MS = 500
+RETRY_MS = 50
+PAUSE_SECONDS = 0.2
+PAUSE_SECONDS_MAX = 2.0
+
+T = TypeVar("T")
+log = structlog.stdlib.get_logger("rowlock.inbox")
+
+
+class Inbox:
+    """Holds on to what it has taken until that is settled or parked, or the connection is lost."""
+
+    def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._letters = DeadLetters(settings)
+        self._thread = ThreadPoolExecutor(1, "inbox")
+        self._taken: list[Delivery] = []
+        self._pauses = 0
+
+    async def step(self) -> float:
+        """Takes a batch, settles it, acknowledges it; seconds to wait, more of them while PostgreSQL is away.
+
+        Raises BrokerAway: then everything that was taken comes again, to whoever is there.
+        """
+        settings = self._settings
+        try:
+            if not self._taken:
+                self._taken = await self._in_thread(
+                    self._letters.take, settings.inbox_batch_max, settings.inbox_linger_ms, WAIT_MS
+                )
+            await self._settle_taken()
+        except BrokerAway:
+            self._taken = []
+            raise
+        except Unavailable as error:
+            # PostgreSQL's trouble is no message's fault: they are kept, and nothing counts against them.
+            self._pauses += 1
+            log.warning("inbox pauses", error=repr(error), taken=len(self._taken))
+            await self._keep_alive()
+            return float(min(PAUSE_SECONDS * 2 ** min(self._pauses - 1, 10), PAUSE_SECONDS_MAX))
+        self._pauses = 0
+        return 0
+
+    async def close(self) -> None:
+        """Gives back what was taken."""
+        await self._in_thread(self._letters.close)
+        self._thread.shutdown()
+
+    async def _settle_taken(self) -> None:
+        for delivery in [taken for taken in self._taken if taken.hint is None]:
+            await self._park(delivery, "unreadable")
+        if not self._taken:
+            return
+        try:
+            expired = await self._settle(self._taken)
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others' seats must come back
+            log.warning("batch failed, trying one by one", error=repr(error), count=len(self._taken))
+            for delivery in list(self._taken):
+                await self._settle_alone(delivery)
+        else:
+            await self._done(self._taken)
+            if expired:
+                log.info("holds expired", count=expired, by="inbox")
+
+    async def _settle(self, deliveries: Sequence[Delivery]) -> int:
+        """How many holds it ended: those that are due, and that nobody else is at work on."""
+        ids = {delivery.hint.reservation_id for delivery in deliveries if delivery.hint}
+        async with transaction(self._engine) as connection:
+            if not (expired := await settle_due(connection, ids)):
+                await roll_back(connection)
+        return expired
+
+    async def _settle_alone(self, delivery: Delivery) -> None:
+        for n in range(self._settings.inbox_tries_max):
+            try:
+                await self._settle([delivery])
+            except Unavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - the same
+                log.warning("dead letter failed", hint=repr(delivery.hint), error=repr(error))
+                await asyncio.sleep(RETRY_MS * 2**n / 1000)
+            else:
+                await self._done([delivery])
+                return
+        await self._park(delivery, "failing")
+
+    async def _done(self, deliveries: Sequence[Delivery]) -> None:
+        await self._in_thread(self._letters.acknowledge, deliveries)
+        self._forget(deliveries)
+
+    async def _park(self, delivery: Delivery, why: str) -> None:
+        await self._in_thread(self._letters.park, delivery)
+        self._forget([delivery])
+        log.error("dead letter parked", why=why, hint=repr(delivery.hint))
+
+    def _forget(self, deliveries: Sequence[Delivery]) -> None:
+        gone = {id(delivery) for delivery in deliveries}
+        self._taken = [taken for taken in self._taken if id(taken) not in gone]
+
+    async def _keep_alive(self) -> None:
+        try:
+            await self._in_thread(self._letters.keep_alive)
+        except BrokerAway:
+            self._taken = []
+            raise
+
+    async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)

@@ -1,0 +1,75 @@
+"""`python -m expirer parked list|show|requeue|drop`: what an operator does with dead letters that the inbox gave up."""
+
+import argparse
+import sys
+from collections.abc import Container, Sequence
+
+import orjson
+
+from service import settings
+from service.broker.parked import Parked, ParkedMessages
+from service.errors import BrokerAway, NotReady
+from service.settings import Settings
+
+BODY_LISTED_MAX = 80
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints what it did; exits with 1 and a sentence where it can't."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        messages = ParkedMessages(_settings_with_broker())
+        try:
+            sys.stdout.write(_do(messages, parsed) + "\n")
+        finally:
+            messages.close()
+    except (NotReady, BrokerAway) as error:
+        sys.exit(f"parked: {error}")
+
+
+def _settings_with_broker() -> Settings:
+    loaded = settings.load()
+    if loaded.broker_url is None:
+        raise NotReady("ROWLOCK_BROKER_URL is not set")
+    return loaded
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m expirer parked", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("list", help="one line each, the oldest first")
+    verbs.add_parser("show", help="one as a whole, as JSON").add_argument("position", type=int)
+    for verb, meaning in (("requeue", "send to the inbox once more"), ("drop", "remove for good")):
+        chosen = verbs.add_parser(verb, help=meaning).add_mutually_exclusive_group(required=True)
+        chosen.add_argument("position", type=int, nargs="?", help="from the list")
+        chosen.add_argument("--all", action="store_true")
+    return parser
+
+
+def _do(messages: ParkedMessages, parsed: argparse.Namespace) -> str:
+    match parsed.verb:
+        case "list":
+            found = messages.look()
+            return "\n".join([f"{len(found)} parked", *map(_line, found)])
+        case "show":
+            found = [parked for parked in messages.look() if parked.position == parsed.position]
+            if not found:
+                raise NotReady(f"nothing is parked at position {parsed.position}")
+            return _whole(found[0])
+        case "requeue":
+            return f"{messages.requeue(_chosen(parsed))} sent to the inbox"
+        case _:
+            return f"{messages.drop(_chosen(parsed))} dropped"
+
+
+def _chosen(parsed: argparse.Namespace) -> Container[int]:
+    return range(1, sys.maxsize) if parsed.all else {parsed.position}
+
+
+def _line(parked: Parked) -> str:
+    return f"{parked.position:>4}  {parked.reason or 'unknown':<14}  {parked.body[:BODY_LISTED_MAX]}"
+
+
+def _whole(parked: Parked) -> str:
+    content = {"position": parked.position, "reason": parked.reason, "body": parked.body, "headers": parked.headers}
+    return orjson.dumps(content, option=orjson.OPT_INDENT_2, default=str).decode()

@@ -1,0 +1,75 @@
+"""Brings the log's changes to the seat maps in Redis, and says how fresh they are. It creates no map: readers do.
+
+One replica does it at a time, under the lease of its cursor. No transaction is open while Redis is talked to.
+"""
+
+import orjson
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service import eventlog
+from service.cache import Cache
+from service.database import transaction
+from service.eventlog import Logged
+from service.reservation import SeatState
+from service.seatcache import STATE_OF, Change, SeatCache
+from service.settings import Settings
+
+CURSOR = "cache"
+
+# After a failover, a restore or in another database the versions mean nothing.
+READ_EPOCH = """
+select system_identifier || '-' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '-' || oid
+from pg_control_system()
+cross join pg_database
+where datname = current_database()
+"""
+
+
+class Projector:
+    """`owner` is this process, for the lease."""
+
+    def __init__(self, engine: AsyncEngine, cache: Cache, settings: Settings, owner: str) -> None:
+        self._engine = engine
+        self._cache = SeatCache(cache, settings.map_fresh_ms, settings.map_keep_minutes)
+        self._settings = settings
+        self._owner = owner
+
+    async def step(self) -> float:
+        """Applies one batch, renews the watermark if that was all, moves the cursor; seconds to wait.
+
+        Raises CacheAway, and whatever a transaction raises; then the batch is applied once more.
+        """
+        settings = self._settings
+        began_ms, redis_epoch = await self._cache.clock()
+        async with transaction(self._engine) as connection:
+            number = await eventlog.take_lease(connection, CURSOR, self._owner, settings.lease_ms)
+            if number is None:
+                return settings.projector_interval_ms / 1000
+            epoch = f"{await connection.fetchval(READ_EPOCH)}-{redis_epoch}"
+            as_of, events = await eventlog.read_committed(connection, number, settings.projector_batch_max)
+        await self._cache.apply(epoch, changes_by_session(events))
+        numbered = [event.number for event in events if event.number is not None]
+        is_all = len(numbered) < settings.projector_batch_max > len(events) - len(numbered)
+        if is_all:
+            await self._cache.renew(epoch, as_of, began_ms)
+        if numbered:
+            async with transaction(self._engine) as connection:
+                await eventlog.move_cursor(connection, CURSOR, self._owner, number, numbered[-1])
+        return settings.projector_interval_ms / 1000 if is_all else 0
+
+    async def close(self) -> None:
+        """Lets another replica carry on at once."""
+        async with transaction(self._engine) as connection:
+            await eventlog.release_lease(connection, CURSOR, self._owner)
+
+
+def changes_by_session(events: list[Logged]) -> dict[int, list[Change]]:
+    """The changes of seats in the order of the events."""
+    changes: dict[int, list[Change]] = {}
+    for event in events:
+        seats = orjson.loads(event.seats)
+        if seats:
+            changes.setdefault(event.session_id, []).extend(
+                Change(seat["position"], STATE_OF[SeatState(seat["state"])], seat["version"]) for seat in seats
+            )
+    return changes

@@ -1,0 +1,67 @@
+"""Removes the queues of hints for another time to pay, once they have run dry: a queue's time can't be changed."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.broker.link import Link
+from service.broker.topology import retire
+from service.database import transaction
+from service.settings import Settings
+
+INTERVAL_SECONDS = 20
+
+NOTE_QUEUE = """
+insert into hold_queues (ttl_ms)
+values ($1)
+on conflict do nothing
+"""
+
+LIST_OTHERS = """
+select ttl_ms
+from hold_queues
+where ttl_ms <> $1
+order by ttl_ms
+"""
+
+FORGET_QUEUES = """
+delete from hold_queues
+where ttl_ms = any($1::int[])
+"""
+
+
+class HoldQueues:
+    """What RabbitMQ has is written down in PostgreSQL, because RabbitMQ itself tells nobody."""
+
+    def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
+        self._engine = engine
+        self._ttl_ms = settings.hold_seconds * 1000
+        self._link = Link(settings)
+        self._thread = ThreadPoolExecutor(1, "queues")
+
+    async def step(self) -> float:
+        """Looks at each queue once; seconds to wait. Raises BrokerAway."""
+        async with transaction(self._engine) as connection:
+            await connection.execute(NOTE_QUEUE, self._ttl_ms)
+            others = [row["ttl_ms"] for row in await connection.fetch(LIST_OTHERS, self._ttl_ms)]
+        gone = await asyncio.get_running_loop().run_in_executor(self._thread, self._retire, others)
+        if gone:
+            async with transaction(self._engine) as connection:
+                await connection.execute(FORGET_QUEUES, gone)
+        return INTERVAL_SECONDS
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._link.close)
+        self._thread.shutdown()
+
+    def _retire(self, others: Sequence[int]) -> list[int]:
+        if not others:
+            return []
+        with self._link.connected() as connection:
+            gone = [ttl_ms for ttl_ms in others if retire(connection, ttl_ms)]
+        # Nothing to say for a while: a connection that is not kept alive would be ended by RabbitMQ.
+        self._link.close()
+        return gone

@@ -1,0 +1,20 @@
+"""Numbers committed events, so that readers of the log skip nothing."""
+
+from collections.abc import Callable
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service import eventlog
+from service.database import roll_back, transaction
+from service.settings import Settings
+
+
+async def step(engine: AsyncEngine, settings: Settings, wake: Callable[[], None]) -> float:
+    """Numbers one batch and wakes the readers; seconds to wait, 0 after a full batch. One replica does it at a time."""
+    async with transaction(engine) as connection:
+        numbered = await eventlog.number_committed(connection, settings.sequencer_batch_max)
+        if not numbered:
+            await roll_back(connection)
+    if numbered:
+        wake()
+    return 0 if numbered == settings.sequencer_batch_max else settings.sequencer_interval_ms / 1000

@@ -1,0 +1,101 @@
+"""Takes dead letters in batches. Each stays RabbitMQ's until it is acknowledged, or parked."""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from kombu import Connection, Consumer
+
+from service.broker.link import Link
+from service.broker.messages import Hint
+from service.broker.topology import EXPIRED_QUEUE
+from service.errors import BrokerAway
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message that is ours for now; `hint` is None where it can't be read."""
+
+    message: Any
+    hint: Hint | None
+
+
+class DeadLetters:
+    """For one thread. What was taken through a connection that is lost is taken by somebody again."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._link = Link(settings)
+        self._prefetch = 2 * settings.inbox_batch_max
+        self._consuming: Connection | None = None
+        self._arrived: deque[Delivery] = deque()
+
+    def take(self, batch_max: int, linger_ms: int, wait_ms: int) -> list[Delivery]:
+        """Waits for the first up to `wait_ms`, for more `linger_ms`. Raises BrokerAway."""
+        with self._link.connected() as connection:
+            if self._consuming is not connection:
+                self._consume(connection)
+            self._drain(connection, 1, wait_ms)
+            if self._arrived:
+                self._drain(connection, batch_max, linger_ms)
+            connection.heartbeat_check()
+        return [self._arrived.popleft() for _ in range(min(batch_max, len(self._arrived)))]
+
+    def keep_alive(self) -> None:
+        """Lets RabbitMQ see that we are there; to be called during a pause. Raises BrokerAway."""
+        with self._still_connected() as connection:
+            self._drain(connection, len(self._arrived) + 1, 0)
+            connection.heartbeat_check()
+
+    def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
+        """They are done. Raises BrokerAway: then they come again, and there is nothing left to do for them."""
+        with self._still_connected():
+            for delivery in deliveries:
+                delivery.message.ack()
+
+    def park(self, delivery: Delivery) -> None:
+        """RabbitMQ moves it to the queue of what an operator has to look at. Raises BrokerAway."""
+        with self._still_connected():
+            delivery.message.reject()
+
+    def close(self) -> None:
+        """Ends the connection; what is not acknowledged is taken by somebody again."""
+        self._link.close()
+
+    @contextmanager
+    def _still_connected(self) -> Iterator[Connection]:
+        """The connection through which everything was taken: another one knows nothing of it."""
+        if self._consuming is None or self._consuming is not self._link.connection:
+            raise BrokerAway("the connection was lost; the messages come again")
+        with self._link.connected() as connection:
+            yield connection
+
+    def _consume(self, connection: Connection) -> None:
+        self._arrived.clear()
+        consumer = Consumer(
+            connection.channel(),
+            [EXPIRED_QUEUE],
+            on_message=self._note,
+            prefetch_count=self._prefetch,
+            auto_declare=False,
+        )
+        consumer.consume()
+        self._consuming = connection
+
+    def _note(self, message: Any) -> None:
+        body = message.body
+        self._arrived.append(Delivery(message, Hint.decode(body if isinstance(body, bytes) else body.encode())))
+
+    def _drain(self, connection: Connection, count: int, wait_ms: int) -> None:
+        """Until so many have arrived or the time is over; what is here already is taken in any case."""
+        deadline = time.monotonic() + wait_ms / 1000
+        while len(self._arrived) < count:
+            # Zero would mean without end to the driver.
+            remaining = max(deadline - time.monotonic(), 0.001)
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=remaining)
+                continue
+            return

@@ -1,0 +1,48 @@
+"""What the messages look like: JSON in camelCase, as over HTTP."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+from uuid import UUID
+
+import orjson
+
+from service.eventlog import Logged
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """When a hold will be overdue. It may be lost, late, early, twice or out of order, and nothing is sold wrongly."""
+
+    reservation_id: UUID
+    expires_at: datetime
+
+    def encode(self) -> bytes:
+        """The body of a message."""
+        return orjson.dumps({"reservationId": str(self.reservation_id), "expiresAt": self.expires_at})
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self | None:
+        """None where the body is no hint."""
+        try:
+            content = orjson.loads(body)
+            hint = cls(UUID(content["reservationId"]), datetime.fromisoformat(content["expiresAt"]))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return hint if hint.expires_at.tzinfo is not None else None
+
+
+def encode_event(event: Logged) -> bytes:
+    """The body of a message. `number` has no gaps, and each of `seats` carries its new state and version."""
+    return orjson.dumps(
+        {
+            "number": event.number,
+            "kind": event.kind.value,
+            "sessionId": event.session_id,
+            "reservationId": event.reservation_id and str(event.reservation_id),
+            "at": event.at,
+            # JSON already, as PostgreSQL keeps it.
+            "seats": orjson.Fragment(event.seats),
+        },
+        option=orjson.OPT_UTC_Z,
+    )

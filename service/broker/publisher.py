@@ -1,0 +1,117 @@
+"""Publishes in order, many messages in flight, and knows which of them RabbitMQ has confirmed."""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from kombu import Connection
+
+from service.broker.link import Link
+from service.broker.messages import Hint, encode_event
+from service.broker.topology import EVENTS, HINTS, routing_key
+from service.errors import BrokerAway
+from service.eventlog import Logged
+from service.settings import Settings
+
+PERSISTENT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """How many events were confirmed before the first that was refused, and how many hints were not confirmed."""
+
+    events: int
+    hints_dropped: int
+
+
+@dataclass(slots=True)
+class Line:
+    """A channel that publishes to one exchange, and what RabbitMQ has said of its messages, which count from 1."""
+
+    channel: Any
+    exchange: str
+    published: int = 0
+    waiting: set[int] = field(default_factory=set)
+    refused: set[int] = field(default_factory=set)
+
+    @classmethod
+    def open(cls, connection: Connection, exchange: str) -> Self:
+        """A channel of its own, whose messages are confirmed."""
+        line = cls(connection.channel(), exchange)
+        line.channel.events["basic_ack"].add(line.accept)
+        line.channel.events["basic_nack"].add(line.refuse)
+        line.channel.confirm_select()
+        return line
+
+    def send(self, key: str, body: bytes, **properties: str) -> None:
+        """Publishes without waiting."""
+        message = self.channel.prepare_message(
+            body,
+            content_type="application/json",
+            content_encoding="utf-8",
+            properties={"delivery_mode": PERSISTENT, **properties},
+        )
+        self.published += 1
+        self.waiting.add(self.published)
+        self.channel.basic_publish(message, self.exchange, key)
+
+    def accept(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - as the driver calls it
+        """This message, or all up to it, are safe."""
+        self.waiting -= self._meant(tag, multiple=multiple)
+
+    def refuse(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - as the driver calls it
+        """A queue did not take this message, or one up to it."""
+        refused = self._meant(tag, multiple=multiple)
+        self.waiting -= refused
+        self.refused |= refused
+
+    def _meant(self, tag: int, *, multiple: bool) -> set[int]:
+        return {waiting for waiting in self.waiting if waiting <= tag} if multiple else {tag} & self.waiting
+
+
+class Publisher:
+    """For one thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._link = Link(settings)
+        self._confirm_seconds = settings.confirm_timeout_ms / 1000
+        self._hint_key = routing_key(settings.hold_seconds * 1000)
+        self._lines: tuple[Connection, Line, Line] | None = None
+
+    def publish(self, events: Sequence[Logged], hints: Sequence[Hint]) -> Published:
+        """Returns when all are answered. Raises BrokerAway where the events are not, within the time to confirm."""
+        with self._link.connected() as connection:
+            if self._lines is None or self._lines[0] is not connection:
+                self._lines = connection, Line.open(connection, EVENTS.name), Line.open(connection, HINTS.name)
+            _, event_line, hint_line = self._lines
+            before = event_line.published
+            for event in events:
+                key = f"{event.kind.value}.{event.session_id}"
+                event_line.send(key, encode_event(event), message_id=str(event.number), type=event.kind.value)
+            for hint in hints:
+                hint_line.send(self._hint_key, hint.encode())
+            drain(connection, (event_line, hint_line), self._confirm_seconds)
+        dropped = len(hint_line.refused | hint_line.waiting)
+        confirmed = min((tag - before for tag in event_line.refused), default=len(events) + 1) - 1
+        unconfirmed = len(event_line.waiting)
+        event_line.refused, hint_line.refused = set(), set()
+        if unconfirmed or hint_line.waiting:
+            # Their confirms may still come.
+            self._link.close()
+        if unconfirmed:
+            raise BrokerAway(f"{unconfirmed} events were not confirmed in time")
+        return Published(confirmed, dropped)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._link.close()
+
+
+def drain(connection: Connection, lines: Sequence[Line], seconds: float) -> None:
+    """Waits until RabbitMQ has answered for all that was sent, or the time is over."""
+    deadline = time.monotonic() + seconds
+    while any(line.waiting for line in lines) and (remaining := deadline - time.monotonic()) > 0:
+        with suppress(TimeoutError):
+            connection.drain_events(timeout=remaining)

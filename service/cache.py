@@ -1,0 +1,73 @@
+"""Redis as everybody here may use it: never waited for long, and left alone for a while after it did not answer."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from service.database import refuse_in_transaction
+from service.errors import CacheAway
+from service.settings import Settings
+
+BACKOFF_MS = 100
+BACKOFF_MS_MAX = 2_000
+
+T = TypeVar("T")
+log = structlog.stdlib.get_logger("rowlock.cache")
+
+
+class Cache:
+    """One per process. While Redis is away almost every call fails at once, and now and then one tries again."""
+
+    def __init__(self, settings: Settings) -> None:
+        assert settings.redis_url is not None
+        self._timeout_seconds = settings.redis_timeout_ms / 1000
+        pool = BlockingConnectionPool.from_url(
+            settings.redis_url.get_secret_value(),
+            max_connections=settings.redis_connections_max,
+            timeout=self._timeout_seconds,
+            socket_timeout=self._timeout_seconds,
+            socket_connect_timeout=self._timeout_seconds,
+            # A second try would double the wait; the next request is the next try.
+            retry=Retry(NoBackoff(), 0),
+        )
+        self.redis: Redis = Redis.from_pool(pool)
+        self._failures = 0
+        self._closed_until = 0.0
+
+    async def run(self, work: Callable[[Redis], Awaitable[T]]) -> T:
+        """What the work returns. Raises CacheAway where Redis does not answer within `redis_timeout_ms`."""
+        refuse_in_transaction("Redis")
+        clock = asyncio.get_running_loop().time
+        if clock() < self._closed_until:
+            raise CacheAway("Redis was away a moment ago")
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                result = await work(self.redis)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._note_failure(clock(), error)
+            raise CacheAway(repr(error)) from error
+        self._note_success()
+        return result
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        await self.redis.aclose()
+
+    def _note_failure(self, now: float, error: Exception) -> None:
+        if not self._failures:
+            log.warning("Redis is away", error=repr(error))
+        self._failures += 1
+        pause_ms = min(BACKOFF_MS * 2 ** min(self._failures - 1, 10), BACKOFF_MS_MAX)
+        self._closed_until = now + random.uniform(pause_ms / 2, pause_ms) / 1000  # noqa: S311 - nothing secret
+
+    def _note_success(self) -> None:
+        if self._failures:
+            log.info("Redis is back", failures=self._failures)
+        self._failures = 0

@@ -1,0 +1,30 @@
+-- Brings seats up to date: each only if its version is newer, so that late writers can't go backwards.
+-- KEYS: states, versions, meta. ARGV: the builder's token or '', then position, state, version of each seat.
+-- Returns how many seats changed; -1 where the token is not the builder's any more, or there is no map.
+local flag = redis.call('GETRANGE', KEYS[1], 0, 0)
+if flag == '' then
+  return -1
+end
+if ARGV[1] ~= '' and redis.call('HGET', KEYS[3], 'token') ~= ARGV[1] then
+  return -1
+end
+
+local counts = { A = 0, H = 0, S = 0 }
+local changed = 0
+for i = 2, #ARGV, 3 do
+  local position, state, version = tonumber(ARGV[i]), ARGV[i + 1], tonumber(ARGV[i + 2])
+  local known = redis.call('GETRANGE', KEYS[2], position * 4, position * 4 + 3)
+  if #known == 4 and version > struct.unpack('>I4', known) then
+    local before = redis.call('GETRANGE', KEYS[1], position + 1, position + 1)
+    counts[before] = counts[before] - 1
+    counts[state] = counts[state] + 1
+    redis.call('SETRANGE', KEYS[1], position + 1, state)
+    redis.call('SETRANGE', KEYS[2], position * 4, struct.pack('>I4', version))
+    changed = changed + 1
+  end
+end
+if changed > 0 then
+  redis.call('HINCRBY', KEYS[3], 'held', counts.H)
+  redis.call('HINCRBY', KEYS[3], 'sold', counts.S)
+end
+return changed

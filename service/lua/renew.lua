@@ -1,0 +1,13 @@
+-- Says how fresh all complete maps are: everything that was committed at a moment is in them.
+-- KEYS: watermark. ARGV: epoch, that moment in microseconds by PostgreSQL's clock, when it is too old by Redis's in ms.
+-- Returns 1, or 0 from a writer who comes too late, or behind another one.
+local time = redis.call('TIME')
+if tonumber(ARGV[3]) <= time[1] * 1000 + math.floor(time[2] / 1000) then
+  return 0
+end
+local known = redis.call('GET', KEYS[1])
+if known and tonumber(string.match(known, '|(%d+)$')) > tonumber(ARGV[2]) then
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[1] .. '|' .. ARGV[2], 'PXAT', ARGV[3])
+return 1

@@ -1,0 +1,180 @@
+"""The seat maps in Redis: one byte a seat, a version a seat, and how fresh all of them are.
+
+A map is three keys: `states` (a flag, B while it is built and C when it is complete, then A, H or S for each seat by
+position), `versions` (four bytes a seat, big-endian) and `meta` (the builder's token, counts of held and sold seats).
+Their names carry an epoch: in another one the versions mean nothing. The watermark names the epoch that counts.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+
+from service.cache import Cache
+from service.reservation import SeatState
+
+WATERMARK = "rowlock:watermark"
+BUMP = "rowlock:bump"
+"""`INCR rowlock:bump` begins a new epoch: every map is built anew."""
+STATE_OF = {SeatState.AVAILABLE: b"A", SeatState.HELD: b"H", SeatState.SOLD: b"S"}
+NEVER_CHANGED = 1
+"""The version of a seat that is as it was made, which is what a new map has anyway."""
+SEATS_PER_CALL = 2_000
+"""A longer script would keep others waiting."""
+
+BEGIN, APPLY, FINISH, RENEW = (
+    (Path(__file__).parent / "lua" / f"{name}.lua").read_text() for name in ("begin", "apply", "finish", "renew")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A seat's state at a version, by position."""
+
+    position: int
+    state: bytes
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """What was committed at `as_of` by PostgreSQL's clock is in every complete map of the epoch; `age_ms` ago."""
+
+    epoch: str
+    as_of: datetime
+    age_ms: int
+
+
+class SeatCache:
+    """One per process. Every method raises CacheAway."""
+
+    def __init__(self, cache: Cache, fresh_ms: int, keep_minutes: int) -> None:
+        self._cache = cache
+        self._fresh_ms = fresh_ms
+        self._keep_ms = keep_minutes * 60_000
+        self._epoch = ""
+
+    async def read(self, session_id: int) -> tuple[Freshness | None, bytes | None]:
+        """How fresh, None where nothing is; and the states of a complete map, None where there is none."""
+        freshness, (states,) = await self._read(lambda pipe, epoch: pipe.get(_key(epoch, session_id, "states")))
+        return freshness, states[1:] if states is not None and states[:1] == b"C" else None
+
+    async def read_counts(self, session_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """Seats held and sold of the sessions that have a complete and fresh map."""
+
+        def ask(pipe: Any, epoch: str) -> None:
+            for session_id in session_ids:
+                pipe.getrange(_key(epoch, session_id, "states"), 0, 0)
+                pipe.hmget(_key(epoch, session_id, "meta"), "held", "sold")
+
+        freshness, answers = await self._read(ask)
+        if freshness is None:
+            return {}
+        flags_and_counts = zip(session_ids, answers[::2], answers[1::2], strict=True)
+        return {
+            session_id: (int(held), int(sold))
+            for session_id, flag, (held, sold) in flags_and_counts
+            if flag == b"C" and held is not None and sold is not None
+        }
+
+    async def begin(self, epoch: str, session_id: int, seat_count: int, token: str) -> bool:
+        """Makes a map that is building; False where a complete one is there."""
+        keys = _keys(epoch, session_id)
+        return bool(await self._eval(BEGIN, keys, seat_count, token, self._keep_ms))
+
+    async def fill(self, epoch: str, session_id: int, changes: Sequence[Change], token: str) -> bool:
+        """Writes what the builder has read; False where somebody else builds by now."""
+        for start in range(0, len(changes), SEATS_PER_CALL):
+            part = changes[start : start + SEATS_PER_CALL]
+            if await self._eval(APPLY, _keys(epoch, session_id), token, *_flat(part)) < 0:
+                return False
+        return True
+
+    async def finish(self, epoch: str, session_id: int, token: str) -> bool:
+        """Lets readers use the map; False where somebody else builds by now."""
+        states, _, meta = _keys(epoch, session_id)
+        return bool(await self._eval(FINISH, [states, meta], token))
+
+    async def apply(self, epoch: str, changes: dict[int, list[Change]]) -> None:
+        """Brings the changes by session to the maps that are there."""
+
+        async def work(redis: "Redis") -> None:
+            pipe = redis.pipeline(transaction=False)
+            for session_id, of_session in changes.items():
+                for start in range(0, len(of_session), SEATS_PER_CALL):
+                    part = of_session[start : start + SEATS_PER_CALL]
+                    pipe.eval(APPLY, 3, *_keys(epoch, session_id), "", *_flat(part))
+            await pipe.execute()
+
+        if changes:
+            await self._cache.run(work)
+
+    async def clock(self) -> tuple[int, str]:
+        """Redis's time in ms, and its part of the epoch: which run it is, and what an operator has counted up."""
+
+        async def work(redis: "Redis") -> tuple[int, str]:
+            pipe = redis.pipeline(transaction=False)
+            pipe.time()
+            pipe.info("server")
+            pipe.get(BUMP)
+            (seconds, microseconds), server, bump = await pipe.execute()
+            return seconds * 1000 + microseconds // 1000, f"{server['run_id']}-{int(bump or 0)}"
+
+        return await self._cache.run(work)
+
+    async def renew(self, epoch: str, as_of: datetime, began_ms: int) -> bool:
+        """Says that everything committed at `as_of` is in the maps; `began_ms` is Redis's time when we began."""
+        microseconds = (as_of - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+        return bool(await self._eval(RENEW, [WATERMARK], epoch, microseconds, began_ms + self._fresh_ms))
+
+    async def try_lock(self, epoch: str, session_id: int, token: str, lock_ms: int) -> bool:
+        """Whether we are to build the map. The lock goes by itself; a late builder is stopped by its token."""
+
+        async def work(redis: "Redis") -> bool:
+            return bool(await redis.set(_key(epoch, session_id, "lock"), token, nx=True, px=lock_ms))
+
+        return await self._cache.run(work)
+
+    async def _read(self, ask: Any) -> tuple[Freshness | None, list[Any]]:
+        """The freshness, and the answers to what `ask` puts into the pipeline for the epoch that counts."""
+        for _ in range(2):
+            asked_for = self._epoch
+
+            async def work(redis: "Redis", epoch: str = asked_for) -> list[Any]:
+                pipe = redis.pipeline(transaction=True)
+                pipe.get(WATERMARK)
+                pipe.pttl(WATERMARK)
+                ask(pipe, epoch)
+                result: list[Any] = await pipe.execute()
+                return result
+
+            mark, left_ms, *answers = await self._cache.run(work)
+            if mark is None:
+                return None, [None] * len(answers)
+            epoch, _, microseconds = mark.decode().rpartition("|")
+            self._epoch = epoch
+            if epoch == asked_for:
+                as_of = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(microseconds))
+                return Freshness(epoch, as_of, max(self._fresh_ms - left_ms, 0)), answers
+        return None, [None] * len(answers)
+
+    async def _eval(self, script: str, keys: Sequence[str], *arguments: str | int | bytes) -> int:
+        async def work(redis: "Redis") -> int:
+            return int(await redis.eval(script, len(keys), *keys, *arguments))
+
+        return await self._cache.run(work)
+
+
+def _key(epoch: str, session_id: int, part: str) -> str:
+    return f"rowlock:{epoch}:{session_id}:{part}"
+
+
+def _keys(epoch: str, session_id: int) -> list[str]:
+    return [_key(epoch, session_id, part) for part in ("states", "versions", "meta")]
+
+
+def _flat(changes: Iterable[Change]) -> list[int | bytes]:
+    return [part for change in changes for part in (change.position, change.state, change.version)]
