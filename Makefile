@@ -15,7 +15,7 @@ run: $(BIN)/.installed ## API, expirer and demo data on a PostgreSQL of its own,
 	@exec $(BIN)/python -m dev.run
 
 test: $(BIN)/.installed ## every test, on real servers; ARGS="tests/test_races.py -k hot" for some
-	@dev/install-packages postgresql-15
+	@dev/install-packages postgresql-15 redis-server rabbitmq-server
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: $(BIN)/.installed ## formatting, lint, types, and that what is generated is up to date

@@ -24,6 +24,7 @@ from service.claims import Rules
 from service.database import create_engine, ping
 from service.errors import NotReady, RowlockError, Unavailable
 from service.listings import SessionList
+from service.ratelimit import RateLimits
 from service.seatmap import SeatMaps
 from service.settings import Settings
 from service.tokens import Tokens
@@ -89,6 +90,7 @@ async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
         tokens=Tokens(loaded),
         passwords=Passwords(loaded.password_queue_max),
         delays=Delays(loaded.sign_in_delay_ms_max),
+        limits=RateLimits(cache, loaded),
     )
     try:
         await ping(engine)

@@ -12,6 +12,7 @@ RowlockError
 │   ├── DatabaseAway            PostgreSQL can't be reached, or went away before the COMMIT was sent
 │   ├── BrokerAway, CacheAway   RabbitMQ or Redis does not answer in time; no customer is told, nothing waits for them
 │   └── OutcomeUnknown          the COMMIT was sent and its answer never came
+├── TooManyRequests             the account or the address has sent too many within a minute
 └── NotReady                    the process must not serve: wrong schema, bad settings
 """
 
@@ -146,6 +147,15 @@ class CacheAway(Unavailable):
 
 class OutcomeUnknown(Unavailable):
     """The COMMIT was sent and its answer never came: the change is made or not, and a repetition tells."""
+
+
+@dataclass(eq=False)
+class TooManyRequests(RowlockError):
+    """More than `requests_max` a minute of one kind, `limit`, from one account or address."""
+
+    limit: str
+    requests_max: int
+    retry_after_seconds: int
 
 
 class NotReady(RowlockError):

@@ -12,6 +12,7 @@ from service.accounts import Delays, Passwords
 from service.booking import BoxOffice
 from service.errors import Forbidden, Unauthenticated
 from service.listings import SessionList
+from service.ratelimit import Limit, RateLimits
 from service.seatmap import SeatMaps
 from service.settings import Settings
 from service.tokens import Principal, Role, Tokens
@@ -32,6 +33,7 @@ class Context:
     tokens: Tokens
     passwords: Passwords
     delays: Delays
+    limits: RateLimits
 
 
 def get_context(request: Request) -> Context:
@@ -44,13 +46,35 @@ InContext = Annotated[Context, Depends(get_context)]
 bearer = HTTPBearer(auto_error=False, description="The token from `POST /sign-up` or `POST /sign-in`")
 
 
-def get_principal(
-    context: InContext, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
-) -> Principal:
-    """Who asks. Raises Unauthenticated."""
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
+
+
+async def get_principal(context: InContext, credentials: Credentials) -> Principal:
+    """Who asks. Raises Unauthenticated, TooManyRequests."""
     if credentials is None:
         raise Unauthenticated
-    return context.tokens.check(credentials.credentials)
+    principal = context.tokens.check(credentials.credentials)
+    await context.limits.check(context.limits.account, str(principal.account_id))
+    return principal
+
+
+async def limit_read(request: Request, context: InContext, credentials: Credentials) -> None:
+    """Counts a read that anybody may do for the account that asks, or else for the address. Raises TooManyRequests."""
+    try:
+        await get_principal(context, credentials)
+    except Unauthenticated:
+        await _limit_address(request, context, context.limits.address)
+
+
+async def limit_sign_in(request: Request, context: InContext) -> None:
+    """Counts a sign-up or a sign-in for the address. Raises TooManyRequests."""
+    await _limit_address(request, context, context.limits.sign_in)
+
+
+async def _limit_address(request: Request, context: Context, limit: Limit) -> None:
+    forwarded_for = ",".join(request.headers.getlist("x-forwarded-for"))
+    peer = request.client.host if request.client else None
+    await context.limits.check(limit, context.limits.client_address(peer, forwarded_for))
 
 
 def get_customer(principal: Annotated[Principal, Depends(get_principal)]) -> Principal:

@@ -187,6 +187,19 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         "The idempotency key was used for another request",
         lambda _: "This key stands for another hold. Use a new one.",
     ),
+    errors.TooManyRequests: Problem(
+        429,
+        "too-many-requests",
+        "Too many requests",
+        lambda e: f"At most {e.requests_max} a minute are answered. Wait {e.retry_after_seconds} s.",
+        lambda e: {"limit": e.limit, "requestsMax": e.requests_max},
+        headers=lambda e: {
+            "Retry-After": str(e.retry_after_seconds),
+            # https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
+            "RateLimit-Policy": f'"{e.limit}";q={e.requests_max};w=60',
+            "RateLimit": f'"{e.limit}";r=0;t={e.retry_after_seconds}',
+        },
+    ),
     InternalError: Problem(
         500,
         "internal-error",
@@ -245,6 +258,7 @@ EXAMPLES: Mapping[type[RowlockError], RowlockError] = {
         errors.ReservationPaid(UUID("01926e2c-5a00-7000-8000-000000000001")),
         errors.ReservationCancelled(UUID("01926e2c-5a00-7000-8000-000000000001")),
         errors.Busy("lock"),
+        errors.TooManyRequests("account", 600, 3),
     )
 }
 
