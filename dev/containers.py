@@ -1,0 +1,89 @@
+"""The same servers as containers, by compose.test.yml: the newest versions, where there is a Docker engine."""
+
+import os
+import secrets
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dev.postgres import SUPERUSER, free_port
+from dev.servers import ServerError
+
+FILE = Path(__file__).parent.parent / "compose.test.yml"
+SECONDS_MAX = 180
+PORTS = {"postgresql": "POSTGRESQL_PORT", "redis": "REDIS_PORT", "rabbitmq": "RABBITMQ_PORT"}
+
+
+@dataclass(slots=True)
+class Project:
+    """A compose project of our own: a network and three containers, ended by its name."""
+
+    name: str = field(default_factory=lambda: f"rowlock-{secrets.token_hex(4)}")
+    password: str = field(default_factory=lambda: secrets.token_hex(8))
+    ports: dict[str, int] = field(default_factory=lambda: {service: free_port() for service in PORTS})
+
+    def compose(self, *arguments: str) -> str:
+        """What docker compose prints. Raises ServerError."""
+        variables = {variable: str(self.ports[service]) for service, variable in PORTS.items()}
+        try:
+            result = subprocess.run(  # noqa: S603 - our own command
+                ["docker", "compose", "--project-name", self.name, "--file", str(FILE), *arguments],  # noqa: S607 - where the machine has it
+                env=os.environ | variables | {"PASSWORD": self.password},
+                check=False,
+                capture_output=True,
+                text=True,
+                timeout=SECONDS_MAX,
+            )
+        except FileNotFoundError:
+            raise ServerError("ROWLOCK_TEST_SERVERS=compose needs docker with its compose plugin") from None
+        if result.returncode != 0:
+            raise ServerError(f"docker compose {' '.join(arguments)}: {result.stderr}")
+        return result.stdout
+
+
+@dataclass(slots=True)
+class Container:
+    """One service of the project, with what can be done to a server."""
+
+    project: Project
+    service: str
+
+    @property
+    def port(self) -> int:
+        """Where it listens on loopback."""
+        return self.project.ports[self.service]
+
+    @property
+    def url(self) -> str:
+        """How to connect."""
+        account = {"redis": "", "rabbitmq": SUPERUSER}[self.service]
+        scheme, rest = {"redis": ("redis", "/0"), "rabbitmq": ("amqp", "//")}[self.service]
+        return f"{scheme}://{account}:{self.project.password}@127.0.0.1:{self.port}{rest}"
+
+    def start(self) -> None:
+        """Returns when it is healthy."""
+        self.project.compose("up", "--detach", "--wait", self.service)
+
+    def stop(self) -> None:
+        """Ends it."""
+        self.project.compose("stop", self.service)
+
+    def kill(self) -> None:
+        """As when the machine loses power."""
+        self.project.compose("kill", self.service)
+
+    def pause(self) -> None:
+        """It neither works nor answers, but its connections stay."""
+        self.project.compose("pause", self.service)
+
+    def resume(self) -> None:
+        """It goes on where it was paused."""
+        self.project.compose("unpause", self.service)
+
+    def control(self, *arguments: str) -> str:
+        """What rabbitmqctl prints."""
+        return self.project.compose("exec", "--no-TTY", self.service, "rabbitmqctl", *arguments)
+
+    def forget_snapshot(self) -> None:
+        """The next start is an empty one."""
+        self.project.compose("rm", "--force", "--stop", "--volumes", self.service)
