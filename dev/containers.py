@@ -80,6 +80,12 @@ class Container:
         """It goes on where it was paused."""
         self.project.compose("unpause", self.service)
 
+    def ensure_up(self) -> None:
+        """Whatever a test has done to it: it is up and works."""
+        if "paused" in self.project.compose("ps", "--all", "--format", "{{.State}}", self.service):
+            self.resume()
+        self.start()
+
     def control(self, *arguments: str) -> str:
         """What rabbitmqctl prints."""
         return self.project.compose("exec", "--no-TTY", self.service, "rabbitmqctl", *arguments)

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ class ServerError(Exception):
 
 
 @dataclass(slots=True)
-class Server:
+class Server(ABC):
     """A process with its log in `folder`; `stop`, `kill` and `pause` reach whatever it has started too."""
 
     folder: Path
@@ -48,6 +49,17 @@ class Server:
     def resume(self) -> None:
         """It goes on where it was paused."""
         self._signal(signal.SIGCONT)
+
+    def ensure_up(self) -> None:
+        """Whatever a test has done to it: it is up and works."""
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+        else:
+            self.resume()
+
+    @abstractmethod
+    def start(self) -> None:
+        """Returns when it answers. Raises ServerError."""
 
     def _launch(self, command: list[str], environment: dict[str, str], is_up: Callable[[], bool]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

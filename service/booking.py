@@ -93,11 +93,15 @@ class BoxOffice:
             return [answer for request in requests for answer in await self._write(write, [request])]
 
     async def _write_together(self, write: Write[R], requests: Sequence[R]) -> list[Any]:
+        try:
+            return await self._try_to_write(write, requests)
+        except OutcomeUnknown:
+            return await self._look_up(write, requests)
+
+    async def _try_to_write(self, write: Write[R], requests: Sequence[R]) -> list[Any]:
         for n in range(1, TRIES_MAX):
             try:
                 return await self._write_once(write, requests)
-            except OutcomeUnknown:
-                return await self._look_up(write, requests)
             except (DatabaseAway, Busy) as error:
                 # Waiting once more for what did not come in time would only make the queue longer.
                 if isinstance(error, Busy) and error.what != "collision":

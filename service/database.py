@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -50,20 +51,34 @@ COLLIDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 
 def create_engine(settings: Settings, application_name: str) -> AsyncEngine:
-    """A pool that connects on first use. PostgreSQL bounds each wait, so that a lost client's locks go away."""
-    statement_timeout_ms = settings.statement_timeout_ms
+    """A pool that connects on first use, and only to a schema that fits."""
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=partial(_connect, settings, application_name),
+        pool_size=settings.pool_size,
+        max_overflow=0,
+        pool_timeout=settings.pool_wait_ms / 1000,
+        pool_recycle=POOL_RECYCLE_SECONDS,
+        pool_use_lifo=True,
+    )
+    event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    return engine
 
-    async def connect() -> Connection:
+
+async def _connect(settings: Settings, application_name: str) -> Connection:
+    """PostgreSQL bounds each wait of it, so that a lost client's locks go away."""
+    # SQLAlchemy wraps what asyncpg raises here, and passes on what is ours.
+    with _translated():
         connection = await asyncpg.connect(
             settings.database_url.get_secret_value(),
             timeout=settings.connect_timeout_ms / 1000,
             # Only for a network that swallows packets: PostgreSQL's own timeout comes first.
-            command_timeout=statement_timeout_ms / 1000 + 1,
+            command_timeout=settings.statement_timeout_ms / 1000 + 1,
             server_settings={
                 "application_name": application_name,
                 "timezone": "UTC",
                 "default_transaction_isolation": "read committed",
-                "statement_timeout": str(statement_timeout_ms),
+                "statement_timeout": str(settings.statement_timeout_ms),
                 "lock_timeout": str(settings.lock_timeout_ms),
                 "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
                 "tcp_keepalives_idle": "5",
@@ -78,19 +93,7 @@ def create_engine(settings: Settings, application_name: str) -> AsyncEngine:
         except BaseException:
             connection.terminate()
             raise
-        return connection
-
-    engine = create_async_engine(
-        "postgresql+asyncpg://",
-        async_creator=connect,
-        pool_size=settings.pool_size,
-        max_overflow=0,
-        pool_timeout=settings.pool_wait_ms / 1000,
-        pool_recycle=POOL_RECYCLE_SECONDS,
-        pool_use_lifo=True,
-    )
-    event.listen(engine.sync_engine, "checkout", _refuse_closed)
-    return engine
+    return connection
 
 
 def _refuse_closed(connection: Any, _record: Any, _proxy: Any) -> None:
@@ -166,15 +169,11 @@ async def _connection(engine: AsyncEngine) -> AsyncIterator[Connection]:
                 if _is_lost(error):
                     connection.terminate()
                 raise
-            finally:
-                if connection.is_closed():
-                    await pooled.invalidate()
 
 
 def _is_lost(error: BaseException) -> bool:
     """Whether the error leaves the connection useless, or with an answer on its way that nobody waits for."""
-    lost = (*AWAY, OutcomeUnknown, asyncio.CancelledError)
-    return isinstance(error, lost) and not isinstance(error, ValueError)
+    return isinstance(error, (*AWAY, OutcomeUnknown, asyncio.CancelledError))
 
 
 @contextmanager
@@ -187,9 +186,6 @@ def _translated() -> Iterator[None]:
         raise Busy("lock") from error
     except COLLIDED as error:
         raise Busy("collision") from error
-    except ValueError:
-        # asyncpg's is an InterfaceError too, but of a value that can't be sent: the connection is as good as before.
-        raise
     except AWAY as error:
         raise DatabaseAway from error
 

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 import asyncpg
 import httpx
 import pytest
+from redis.asyncio import Redis as AsyncRedis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from dev.containers import Container
 from dev.postgres import Postgres
+from dev.servers import RabbitMQ, Redis
 from service.app import create_app
 from service.database import Connection, create_engine
 from service.settings import Settings
+from tests.broker import forget_everything
 from tests.factories import make_settings
 from tests.servers import NEWEST, OLDEST, Servers
 from tests.verdict import broken_rules
@@ -21,7 +25,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 EMPTY_TABLES = """
-truncate accounts, sign_in_failures, sessions, reservations, seats, payments, events, cursors restart identity
+truncate accounts, sign_in_failures, sessions, reservations, seats, payments, events, cursors, hold_queues
+restart identity
 """
 
 
@@ -56,6 +61,26 @@ async def sql(postgres: Postgres) -> AsyncIterator[Connection]:
         assert await broken_rules(connection) == {}
     finally:
         await connection.close()
+
+
+@pytest.fixture
+async def redis(servers: Servers) -> AsyncIterator[Redis | Container]:
+    """An empty Redis, which is up again after the test whatever the test did."""
+    server = servers.redis()
+    client = AsyncRedis.from_url(server.url)
+    await client.flushall()
+    await client.aclose()
+    yield server
+    server.ensure_up()
+
+
+@pytest.fixture
+def rabbitmq(servers: Servers) -> Iterator[RabbitMQ | Container]:
+    """A RabbitMQ without the product's queues, which is up again after the test whatever the test did."""
+    server = servers.rabbitmq()
+    forget_everything(server.url)
+    yield server
+    server.ensure_up()
 
 
 @pytest.fixture

@@ -1,16 +1,27 @@
-"""The PostgreSQL servers of one test worker: the newest from the wheel, the oldest that is supported from Debian."""
+"""The servers of one test worker, each started when a test first wants it.
+
+PostgreSQL: the newest from the wheel, the oldest that is supported from Debian, whose Redis and RabbitMQ are used too.
+With ROWLOCK_TEST_SERVERS=compose the newest of each is a container of compose.test.yml instead.
+"""
 
 import asyncio
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from dev import postgres
+from dev.containers import Container, Project
 from dev.postgres import Postgres
+from dev.servers import RabbitMQ, Redis
 from service.migrate import migrate
 
+S = TypeVar("S", Redis | Container, RabbitMQ | Container)
+
 NEWEST, OLDEST = 18, 15
+AS_CONTAINERS = os.environ.get("ROWLOCK_TEST_SERVERS") == "compose"
 OPTIONS = {
     # A crash of the machine is not what is tested; a crash of the server is, and it loses nothing without fsync.
     "fsync": "off",
@@ -28,13 +39,44 @@ class Servers:
 
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="rowlock-tests-")))
     running: dict[int, Postgres] = field(default_factory=dict)
+    others: dict[str, Redis | RabbitMQ | Container] = field(default_factory=dict)
+    project: Project | None = field(default_factory=lambda: Project() if AS_CONTAINERS else None)
 
     def get(self, major: int) -> Postgres:
         """The server of this worker, migrated. Raises PostgresError where its binaries are missing."""
         if major not in self.running:
-            self.running[major] = self.make(str(major), major)
+            in_container = self.project is not None and major == NEWEST
+            self.running[major] = self._container() if in_container else self.make(str(major), major)
             asyncio.run(migrate(self.running[major].url()))
         return self.running[major]
+
+    def redis(self) -> Redis | Container:
+        """The Redis of this worker, which is up. Raises ServerError."""
+        made = self.others.get("redis") or (
+            Container(self.project, "redis") if self.project else Redis(self.folder / "redis")
+        )
+        assert not isinstance(made, RabbitMQ)
+        return self._started("redis", made)
+
+    def rabbitmq(self) -> RabbitMQ | Container:
+        """The RabbitMQ of this worker, which is up. Raises ServerError."""
+        made = self.others.get("rabbitmq") or (
+            Container(self.project, "rabbitmq") if self.project else RabbitMQ(self.folder / "rabbitmq")
+        )
+        assert not isinstance(made, Redis)
+        return self._started("rabbitmq", made)
+
+    def _started(self, name: str, server: S) -> S:
+        if name not in self.others:
+            server.start()
+            self.others[name] = server
+        return server
+
+    def _container(self) -> Postgres:
+        assert self.project is not None
+        self.project.compose("up", "--detach", "--wait", "postgresql")
+        account = postgres.Account.unprivileged()
+        return Postgres(Path(), self.folder, account, self.project.ports["postgresql"], self.project.password, {})
 
     def make(self, name: str, major: int = NEWEST, **options: str) -> Postgres:
         """A started server of one's own, without the schema."""
@@ -51,4 +93,8 @@ class Servers:
         """Ends all servers."""
         for server in self.running.values():
             server.stop(immediate=True)
+        for other in self.others.values():
+            other.stop()
+        if self.project:
+            self.project.compose("down", "--volumes", "--timeout", "5")
         shutil.rmtree(self.folder)
