@@ -50,6 +50,8 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
         version="0.1.0",
         docs_url=None,
         redoc_url=None,
+        # A redirect would be to http, with the token, where somebody else ends TLS.
+        redirect_slashes=False,
         lifespan=lambda app: _lifespan(app, loaded),
         exception_handlers={
             RowlockError: _answer,

@@ -43,6 +43,9 @@ class Session:
 INSERT_SEATS_SECONDS_MAX = 30
 """100,000 seats take longer than a request's statement usually may; nobody waits for their locks."""
 
+SHOWTIME_YEARS_MAX = 100
+"""Whose showtime is further ahead has mistyped it; the last moment of the year 9999 would be stored as infinity."""
+
 ALLOW_SLOW_STATEMENTS = f"""
 set local statement_timeout = '{INSERT_SEATS_SECONDS_MAX}s'
 """
@@ -52,6 +55,7 @@ INSERT_SESSION = """
 insert into sessions (movie, room, showtime, duration_minutes, price, currency, seat_count, created_by)
 select $1, $2, $3, $4, $5, $6, $7, $8
 where $3 > clock_timestamp()
+and $3 < clock_timestamp() + make_interval(years => $9)
 returning id, created_at
 """
 
@@ -65,7 +69,7 @@ returning id, position, placement, price
 
 
 async def create(connection: Connection, new: NewSession, created_by: UUID) -> tuple[Session, list[Seat]]:
-    """The session and its seats by position. Raises Invalid where the showtime is not in the future."""
+    """The session and its seats by position. Raises Invalid where the showtime is past or too far ahead."""
     await connection.execute(ALLOW_SLOW_STATEMENTS)
     row = await connection.fetchrow(
         INSERT_SESSION,
@@ -77,9 +81,10 @@ async def create(connection: Connection, new: NewSession, created_by: UUID) -> t
         new.currency,
         len(new.placements),
         created_by,
+        SHOWTIME_YEARS_MAX,
     )
     if row is None:
-        raise Invalid("showtime", "must be in the future")
+        raise Invalid("showtime", f"must be in the future, at most {SHOWTIME_YEARS_MAX} years ahead")
     seats = await connection.fetch(
         INSERT_SEATS, row["id"], new.price, list(new.placements), timeout=INSERT_SEATS_SECONDS_MAX + 1
     )

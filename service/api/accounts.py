@@ -1,6 +1,5 @@
 """Sign-up and sign-in."""
 
-from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -9,7 +8,7 @@ from pydantic import AfterValidator, EmailStr, Field
 
 from service import accounts
 from service.accounts import NewAccount
-from service.api import problems
+from service.api import problems, shown
 from service.api.context import Context, InContext
 from service.api.fields import NO_CONTROL_CHARACTERS, Body, Name, Printable, Reply, broken
 from service.errors import AddressInUse, Busy, DatabaseAway, Invalid, WrongCredentials
@@ -55,10 +54,10 @@ class SignIn(Body):
 class SignedIn(Reply):
     """Send the token as `Authorization: Bearer <token>`."""
 
-    token: str
-    expires_at: datetime
-    account_id: UUID
-    name: str
+    token: Annotated[str, Field(description="A JWT", examples=["eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2ln"])]
+    expires_at: shown.Moment
+    account_id: Annotated[UUID, Field(examples=["01926e2c-5a00-7000-8000-000000000002"])]
+    name: Annotated[str, Field(examples=["Ada Lovelace"])]
     role: Role
 
 

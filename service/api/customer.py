@@ -10,9 +10,9 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
-from service.api import problems
+from service.api import problems, shown
 from service.api.context import TIME_HEADER, AsCustomer, Context, InContext, time_header
-from service.api.fields import Body, FromDigits, Moment, Reply, SeatId, broken
+from service.api.fields import Body, FromDigits, Reply, SeatId, broken
 from service.claims import Held, HoldRequest
 from service.errors import (
     Busy,
@@ -40,7 +40,6 @@ router = APIRouter(prefix="/customer", tags=["customer"])
 
 REPLAYED_HEADER = "Idempotency-Replayed"
 IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,255}$"
-RESERVATION_ID = "01926e2c-5a00-7000-8000-000000000001"
 
 
 def _visible(key: str) -> str:
@@ -61,7 +60,7 @@ IdempotencyKey = Annotated[
     ),
     BeforeValidator(_visible),
 ]
-ReservationId = Annotated[UUID, Path(alias="reservationId", examples=[RESERVATION_ID])]
+ReservationId = Annotated[UUID, Path(alias="reservationId", examples=[shown.RESERVATION_ID])]
 SIGNED_IN = (Unauthenticated, Forbidden, problems.InvalidRequest, Busy, DatabaseAway)
 HOLD_REFUSALS = (
     SeatsUnknown, SeatsTaken, SaleClosed, SeatLimitReached, SeatsOfSeveralSessions, IdempotencyKeyReused,
@@ -79,35 +78,37 @@ class Hold(Body):
     """Seats of one session, in any order; how many, the server's `seats_per_hold_max` says."""
 
     seat_ids: Annotated[
-        list[SeatId], Field(min_length=1, max_length=100, examples=[[17, 18]]), AfterValidator(_distinct)
+        list[SeatId],
+        Field(min_length=1, max_length=100, examples=[[17, 18]], json_schema_extra={"uniqueItems": True}),
+        AfterValidator(_distinct),
     ]
 
 
 class HeldSeat(Reply):
     """A seat of a reservation, with the price that was fixed when it was held."""
 
-    seat_id: Annotated[int, Field(examples=[17])]
-    placement: Annotated[str, Field(examples=["C1"])]
-    price: Annotated[int, Field(description="In minor units", examples=[1250])]
+    seat_id: shown.SeatId
+    placement: shown.Placement
+    price: shown.Price
 
 
 class ReservationReply(Reply):
     """A reservation; `serverTime` is when it was made, by the clock that `expiresAt` is measured with."""
 
-    reservation_id: Annotated[UUID, Field(examples=[RESERVATION_ID])]
-    session_id: Annotated[int, Field(examples=[1])]
+    reservation_id: shown.ReservationId
+    session_id: shown.SessionId
     state: State
     seats: list[HeldSeat]
-    total: Annotated[int, Field(description="In minor units", examples=[1250])]
-    currency: Annotated[str, Field(description="ISO 4217", examples=["EUR"])]
-    expires_at: Annotated[Moment, Field(examples=["2030-06-01T17:00:30Z"])]
-    server_time: Annotated[Moment, Field(examples=["2030-06-01T17:00:00Z"])]
+    total: shown.Total
+    currency: shown.Currency
+    expires_at: shown.Deadline
+    server_time: shown.Moment
 
 
 class SettledReply(ReservationReply):
     """A reservation that has ended, and when: `CONFIRMED` is paid then, `CANCELLED` released."""
 
-    settled_at: Moment | None
+    settled_at: shown.Moment | None
 
 
 def _seats(seats: Sequence[Seat]) -> list[HeldSeat]:

@@ -47,6 +47,13 @@ def _compose(text: str, length_max: int) -> str:
     return composed
 
 
+def _visible(placement: str) -> str:
+    # What can't be seen would make two seats that look the same.
+    if not placement.isprintable():
+        raise broken("must have visible characters only")
+    return placement
+
+
 def _from_string(value: Any) -> Any:
     # Pydantic takes numbers, and strings of digits, for seconds since 1970.
     if not isinstance(value, str) or "T" not in value.upper():
@@ -81,11 +88,10 @@ Placement = Annotated[
         strip_whitespace=True, min_length=1, max_length=PLACEMENT_LENGTH_MAX, pattern=NO_CONTROL_CHARACTERS
     ),
     Printable,
-    AfterValidator(lambda text: _compose(text, PLACEMENT_LENGTH_MAX)),
+    AfterValidator(lambda text: _visible(_compose(text, PLACEMENT_LENGTH_MAX))),
 ]
 SeatId = Annotated[int, Field(ge=1, le=ID_MAX)]
 FromDigits = BeforeValidator(_from_digits)
 """For numbers in a path or a query."""
 # Strict mode would refuse the RFC 3339 strings that JSON has instead of times.
 Time = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_from_string), AfterValidator(_to_utc)]
-Moment = Annotated[datetime, Field(description="RFC 3339 in UTC")]

@@ -1,8 +1,7 @@
 """What customers look at: the sessions on sale, the seats of one, and their own history."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
-from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Path, Query
@@ -10,7 +9,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from service import listings
-from service.api import problems
+from service.api import problems, shown
 from service.api.context import AsCustomer, InContext
 from service.api.cursors import Cursor, decode_reservation, decode_session, encode_session
 from service.api.customer import HeldSeat
@@ -31,21 +30,21 @@ Limit = Annotated[
 class Availability(Reply):
     """Seats by state; together they are all seats of the session."""
 
-    available: int
-    held: int
-    sold: int
+    available: Annotated[int, Field(examples=[10])]
+    held: Annotated[int, Field(examples=[2])]
+    sold: Annotated[int, Field(examples=[4])]
 
 
 class ListedSession(Reply):
     """A session on sale; the counts may be `counts_seconds` old."""
 
-    session_id: int
-    movie: str
-    room: str
-    showtime: datetime
-    duration: Annotated[int, Field(description="Minutes")]
-    price: Annotated[int, Field(description="Of one seat, in minor units")]
-    currency: str
+    session_id: shown.SessionId
+    movie: shown.Movie
+    room: shown.Room
+    showtime: shown.Showtime
+    duration: shown.Duration
+    price: shown.Price
+    currency: shown.Currency
     seats: Availability
 
 
@@ -53,7 +52,7 @@ class SessionPage(Reply):
     """By showtime; `next` is the cursor of the page after, null on the last one."""
 
     sessions: list[ListedSession]
-    next: str | None
+    next: Annotated[str | None, Field(examples=[encode_session(datetime(2030, 6, 1, 18, tzinfo=UTC), 1)])]
 
 
 @router.get(
@@ -87,20 +86,20 @@ async def list_sessions(context: InContext, cursor: Cursor = None, limit: Limit 
 class MappedSeat(Reply):
     """A seat and what it is at `asOf`."""
 
-    seat_id: int
-    placement: str
-    price: Annotated[int, Field(description="In minor units")]
+    seat_id: shown.SeatId
+    placement: shown.Placement
+    price: shown.Price
     state: SeatState
 
 
 class SeatMapReply(Reply):
     """The seats by position, and where they were read. What was committed at `asOf` is in it; newer changes may be."""
 
-    session_id: int
-    currency: Annotated[str, Field(description="ISO 4217")]
+    session_id: shown.SessionId
+    currency: shown.Currency
     source: Annotated[Literal["redis", "postgresql"], Field(description="PostgreSQL where Redis is away or behind")]
-    as_of: Annotated[Moment, Field(description="RFC 3339 in UTC, by PostgreSQL's clock")]
-    age_ms: Annotated[int, Field(description="Time since `asOf`")]
+    as_of: shown.Moment
+    age_ms: Annotated[int, Field(description="Time since `asOf`", examples=[40])]
     seats: list[MappedSeat]
 
 
@@ -141,26 +140,26 @@ async def session_map(
 class HistoryLine(Reply):
     """A reservation with what it is for; `paidAt` is null unless it is CONFIRMED."""
 
-    reservation_id: UUID
+    reservation_id: shown.ReservationId
     state: State
-    session_id: int
-    movie: str
-    room: str
-    showtime: datetime
+    session_id: shown.SessionId
+    movie: shown.Movie
+    room: shown.Room
+    showtime: shown.Showtime
     seats: list[HeldSeat]
-    total: Annotated[int, Field(description="In minor units")]
-    currency: str
-    created_at: datetime
-    expires_at: datetime
-    settled_at: datetime | None
-    paid_at: datetime | None
+    total: shown.Total
+    currency: shown.Currency
+    created_at: shown.Moment
+    expires_at: shown.Deadline
+    settled_at: shown.Moment | None
+    paid_at: shown.Moment | None
 
 
 class HistoryPage(Reply):
     """The newest first; `next` is the cursor of the page after, null on the last one."""
 
     reservations: list[HistoryLine]
-    next: str | None
+    next: Annotated[str | None, Field(examples=[shown.RESERVATION_ID])]
 
 
 @router.get(

@@ -1,7 +1,6 @@
 """What managers do: make sessions."""
 
 from collections import Counter
-from datetime import datetime
 from typing import Annotated
 
 import orjson
@@ -11,9 +10,9 @@ from pydantic_extra_types.currency_code import ISO4217
 from starlette.responses import Response
 
 from service import sessions
-from service.api import problems
+from service.api import problems, shown
 from service.api.context import AsManager, InContext
-from service.api.fields import Body, Name, Placement, Reply, Time
+from service.api.fields import Body, Name, Placement, Reply, Time, broken
 from service.database import transaction
 from service.errors import Busy, DatabaseAway, Forbidden, Unauthenticated
 from service.sessions import NewSession
@@ -28,12 +27,14 @@ PRICE_MAX = 100_000_000
 def _distinct(placements: list[str]) -> list[str]:
     if len(set(placements)) < len(placements):
         doubled = next(placement for placement, count in Counter(placements).items() if count > 1)
-        raise ValueError(f"must be distinct; {doubled!r} is there more than once")
+        raise broken(f"must be distinct; {doubled!r} is there more than once")
     return placements
 
 
 Placements = Annotated[
-    list[Placement], Field(min_length=PLACEMENTS_MIN, max_length=PLACEMENTS_MAX), AfterValidator(_distinct)
+    list[Placement],
+    Field(min_length=PLACEMENTS_MIN, max_length=PLACEMENTS_MAX, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_distinct),
 ]
 
 
@@ -43,7 +44,11 @@ class CreateSession(Body):
     movie: Annotated[Name, Field(examples=["Metropolis"])]
     room: Annotated[Name, Field(examples=["Room 1"])]
     showtime: Annotated[
-        Time, Field(description="RFC 3339 with its offset, in the future", examples=["2030-06-01T18:00:00Z"])
+        Time,
+        Field(
+            description=f"RFC 3339 with its offset, in the future, at most {sessions.SHOWTIME_YEARS_MAX} years ahead",
+            examples=["2030-06-01T18:00:00Z"],
+        ),
     ]
     duration: Annotated[int, Field(ge=1, le=1_440, description="Minutes", examples=[153])]
     price: Annotated[int, Field(ge=0, le=PRICE_MAX, description="Of one seat, in minor units", examples=[1250])]
@@ -54,23 +59,23 @@ class CreateSession(Body):
 class CreatedSeat(Reply):
     """A seat of the new session."""
 
-    seat_id: int
-    placement: str
-    price: int
+    seat_id: shown.SeatId
+    placement: shown.Placement
+    price: shown.Price
 
 
 class CreatedSession(Reply):
     """The session as it is on sale from now on."""
 
-    session_id: int
-    movie: str
-    room: str
-    showtime: datetime
-    duration: int
-    price: int
-    currency: str
-    seat_count: int
-    created_at: datetime
+    session_id: shown.SessionId
+    movie: shown.Movie
+    room: shown.Room
+    showtime: shown.Showtime
+    duration: shown.Duration
+    price: shown.Price
+    currency: shown.Currency
+    seat_count: shown.SeatCount
+    created_at: shown.Moment
     seats: list[CreatedSeat]
 
 

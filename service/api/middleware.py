@@ -1,7 +1,9 @@
 """What every request passes, as plain ASGI: its id, its line in the log, the bounds of its body, the last resort."""
 
+import asyncio
 import re
 import time
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -15,6 +17,8 @@ from service.errors import RowlockError
 REQUEST_ID_HEADER = "X-Request-ID"
 ACCEPTABLE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 QUIET_PATHS = ("/livez", "/readyz")
+LINGER_BYTES_MAX = 16_777_216
+LINGER_SECONDS_MAX = 5
 
 log = structlog.stdlib.get_logger("rowlock.http")
 
@@ -92,12 +96,13 @@ class BodyLimit:
             await _refuse(refusal, scope, receive, send)
             return
         received = 0
-        started = False
+        ended = started = False
 
         async def receive_bounded() -> Message:
-            nonlocal received
+            nonlocal received, ended
             message = await receive()
             received += len(message.get("body", b""))
+            ended = not message.get("more_body", False)
             if received > bytes_max:
                 raise problems.BodyTooLarge(bytes_max)
             return message
@@ -116,7 +121,7 @@ class BodyLimit:
             if started:
                 raise
         if received > bytes_max and not started:
-            await _refuse(problems.BodyTooLarge(bytes_max), scope, receive, send)
+            await _refuse(problems.BodyTooLarge(bytes_max), scope, None if ended else receive, send)
 
 
 def _refusal(headers: Headers, bytes_max: int) -> RowlockError | None:
@@ -132,8 +137,26 @@ def _refusal(headers: Headers, bytes_max: int) -> RowlockError | None:
     return None
 
 
-async def _refuse(error: RowlockError, scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse(error: RowlockError, scope: Scope, rest: Receive | None, send: Send) -> None:
+    """Answers, reads on for a while, and closes: if it closed at once, who is still sending would be cut off (RST)
+    before the answer is read. `rest` is None where the body has ended.
+    """
     response = problems.render(error, scope["state"]["request_id"])
-    # The rest of the body stays unread, so the connection can't be used again.
+    # The rest of a longer body stays unread, so the connection can't be used again.
     response.headers["Connection"] = "close"
-    await response(scope, receive, send)
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    if rest is not None:
+        await _read_on(rest)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _read_on(receive: Receive) -> None:
+    left = LINGER_BYTES_MAX
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS_MAX):
+            while left > 0:
+                message = await receive()
+                if not message.get("more_body", False):
+                    return
+                left -= len(message["body"])
