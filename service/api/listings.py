@@ -13,7 +13,7 @@ from service.api import problems, shown
 from service.api.context import AsCustomer, InContext
 from service.api.cursors import Cursor, decode_reservation, decode_session, encode_session
 from service.api.customer import HeldSeat
-from service.api.fields import ID_MAX, FromDigits, Moment, Reply
+from service.api.fields import ID_MAX, FromDigits, Reply
 from service.database import snapshot
 from service.errors import Busy, DatabaseAway, Forbidden, NotFound, Unauthenticated
 from service.reservation import SeatState, State
