@@ -33,6 +33,7 @@ class Server(ABC):
 
     folder: Path
     process: subprocess.Popen[bytes] | None = None
+    port: int = field(default_factory=free_port)
 
     def kill(self) -> None:
         """As when the machine loses power: SIGKILL, and nothing is written any more."""
@@ -97,13 +98,16 @@ class Server(ABC):
             self._signal(signal.SIGKILL)
             self.process.wait()
         self.process = None
+        # What it had started may outlive it for a moment, and would answer in the place of its successor.
+        deadline = time.monotonic() + STOP_SECONDS_MAX
+        while _answers(self.port) and time.monotonic() < deadline:
+            time.sleep(0.02)
 
 
 @dataclass(slots=True)
 class Redis(Server):
     """Snapshots are written when a test asks for them, and read at the start."""
 
-    port: int = field(default_factory=free_port)
     password: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property
@@ -136,7 +140,6 @@ class Redis(Server):
 class RabbitMQ(Server):
     """A node with a name, a cookie and an epmd of its own, so that it meets no other on the machine."""
 
-    port: int = field(default_factory=free_port)
     distribution_port: int = field(default_factory=free_port)
     epmd_port: int = field(default_factory=free_port)
     node: str = field(default_factory=lambda: f"rowlock-{secrets.token_hex(4)}@localhost")

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from expirer import parked
+from expirer import cursors, parked
 from expirer.loops import Loops
 from service import settings, telemetry
 from service.database import create_engine, ping
@@ -56,13 +56,15 @@ def create_app(loaded: Settings) -> Starlette:
 def main() -> None:
     """Runs until SIGTERM or SIGINT and exits with 0; otherwise with 1 or 3 and a sentence in the log.
 
-    With `parked` and a verb it is an operator's command instead.
+    With `parked` or `cursors` and a verb it is an operator's command instead.
     """
-    if sys.argv[1:2] == ["parked"]:
-        parked.main(sys.argv[2:])
-        return
+    commands = {"parked": parked.main, "cursors": cursors.main}
     if sys.argv[1:]:
-        sys.exit(f"expirer: unknown argument {sys.argv[1]}; only parked is known")
+        command = commands.get(sys.argv[1])
+        if command is None:
+            sys.exit(f"expirer: unknown argument {sys.argv[1]}; only {', '.join(commands)} are known")
+        command(sys.argv[2:])
+        return
     try:
         loaded = settings.load()
     except NotReady as error:

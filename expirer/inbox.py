@@ -5,13 +5,12 @@ there is nothing left to do for it.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from expirer.thread import Thread
 from service.broker.consumer import DeadLetters, Delivery
 from service.database import roll_back, transaction
 from service.errors import BrokerAway, Unavailable
@@ -23,7 +22,6 @@ RETRY_MS = 50
 PAUSE_SECONDS = 0.2
 PAUSE_SECONDS_MAX = 2.0
 
-T = TypeVar("T")
 log = structlog.stdlib.get_logger("rowlock.inbox")
 
 
@@ -34,7 +32,7 @@ class Inbox:
         self._engine = engine
         self._settings = settings
         self._letters = DeadLetters(settings)
-        self._thread = ThreadPoolExecutor(1, "inbox")
+        self._thread = Thread("inbox")
         self._taken: list[Delivery] = []
         self._pauses = 0
 
@@ -46,7 +44,7 @@ class Inbox:
         settings = self._settings
         try:
             if not self._taken:
-                self._taken = await self._in_thread(
+                self._taken = await self._thread.run(
                     self._letters.take, settings.inbox_batch_max, settings.inbox_linger_ms, WAIT_MS
                 )
             await self._settle_taken()
@@ -64,8 +62,8 @@ class Inbox:
 
     async def close(self) -> None:
         """Gives back what was taken."""
-        await self._in_thread(self._letters.close)
-        self._thread.shutdown()
+        await self._thread.run(self._letters.close)
+        self._thread.close()
 
     async def _settle_taken(self) -> None:
         for delivery in [taken for taken in self._taken if taken.hint is None]:
@@ -78,8 +76,7 @@ class Inbox:
             raise
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others' seats must come back
             log.warning("batch failed, trying one by one", error=repr(error), count=len(self._taken))
-            for delivery in list(self._taken):
-                await self._settle_alone(delivery)
+            await self._settle_one_by_one()
         else:
             await self._done(self._taken)
             if expired:
@@ -93,26 +90,34 @@ class Inbox:
                 await roll_back(connection)
         return expired
 
-    async def _settle_alone(self, delivery: Delivery) -> None:
+    async def _settle_one_by_one(self) -> None:
+        """Those that fail are tried again when the others are done, and at last parked."""
         for n in range(self._settings.inbox_tries_max):
-            try:
-                await self._settle([delivery])
-            except Unavailable:
-                raise
-            except Exception as error:  # noqa: BLE001 - the same
-                log.warning("dead letter failed", hint=repr(delivery.hint), error=repr(error))
-                await asyncio.sleep(RETRY_MS * 2**n / 1000)
-            else:
-                await self._done([delivery])
+            if n:
+                await asyncio.sleep(RETRY_MS * 2 ** (n - 1) / 1000)
+            for delivery in list(self._taken):
+                await self._settle_alone(delivery)
+            if not self._taken:
                 return
-        await self._park(delivery, "failing")
+        for delivery in list(self._taken):
+            await self._park(delivery, "failing")
+
+    async def _settle_alone(self, delivery: Delivery) -> None:
+        try:
+            await self._settle([delivery])
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - the same
+            log.warning("dead letter failed", hint=repr(delivery.hint), error=repr(error))
+        else:
+            await self._done([delivery])
 
     async def _done(self, deliveries: Sequence[Delivery]) -> None:
-        await self._in_thread(self._letters.acknowledge, deliveries)
+        await self._thread.run(self._letters.acknowledge, deliveries)
         self._forget(deliveries)
 
     async def _park(self, delivery: Delivery, why: str) -> None:
-        await self._in_thread(self._letters.park, delivery)
+        await self._thread.run(self._letters.park, delivery)
         self._forget([delivery])
         log.error("dead letter parked", why=why, hint=repr(delivery.hint))
 
@@ -122,10 +127,7 @@ class Inbox:
 
     async def _keep_alive(self) -> None:
         try:
-            await self._in_thread(self._letters.keep_alive)
+            await self._thread.run(self._letters.keep_alive)
         except BrokerAway:
             self._taken = []
             raise
-
-    async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)

@@ -53,17 +53,22 @@ def _do(messages: ParkedMessages, parsed: argparse.Namespace) -> str:
             return "\n".join([f"{len(found)} parked", *map(_line, found)])
         case "show":
             found = [parked for parked in messages.look() if parked.position == parsed.position]
-            if not found:
-                raise NotReady(f"nothing is parked at position {parsed.position}")
+            _counted(len(found), parsed)
             return _whole(found[0])
         case "requeue":
-            return f"{messages.requeue(_chosen(parsed))} sent to the inbox"
+            return f"{_counted(messages.requeue(_chosen(parsed)), parsed)} sent to the inbox"
         case _:
-            return f"{messages.drop(_chosen(parsed))} dropped"
+            return f"{_counted(messages.drop(_chosen(parsed)), parsed)} dropped"
 
 
 def _chosen(parsed: argparse.Namespace) -> Container[int]:
     return range(1, sys.maxsize) if parsed.all else {parsed.position}
+
+
+def _counted(count: int, parsed: argparse.Namespace) -> int:
+    if count == 0 and parsed.position is not None:
+        raise NotReady(f"nothing is parked at position {parsed.position}")
+    return count
 
 
 def _line(parked: Parked) -> str:

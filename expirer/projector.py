@@ -12,17 +12,10 @@ from service.database import transaction
 from service.eventlog import Logged
 from service.reservation import SeatState
 from service.seatcache import STATE_OF, Change, SeatCache
+from service.seatreads import read_history
 from service.settings import Settings
 
 CURSOR = "cache"
-
-# After a failover, a restore or in another database the versions mean nothing.
-READ_EPOCH = """
-select system_identifier || '-' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '-' || oid
-from pg_control_system()
-cross join pg_database
-where datname = current_database()
-"""
 
 
 class Projector:
@@ -40,18 +33,24 @@ class Projector:
         Raises CacheAway, and whatever a transaction raises; then the batch is applied once more.
         """
         settings = self._settings
-        began_ms, redis_epoch = await self._cache.clock()
+        clock = await self._cache.clock()
         async with transaction(self._engine) as connection:
             number = await eventlog.take_lease(connection, CURSOR, self._owner, settings.lease_ms)
             if number is None:
                 return settings.projector_interval_ms / 1000
-            epoch = f"{await connection.fetchval(READ_EPOCH)}-{redis_epoch}"
+            epoch = f"{await read_history(connection)}/{clock.run}"
             as_of, events = await eventlog.read_committed(connection, number, settings.projector_batch_max)
+        if clock.place_epoch == epoch and clock.place < number:
+            # The cursor was dropped, and made again at the end: nobody has applied what is between.
+            await self._cache.begin_epoch()
+            return 0
         await self._cache.apply(epoch, changes_by_session(events))
         numbered = [event.number for event in events if event.number is not None]
+        if numbered or clock.place_epoch != epoch:
+            await self._cache.note_place(epoch, numbered[-1] if numbered else number)
         is_all = len(numbered) < settings.projector_batch_max > len(events) - len(numbered)
         if is_all:
-            await self._cache.renew(epoch, as_of, began_ms)
+            await self._cache.renew(epoch, as_of, clock.ms)
         if numbered:
             async with transaction(self._engine) as connection:
                 await eventlog.move_cursor(connection, CURSOR, self._owner, number, numbered[-1])

@@ -1,11 +1,10 @@
 """Removes the queues of hints for another time to pay, once they have run dry: a queue's time can't be changed."""
 
-import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from expirer.thread import Thread
 from service.broker.link import Link
 from service.broker.topology import retire
 from service.database import transaction
@@ -39,14 +38,14 @@ class HoldQueues:
         self._engine = engine
         self._ttl_ms = settings.hold_seconds * 1000
         self._link = Link(settings)
-        self._thread = ThreadPoolExecutor(1, "queues")
+        self._thread = Thread("queues")
 
     async def step(self) -> float:
         """Looks at each queue once; seconds to wait. Raises BrokerAway."""
         async with transaction(self._engine) as connection:
             await connection.execute(NOTE_QUEUE, self._ttl_ms)
             others = [row["ttl_ms"] for row in await connection.fetch(LIST_OTHERS, self._ttl_ms)]
-        gone = await asyncio.get_running_loop().run_in_executor(self._thread, self._retire, others)
+        gone = await self._thread.run(self._retire, others)
         if gone:
             async with transaction(self._engine) as connection:
                 await connection.execute(FORGET_QUEUES, gone)
@@ -54,8 +53,8 @@ class HoldQueues:
 
     async def close(self) -> None:
         """Ends the connection."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._link.close)
-        self._thread.shutdown()
+        await self._thread.run(self._link.close)
+        self._thread.close()
 
     def _retire(self, others: Sequence[int]) -> list[int]:
         if not others:

@@ -3,21 +3,24 @@
 One replica does it at a time, under the lease of its cursor. No transaction is open while RabbitMQ is talked to.
 """
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from expirer import lease
+from expirer.thread import Thread
 from service import eventlog
 from service.broker.messages import Hint
-from service.broker.publisher import Publisher
+from service.broker.publisher import Published, Publisher
 from service.database import transaction
+from service.errors import BrokerAway
 from service.eventlog import Logged
 from service.settings import Settings
 
 CURSOR = "broker"
-REFUSED_BACKOFF_SECONDS = 1.0
+REFUSED_BACKOFF_SECONDS = 0.5
+REFUSED_BACKOFF_SECONDS_MAX = 4.0
 
 log = structlog.stdlib.get_logger("rowlock.relay")
 
@@ -30,7 +33,8 @@ class Relay:
         self._settings = settings
         self._owner = owner
         self._publisher = Publisher(settings)
-        self._thread = ThreadPoolExecutor(1, "relay")
+        self._thread = Thread("relay")
+        self._refusals = 0
 
     async def step(self) -> float:
         """Publishes one batch and moves the cursor after its confirms; seconds to wait, 0 after a full batch.
@@ -38,35 +42,56 @@ class Relay:
         Raises BrokerAway, and whatever a transaction raises; then the batch is published once more.
         """
         settings = self._settings
+        # What a queue has refused is tried alone: the others need not get what comes after it again and again.
+        batch_max = 1 if self._refusals else settings.relay_batch_max
         async with transaction(self._engine) as connection:
             number = await eventlog.take_lease(connection, CURSOR, self._owner, settings.lease_ms)
             events: list[Logged] = []
             if number is not None:
-                events = await eventlog.read_numbered(connection, number, settings.relay_batch_max)
+                events = await eventlog.read_numbered(connection, number, batch_max)
         if number is None or not events:
+            await self._thread.run(self._publisher.keep_alive)
             return settings.relay_interval_ms / 1000
-        hints = [Hint(e.reservation_id, e.expires_at) for e in events if e.reservation_id and e.expires_at]
-        published = await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._publisher.publish, events, hints
-        )
-        if published.hints_dropped:
-            log.warning("hints dropped; the sweep gives these seats back", count=published.hints_dropped)
+        published = await self._publish(events)
         if published.events:
             async with transaction(self._engine) as connection:
                 last = events[published.events - 1].number
                 assert last is not None
                 await eventlog.move_cursor(connection, CURSOR, self._owner, number, last)
         if published.events < len(events):
-            log.error(
-                "a queue bound to rowlock.events refuses messages: look for one that is full with reject-publish",
-                number=events[published.events].number,
-            )
-            return REFUSED_BACKOFF_SECONDS
-        return 0 if len(events) == settings.relay_batch_max else settings.relay_interval_ms / 1000
+            return self._back_off(events[published.events])
+        self._refusals = 0
+        return 0 if len(events) == batch_max else settings.relay_interval_ms / 1000
 
     async def close(self) -> None:
         """Lets another replica carry on at once."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._publisher.close)
-        self._thread.shutdown()
+        await self._thread.run(self._publisher.close)
+        self._thread.close()
+        await self._release()
+
+    async def _publish(self, events: Sequence[Logged]) -> Published:
+        """With the hints of the new holds among them."""
+        hints = [Hint(e.reservation_id, e.expires_at) for e in events if e.reservation_id and e.expires_at]
+        try:
+            async with lease.kept(self._engine, CURSOR, self._owner, self._settings.lease_ms):
+                published = await self._thread.run(self._publisher.publish, events, hints)
+        except BrokerAway:
+            # Another replica may reach RabbitMQ where this one can't.
+            await self._release()
+            raise
+        if published.hints_dropped:
+            log.warning("hints dropped; the sweep gives these seats back", count=published.hints_dropped)
+        return published
+
+    def _back_off(self, refused: Logged) -> float:
+        self._refusals += 1
+        log.error(
+            "a queue bound to rowlock.events refuses messages: look for one that is full with reject-publish",
+            number=refused.number,
+            refusals=self._refusals,
+        )
+        return float(min(REFUSED_BACKOFF_SECONDS * 2 ** min(self._refusals - 1, 10), REFUSED_BACKOFF_SECONDS_MAX))
+
+    async def _release(self) -> None:
         async with transaction(self._engine) as connection:
             await eventlog.release_lease(connection, CURSOR, self._owner)

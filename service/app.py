@@ -17,6 +17,7 @@ from service import settings, telemetry
 from service.accounts import Delays, Passwords
 from service.api import accounts, customer, health, listings, manager, problems
 from service.api.context import Context
+from service.api.mapbody import MapBodies
 from service.api.middleware import BodyLimit, RequestLog
 from service.booking import BoxOffice
 from service.cache import Cache
@@ -89,6 +90,7 @@ async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
         ),
         sessions=SessionList(engine, seat_maps, loaded.counts_seconds),
         seat_maps=seat_maps,
+        map_bodies=MapBodies(),
         tokens=Tokens(loaded),
         passwords=Passwords(loaded.password_queue_max),
         delays=Delays(loaded.sign_in_delay_ms_max),
@@ -107,6 +109,7 @@ async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
         yield {"context": context}
     finally:
         await context.box_office.drain()
+        await context.seat_maps.drain()
         context.passwords.close()
         if cache:
             await cache.close()

@@ -10,20 +10,21 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.maint_notifications import MaintNotificationsConfig
 
 from service.database import refuse_in_transaction
 from service.errors import CacheAway
 from service.settings import Settings
 
 BACKOFF_MS = 100
-BACKOFF_MS_MAX = 2_000
+BACKOFF_MS_MAX = 1_000
 
 T = TypeVar("T")
 log = structlog.stdlib.get_logger("rowlock.cache")
 
 
 class Cache:
-    """One per process. While Redis is away almost every call fails at once, and now and then one tries again."""
+    """One per process. While Redis is away calls fail at once, and now and then a single one tries again."""
 
     def __init__(self, settings: Settings) -> None:
         assert settings.redis_url is not None
@@ -36,6 +37,9 @@ class Cache:
             socket_connect_timeout=self._timeout_seconds,
             # A second try would double the wait; the next request is the next try.
             retry=Retry(NoBackoff(), 0),
+            # Notices of maintenance, which a service of Redis's maker sends, would end the look whether a connection
+            # is still good before it is used: after a restart of Redis each old one would cost a request.
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
         self.redis: Redis = Redis.from_pool(pool)
         self._failures = 0
@@ -45,13 +49,19 @@ class Cache:
         """What the work returns. Raises CacheAway where Redis does not answer within `redis_timeout_ms`."""
         refuse_in_transaction("Redis")
         clock = asyncio.get_running_loop().time
-        if clock() < self._closed_until:
+        began, failures = clock(), self._failures
+        if began < self._closed_until:
             raise CacheAway("Redis was away a moment ago")
+        if failures:
+            # Nobody else waits for what this one finds out.
+            self._closed_until = began + self._timeout_seconds
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 result = await work(self.redis)
         except (RedisError, OSError, TimeoutError) as error:
-            self._note_failure(clock(), error)
+            # Those that were under way together fail together, which is one failure.
+            if self._failures == failures:
+                self._note_failure(clock(), error)
             raise CacheAway(repr(error)) from error
         self._note_success()
         return result
@@ -71,3 +81,4 @@ class Cache:
         if self._failures:
             log.info("Redis is back", failures=self._failures)
         self._failures = 0
+        self._closed_until = 0.0

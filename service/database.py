@@ -41,10 +41,11 @@ AWAY = (
     asyncpg.TooManyConnectionsError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
-"""The connection is lost or useless. The last three: a failover, a password or a database being changed."""
+"""The connection is lost or useless. The last four: a failover, a password or a database being changed."""
 
 WAITED_TOO_LONG = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
 COLLIDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)

@@ -88,9 +88,21 @@ LAST = "log"
 
 ADD_LAST = """
 insert into cursors (name, number)
-select 'log', coalesce(max(number), 0)
+select 'log', greatest(coalesce(max(number), 0), (select coalesce(max(number), 0) from cursors))
 from events
 on conflict do nothing
+"""
+
+FIRST_UNNUMBERED = """
+select id
+from events
+where number is null
+order by id
+limit 1
+"""
+
+HAS_LAST = """
+select exists (select from cursors where name = 'log')
 """
 
 LOCK_LAST = """
@@ -132,12 +144,15 @@ from numbered_events
 
 async def number_committed(connection: Connection, batch_max: int) -> int:
     """Numbers up to `batch_max` committed events in the order of their ids; how many. 0 where somebody else does."""
+    # Most often there is nothing to do, and a look writes nothing: a lock would be written down.
+    if await connection.fetchval(FIRST_UNNUMBERED) is None:
+        return 0
     last = await connection.fetchval(LOCK_LAST)
-    if last is None:
+    if last is None and not await connection.fetchval(HAS_LAST):
         await connection.execute(ADD_LAST)
         last = await connection.fetchval(LOCK_LAST)
-        if last is None:
-            return 0
+    if last is None:
+        return 0
     return int(await connection.fetchval(NUMBER_EVENTS, batch_max, last))
 
 
@@ -159,17 +174,28 @@ and (owner = $2 or leased_until is null or leased_until <= clock_timestamp())
 returning number
 """
 
-HAS_CURSOR = """
-select exists (select from cursors where name = $1)
+READ_LEASE = """
+select number, owner,
+    coalesce(leased_until > clock_timestamp(), false) as is_leased,
+    coalesce(leased_until > clock_timestamp() + make_interval(secs => $2 / 2000.0), false) as is_fresh
+from cursors
+where name = $1
 """
 
 
 async def take_lease(connection: Connection, name: str, owner: str, lease_ms: int) -> int | None:
-    """Where the cursor is, if it is ours to move for the next `lease_ms`; None where somebody else has the lease."""
-    number: int | None = await connection.fetchval(TAKE_LEASE, name, owner, lease_ms)
-    if number is None and not await connection.fetchval(HAS_CURSOR, name):
+    """Where the cursor is, if it is ours to move; None where somebody else has the lease.
+
+    It is ours for `lease_ms` from when it was taken, and is renewed when half of that is over: a look writes nothing.
+    """
+    lease = await connection.fetchrow(READ_LEASE, name, lease_ms)
+    if lease is None:
         await connection.execute(ADD_CURSOR, name)
-        number = await connection.fetchval(TAKE_LEASE, name, owner, lease_ms)
+    elif lease["is_leased"] and lease["owner"] != owner:
+        return None
+    elif lease["is_fresh"]:
+        return int(lease["number"])
+    number: int | None = await connection.fetchval(TAKE_LEASE, name, owner, lease_ms)
     return number
 
 
@@ -199,6 +225,45 @@ and owner = $2
 async def release_lease(connection: Connection, name: str, owner: str) -> None:
     """Lets another process carry on at once."""
     await connection.execute(RELEASE_LEASE, name, owner)
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A reader of the log: how many numbered events it has not read, who reads for it now, when it moved last."""
+
+    name: str
+    unread: int
+    reader: str | None
+    moved_at: datetime
+
+
+LIST_CURSORS = """
+select name,
+    (select max(number) from cursors) - number as unread,
+    case when leased_until > clock_timestamp() then owner end as reader,
+    moved_at
+from cursors
+where name <> 'log'
+order by name
+"""
+
+DROP_CURSOR = """
+delete from cursors
+where name = $1
+and name <> 'log'
+and (leased_until is null or leased_until <= clock_timestamp())
+"""
+
+
+async def list_cursors(connection: Connection) -> list[Cursor]:
+    """Everybody who reads the log, by name; until all of them have passed an event it stays."""
+    return [Cursor(**row) for row in await connection.fetch(LIST_CURSORS)]
+
+
+async def drop_cursor(connection: Connection, name: str) -> bool:
+    """Forgets a reader that was switched off for good. Whether that was done: not while somebody reads for it."""
+    tag: str = await connection.execute(DROP_CURSOR, name)
+    return tag != "DELETE 0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,16 +338,26 @@ def _logged(row: asyncpg.Record) -> Logged:
     )
 
 
+# The age is looked at last: else everything that is not old yet would be read again and again.
 TRIM_EVENTS = """
-delete from events
-where id in (
-    select id
+with first_events as (
+    select id, at
     from events
     where number <= (select min(number) from cursors)
-    and at < clock_timestamp() - make_interval(hours => $1)
     order by number
     limit $2
+),
+old_events as (
+    select events.id
+    from events
+    join first_events using (id)
+    where first_events.at < clock_timestamp() - make_interval(hours => $1)
+    order by events.id
+    for update of events skip locked
 )
+delete from events
+using old_events
+where events.id = old_events.id
 """
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
@@ -15,7 +15,7 @@ from service.errors import CacheAway, TooManyRequests
 from service.settings import Settings
 
 LOCAL_KEYS_MAX = 5_000
-"""Beyond, the counts in the process begin anew: they look through all of them with each request."""
+"""Beyond, the counts of that limit in the process begin anew: the library looks through all of them at each request."""
 FORWARDED_MAX = 20
 SITE_PREFIX = 64
 """A customer of an IPv6 network has at least so many addresses; they count as one."""
@@ -23,10 +23,11 @@ SITE_PREFIX = 64
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Requests per minute; `name` is what a client is told."""
+    """Requests per minute; `name` is what a client is told. `local` counts while Redis is away."""
 
     name: str
     item: RateLimitItem
+    local: MemoryStorage = field(default_factory=MemoryStorage)
 
 
 class RateLimits:
@@ -38,8 +39,6 @@ class RateLimits:
         self.address = _per_minute("address", settings.address_requests_per_minute)
         self.sign_in = _per_minute("sign-in", settings.address_sign_ins_per_minute)
         self._trusted = settings.trusted_proxies
-        self._local_storage = MemoryStorage()
-        self._local = SlidingWindowCounterRateLimiter(self._local_storage)
         self._shared: SlidingWindowCounterRateLimiter | None = None
         if cache:
             # The cache's connections; the library's types know options of other kinds only.
@@ -57,9 +56,9 @@ class RateLimits:
                 pass
             else:
                 return
-        if len(self._local_storage.storage) > LOCAL_KEYS_MAX:
-            await self._local_storage.reset()
-        await _check(self._local, limit, who)
+        if len(limit.local.storage) > LOCAL_KEYS_MAX:
+            await limit.local.reset()
+        await _check(SlidingWindowCounterRateLimiter(limit.local), limit, who)
 
     def client_address(self, peer: str | None, forwarded_for: str | None) -> str:
         """Who asks: the connection's address, or what a trusted proxy says of it; `unknown` where nobody can tell."""
@@ -67,7 +66,7 @@ class RateLimits:
         address: IPv4Address | IPv6Address | None = None
         for text in nearest_first:
             try:
-                address = ip_address(text.strip())
+                address = _parsed(text.strip())
             except ValueError:
                 break
             if not self._is_trusted(address):
@@ -89,11 +88,17 @@ def _per_minute(name: str, amount: int) -> Limit:
     return Limit(name, RateLimitItemPerMinute(amount))
 
 
+def _parsed(text: str) -> IPv4Address | IPv6Address:
+    """Raises ValueError. A socket of both families shows an IPv4 address in the form of IPv6."""
+    address = ip_address(text)
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
 def _counted_as(address: IPv4Address | IPv6Address | None) -> str:
     match address:
         case None:
             return "unknown"
-        case IPv6Address() if address.ipv4_mapped is None:
-            return str(IPv6Network((address, SITE_PREFIX), strict=False))
+        case IPv6Address():
+            return str(IPv6Network((int(address), SITE_PREFIX), strict=False))
         case _:
             return str(address)

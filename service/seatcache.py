@@ -2,12 +2,14 @@
 
 A map is three keys: `states` (a flag, B while it is built and C when it is complete, then A, H or S for each seat by
 position), `versions` (four bytes a seat, big-endian) and `meta` (the builder's token, counts of held and sold seats).
-Their names carry an epoch: in another one the versions mean nothing. The watermark names the epoch that counts.
+Their names carry an epoch: in another one the versions mean nothing. The watermark names the epoch that counts. It
+begins with PostgreSQL's part, which `service.seatmap` reads, and ends with Redis's: its run, and an operator's count.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,19 @@ from service.reservation import SeatState
 
 WATERMARK = "rowlock:watermark"
 BUMP = "rowlock:bump"
-"""`INCR rowlock:bump` begins a new epoch: every map is built anew."""
+"""`INCR rowlock:bump` begins a new epoch, so that every map is built anew: after somebody has changed seats by hand."""
+PLACE = "rowlock:place"
+"""How far in the log the maps of an epoch are, at least."""
 STATE_OF = {SeatState.AVAILABLE: b"A", SeatState.HELD: b"H", SeatState.SOLD: b"S"}
 NEVER_CHANGED = 1
 """The version of a seat that is as it was made, which is what a new map has anyway."""
-SEATS_PER_CALL = 2_000
-"""A longer script would keep others waiting."""
+SEATS_PER_CALL = 500
+"""A longer script would keep others waiting for more than a few ms."""
+CALLS_PER_PIPELINE = 50
 
-BEGIN, APPLY, FINISH, RENEW = (
-    (Path(__file__).parent / "lua" / f"{name}.lua").read_text() for name in ("begin", "apply", "finish", "renew")
+BEGIN, APPLY, FINISH, UNLOCK, RENEW = (
+    (Path(__file__).parent / "lua" / f"{name}.lua").read_text()
+    for name in ("begin", "apply", "finish", "unlock", "renew")
 )
 
 
@@ -46,6 +52,21 @@ class Freshness:
     epoch: str
     as_of: datetime
     age_ms: int
+
+    @property
+    def history(self) -> str:
+        """PostgreSQL's part of the epoch."""
+        return self.epoch.partition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Redis's time, its part of the epoch, and how far in the log the maps of which epoch are."""
+
+    ms: int
+    run: str
+    place_epoch: str
+    place: int
 
 
 class SeatCache:
@@ -87,8 +108,7 @@ class SeatCache:
 
     async def fill(self, epoch: str, session_id: int, changes: Sequence[Change], token: str) -> bool:
         """Writes what the builder has read; False where somebody else builds by now."""
-        for start in range(0, len(changes), SEATS_PER_CALL):
-            part = changes[start : start + SEATS_PER_CALL]
+        for part in _parts(changes):
             if await self._eval(APPLY, _keys(epoch, session_id), token, *_flat(part)) < 0:
                 return False
         return True
@@ -100,30 +120,39 @@ class SeatCache:
 
     async def apply(self, epoch: str, changes: dict[int, list[Change]]) -> None:
         """Brings the changes by session to the maps that are there."""
+        calls = [(session_id, part) for session_id, of_session in changes.items() for part in _parts(of_session)]
+        # Each pipeline is small enough for `redis_timeout_ms`, however large the whole is.
+        for start in range(0, len(calls), CALLS_PER_PIPELINE):
+            await self._cache.run(partial(self._apply, epoch, calls[start : start + CALLS_PER_PIPELINE]))
 
-        async def work(redis: "Redis") -> None:
-            pipe = redis.pipeline(transaction=False)
-            for session_id, of_session in changes.items():
-                for start in range(0, len(of_session), SEATS_PER_CALL):
-                    part = of_session[start : start + SEATS_PER_CALL]
-                    pipe.eval(APPLY, 3, *_keys(epoch, session_id), "", *_flat(part))
-            await pipe.execute()
+    async def _apply(self, epoch: str, calls: Sequence[tuple[int, Sequence[Change]]], redis: "Redis") -> None:
+        pipe = redis.pipeline(transaction=False)
+        for session_id, part in calls:
+            pipe.eval(APPLY, 3, *_keys(epoch, session_id), "", *_flat(part))
+        await pipe.execute()
 
-        if changes:
-            await self._cache.run(work)
+    async def clock(self) -> Clock:
+        """What Redis says of itself now."""
 
-    async def clock(self) -> tuple[int, str]:
-        """Redis's time in ms, and its part of the epoch: which run it is, and what an operator has counted up."""
-
-        async def work(redis: "Redis") -> tuple[int, str]:
+        async def work(redis: "Redis") -> Clock:
             pipe = redis.pipeline(transaction=False)
             pipe.time()
             pipe.info("server")
-            pipe.get(BUMP)
-            (seconds, microseconds), server, bump = await pipe.execute()
-            return seconds * 1000 + microseconds // 1000, f"{server['run_id']}-{int(bump or 0)}"
+            pipe.mget(BUMP, PLACE)
+            (seconds, microseconds), server, (bump, place) = await pipe.execute()
+            place_epoch, _, number = (place or b"|0").decode().rpartition("|")
+            run = f"{server['run_id']}-{int(bump or 0)}"
+            return Clock(seconds * 1000 + microseconds // 1000, run, place_epoch, int(number))
 
         return await self._cache.run(work)
+
+    async def note_place(self, epoch: str, number: int) -> None:
+        """Says that the log's changes up to the number are in the maps."""
+        await self._cache.run(lambda redis: redis.set(PLACE, f"{epoch}|{number}"))
+
+    async def begin_epoch(self) -> None:
+        """Leaves all maps as they are, never to be read again."""
+        await self._cache.run(lambda redis: redis.incr(BUMP))
 
     async def renew(self, epoch: str, as_of: datetime, began_ms: int) -> bool:
         """Says that everything committed at `as_of` is in the maps; `began_ms` is Redis's time when we began."""
@@ -137,6 +166,10 @@ class SeatCache:
             return bool(await redis.set(_key(epoch, session_id, "lock"), token, nx=True, px=lock_ms))
 
         return await self._cache.run(work)
+
+    async def unlock(self, epoch: str, session_id: int, token: str) -> None:
+        """Lets others build the map at once."""
+        await self._eval(UNLOCK, [_key(epoch, session_id, "lock")], token)
 
     async def _read(self, ask: Any) -> tuple[Freshness | None, list[Any]]:
         """The freshness, and the answers to what `ask` puts into the pipeline for the epoch that counts."""
@@ -174,6 +207,10 @@ def _key(epoch: str, session_id: int, part: str) -> str:
 
 def _keys(epoch: str, session_id: int) -> list[str]:
     return [_key(epoch, session_id, part) for part in ("states", "versions", "meta")]
+
+
+def _parts(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
+    return (changes[start : start + SEATS_PER_CALL] for start in range(0, len(changes), SEATS_PER_CALL))
 
 
 def _flat(changes: Iterable[Change]) -> list[int | bytes]:

@@ -16,29 +16,21 @@ from cachetools import LRUCache, TTLCache
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.cache import Cache
-from service.database import snapshot
-from service.errors import CacheAway, NotFound
-from service.reservation import SeatState
-from service.seatcache import NEVER_CHANGED, STATE_OF, Change, Freshness, SeatCache
+from service.errors import Busy, CacheAway
+from service.seatcache import Freshness, SeatCache
+from service.seatreads import Layout, SeatReads
 from service.settings import Settings
 
 LAYOUT_SEATS_MAX = 500_000
-RECENT_MAX = 1_000
+RECENT_SEATS_MAX = 10_000_000
+SHARE_SECONDS = 0.01
+"""So long a map that was just read from Redis answers other requests too; `asOf` stays true of it."""
 BUILD_LOCK_MS = 10_000
 BUILD_POLL_SECONDS = 0.02
 
 T = TypeVar("T")
+Source = Literal["redis", "postgresql"]
 log = structlog.stdlib.get_logger("rowlock.seatmap")
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What never changes: the columns of a session's seats, by position; prices in minor units."""
-
-    seat_ids: Sequence[int]
-    placements: Sequence[str]
-    prices: Sequence[int]
-    currency: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,62 +39,48 @@ class SeatMap:
 
     layout: Layout
     states: bytes
-    source: Literal["redis", "postgresql"]
+    source: Source
     as_of: datetime
     age_ms: int
 
 
-READ_LAYOUT = """
-select currency,
-    array_agg(seats.id order by position) as seat_ids,
-    array_agg(placement order by position) as placements,
-    array_agg(seats.price order by position) as prices
-from seats
-join sessions on sessions.id = session_id
-where session_id = $1
-group by sessions.id
-"""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """States as they were read: `as_of` was `age_ms` before `at`, by the event loop's clock."""
 
-# Whole columns: building 100,000 records costs the process more than the query costs PostgreSQL.
-READ_STATES = """
-select statement_timestamp() as as_of, string_agg(left(state, 1), '' order by position) as states
-from seats
-where session_id = $1
-"""
-
-READ_CHANGED = """
-select position, state, version
-from seats
-where session_id = $1
-and version > $2
-"""
+    history: str
+    states: bytes
+    source: Source
+    as_of: datetime
+    age_ms: int
+    at: float
 
 
 class SeatMaps:
     """One per process. `cache` is None where there is no Redis."""
 
     def __init__(self, engine: AsyncEngine, cache: Cache | None, settings: Settings) -> None:
-        self._engine = engine
+        self._reads = SeatReads(engine, settings)
         self._cache = SeatCache(cache, settings.map_fresh_ms, settings.map_keep_minutes) if cache else None
         self._wait_seconds = settings.map_wait_ms / 1000
         self._layouts: LRUCache[int, Layout] = LRUCache(LAYOUT_SEATS_MAX, getsizeof=lambda layout: len(layout.seat_ids))
-        self._recent: TTLCache[int, tuple[datetime, bytes, float]] = TTLCache(
-            RECENT_MAX, max(settings.map_read_interval_ms / 1000, 0.001)
-        )
-        self._reading = asyncio.Semaphore(settings.map_reads_max)
+        self._cached = _recent(SHARE_SECONDS)
+        self._stored = _recent(settings.map_read_interval_ms / 1000)
         self._flights: dict[tuple[str, int], asyncio.Task[Any]] = {}
 
     async def get(self, session_id: int) -> SeatMap:
         """The map. Raises NotFound, Busy, DatabaseAway."""
-        layout = await self._layout(session_id)
-        try:
-            if self._cache and (found := await self._from_cache(self._cache, session_id, layout)):
-                freshness, states = found
-                return SeatMap(layout, states, "redis", freshness.as_of, freshness.age_ms)
-        except CacheAway:
-            pass
-        as_of, states, age_ms = await self._from_database(session_id)
-        return SeatMap(layout, states, "postgresql", as_of, age_ms)
+        clock = asyncio.get_running_loop().time
+        for read in (self._from_cache, self._from_database, self._from_database):
+            if (seen := await read(session_id)) is None:
+                continue
+            layout = await self._layout(session_id, seen.history)
+            if layout.history == seen.history:
+                age_ms = seen.age_ms + round((clock() - seen.at) * 1000)
+                return SeatMap(layout, seen.states, seen.source, seen.as_of, age_ms)
+            self._stored.pop(session_id, None)
+        # PostgreSQL was restarted between the two reads, again and again.
+        raise Busy("seat map")
 
     async def counts(self, session_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Seats held and sold of those sessions whose map in Redis is complete and fresh."""
@@ -111,44 +89,60 @@ class SeatMaps:
         except CacheAway:
             return {}
 
-    async def _layout(self, session_id: int) -> Layout:
-        if (layout := self._layouts.get(session_id)) is None:
-            layout = await self._once("layout", session_id, self._read_layout)
-            # One that is larger than all that may be remembered is read each time.
-            if len(layout.seat_ids) <= LAYOUT_SEATS_MAX:
-                self._layouts[session_id] = layout
+    async def drain(self) -> None:
+        """Returns when nothing is read or built any more, which each has a time for."""
+        while self._flights:
+            await asyncio.wait(list(self._flights.values()))
+
+    async def _layout(self, session_id: int, history: str) -> Layout:
+        """The layout in this history, or in another one if that has begun meanwhile."""
+        layout = self._layouts.get(session_id)
+        if layout is None or layout.history != history:
+            layout = self._layouts[session_id] = await self._once("layout", session_id, self._reads.layout)
         return layout
 
-    async def _read_layout(self, session_id: int) -> Layout:
-        async with self._reading, snapshot(self._engine) as connection:
-            row = await connection.fetchrow(READ_LAYOUT, session_id)
-        if row is None:
-            raise NotFound("session")
-        return Layout(row["seat_ids"], row["placements"], row["prices"], row["currency"])
-
-    async def _from_cache(self, cache: SeatCache, session_id: int, layout: Layout) -> tuple[Freshness, bytes] | None:
+    async def _from_cache(self, session_id: int) -> Seen | None:
         """The complete map, built if it is not there; None where nothing in Redis is fresh, or it takes too long."""
-        freshness, states = await cache.read(session_id)
-        if freshness is None or states is not None:
-            return (freshness, states) if freshness and states is not None else None
-        build = partial(self._build, cache, freshness.epoch, len(layout.seat_ids))
-        building = self._flight("build", session_id, build)
-        await asyncio.wait([building], timeout=self._wait_seconds)
-        freshness, states = await cache.read(session_id)
-        return (freshness, states) if freshness and states is not None else None
+        if self._cache is None:
+            return None
+        if (seen := self._cached.get(session_id)) is not None:
+            return seen
+        try:
+            return await self._once("cached", session_id, partial(self._read_cached, self._cache))
+        except CacheAway:
+            return None
 
-    async def _build(self, cache: SeatCache, epoch: str, seat_count: int, session_id: int) -> None:
+    async def _read_cached(self, cache: SeatCache, session_id: int) -> Seen | None:
+        at = asyncio.get_running_loop().time()
+        freshness, states = await cache.read(session_id)
+        if freshness is not None and states is None:
+            layout = await self._layout(session_id, freshness.history)
+            building = self._flight("build", session_id, partial(self._build, cache, freshness, layout))
+            await asyncio.wait([building], timeout=self._wait_seconds)
+            at = asyncio.get_running_loop().time()
+            freshness, states = await cache.read(session_id)
+        if freshness is None or states is None:
+            return None
+        seen = Seen(freshness.history, states, "redis", freshness.as_of, freshness.age_ms, at)
+        self._cached[session_id] = seen
+        return seen
+
+    async def _build(self, cache: SeatCache, freshness: Freshness, layout: Layout, session_id: int) -> None:
         """Makes the map where nobody else does; waits for it where somebody does."""
-        token = secrets.token_hex(8)
+        epoch, token = freshness.epoch, secrets.token_hex(8)
         try:
             if not await cache.try_lock(epoch, session_id, token, BUILD_LOCK_MS):
                 await self._wait_for_map(cache, session_id)
                 return
-            # First the map, then the read: the other way round a change between the two would be lost.
-            if await cache.begin(epoch, session_id, seat_count, token):
-                changes = await self._read_changed(session_id)
-                if await cache.fill(epoch, session_id, changes, token):
-                    await cache.finish(epoch, session_id, token)
+            try:
+                # First the map, then the read: the other way round a change between the two would be lost.
+                if await cache.begin(epoch, session_id, len(layout.seat_ids), token):
+                    history, changes = await self._reads.changed(session_id)
+                    is_ours = history == layout.history == freshness.history
+                    if is_ours and await cache.fill(epoch, session_id, changes, token):
+                        await cache.finish(epoch, session_id, token)
+            finally:
+                await cache.unlock(epoch, session_id, token)
         except CacheAway as error:
             log.info("seat map not built", session_id=session_id, error=repr(error))
 
@@ -161,25 +155,15 @@ class SeatMaps:
             if states is not None:
                 return
 
-    async def _read_changed(self, session_id: int) -> list[Change]:
-        async with self._reading, snapshot(self._engine) as connection:
-            rows = await connection.fetch(READ_CHANGED, session_id, NEVER_CHANGED)
-        return [Change(row["position"], STATE_OF[SeatState(row["state"])], row["version"]) for row in rows]
+    async def _from_database(self, session_id: int) -> Seen:
+        if (seen := self._stored.get(session_id)) is None:
+            seen = await self._once("stored", session_id, self._read_stored)
+        return seen
 
-    async def _from_database(self, session_id: int) -> tuple[datetime, bytes, int]:
-        clock = asyncio.get_running_loop().time
-        if (recent := self._recent.get(session_id)) is None:
-            recent = await self._once("states", session_id, self._read_states)
-            self._recent[session_id] = recent
-        as_of, states, read_at = recent
-        return as_of, states, round((clock() - read_at) * 1000)
-
-    async def _read_states(self, session_id: int) -> tuple[datetime, bytes, float]:
-        async with self._reading, snapshot(self._engine) as connection:
-            began = asyncio.get_running_loop().time()
-            row = await connection.fetchrow(READ_STATES, session_id)
-        assert row is not None
-        return row["as_of"], row["states"].encode(), began
+    async def _read_stored(self, session_id: int) -> Seen:
+        history, states, as_of, at = await self._reads.states(session_id)
+        seen = self._stored[session_id] = Seen(history, states, "postgresql", as_of, 0, at)
+        return seen
 
     async def _once(self, what: str, session_id: int, work: Callable[[int], Coroutine[Any, Any, T]]) -> T:
         """What the work returns, which is done once for all who ask meanwhile."""
@@ -196,3 +180,8 @@ class SeatMaps:
         del self._flights[key]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.debug("seat map work failed", what=key[0], session_id=key[1], error=repr(error))
+
+
+def _recent(seconds: float) -> TTLCache[int, Seen]:
+    """What was read within the last seconds, by session."""
+    return TTLCache(RECENT_SEATS_MAX, seconds, getsizeof=lambda seen: len(seen.states))

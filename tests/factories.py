@@ -29,6 +29,10 @@ def make_settings(database_url: str, **changes: Any) -> Settings:
         "open_manager_sign_up": True,
         "sign_in_delay_ms_max": 0,
         "counts_seconds": 0.05,
+        "map_read_interval_ms": 0,
+        "account_requests_per_minute": 1_000_000,
+        "address_requests_per_minute": 1_000_000,
+        "address_sign_ins_per_minute": 1_000_000,
         "log_level": "warning",
     }
     return Settings(**(values | changes))

@@ -57,6 +57,9 @@ def environment(database_url: str, **changes: Any) -> dict[str, str]:
         "open_manager_sign_up": "true",
         "host": "127.0.0.1",
         "log_level": "warning",
+        "account_requests_per_minute": 1_000_000,
+        "address_requests_per_minute": 1_000_000,
+        "address_sign_ins_per_minute": 1_000_000,
         **changes,
     }
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ROWLOCK_")}
@@ -66,8 +69,15 @@ def environment(database_url: str, **changes: Any) -> dict[str, str]:
 @asynccontextmanager
 async def api_process(database_url: str, **changes: Any) -> AsyncIterator[Process]:
     """The API under gunicorn, ready to serve, on a port of its own."""
+    async with gunicorn_process("service.app:create_app()", database_url, **changes) as api:
+        yield api
+
+
+@asynccontextmanager
+async def gunicorn_process(app: str, database_url: str, **changes: Any) -> AsyncIterator[Process]:
+    """An application that is the API, with more routes perhaps."""
     port = free_port()
-    command = [str(Path(sys.executable).with_name("gunicorn")), "--config", "service/gunicorn.conf.py"]
+    command = [str(Path(sys.executable).with_name("gunicorn")), "--config", "service/gunicorn.conf.py", app]
     async with _started(command, environment(database_url, port=port, **changes), f"http://127.0.0.1:{port}") as api:
         await _wait_for(api, "/readyz")
         yield api

@@ -30,6 +30,7 @@ insert into sign_in_failures values (decode(repeat('00', 32), 'hex'), 1, now());
 insert into events (number, kind, session_id, reservation_id, seats, at)
 values (1, 'session.created', 1, null, '[]', now()), (2, 'reservation.held', 1, '{OPEN}', '[]', now());
 insert into cursors (name, number) values ('relay', 0);
+insert into hold_queues (ttl_ms) values (30000);
 """
 
 # By the name of what refuses it: a statement that has exactly one fault.
@@ -88,6 +89,8 @@ FAULTS = {
     "events_check ": f"update events set reservation_id = '{OPEN}' where number = 1",
     "cursors_pkey": "insert into cursors (name, number) values ('relay', 0)",
     "cursors_number_check": "update cursors set number = -1",
+    "hold_queues_pkey": "insert into hold_queues select * from hold_queues",
+    "hold_queues_ttl_ms_check": "update hold_queues set ttl_ms = 0",
     "seats_reservation_id_fkey ": f"delete from reservations where id = '{OPEN}'",
     "reservations_session_id_fkey ": "delete from sessions",
 }

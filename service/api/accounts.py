@@ -3,15 +3,15 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import AfterValidator, EmailStr, Field
 
 from service import accounts
 from service.accounts import NewAccount
 from service.api import problems, shown
-from service.api.context import Context, InContext
+from service.api.context import Context, InContext, limit_sign_in
 from service.api.fields import NO_CONTROL_CHARACTERS, Body, Name, Printable, Reply, broken
-from service.errors import AddressInUse, Busy, DatabaseAway, Invalid, WrongCredentials
+from service.errors import AddressInUse, Busy, DatabaseAway, Invalid, TooManyRequests, WrongCredentials
 from service.tokens import Principal, Role
 
 router = APIRouter(tags=["accounts"])
@@ -65,7 +65,8 @@ class SignedIn(Reply):
     "/sign-up",
     status_code=201,
     summary="Make an account",
-    responses=problems.responses(AddressInUse, *problems.BODY, Busy, DatabaseAway),
+    responses=problems.responses(AddressInUse, *problems.BODY, TooManyRequests, Busy, DatabaseAway),
+    dependencies=[Depends(limit_sign_in)],
 )
 async def sign_up(body: SignUp, context: InContext) -> SignedIn:
     """The new account is signed in at once."""
@@ -80,7 +81,8 @@ async def sign_up(body: SignUp, context: InContext) -> SignedIn:
 @router.post(
     "/sign-in",
     summary="Get a token",
-    responses=problems.responses(WrongCredentials, *problems.BODY, Busy, DatabaseAway),
+    responses=problems.responses(WrongCredentials, *problems.BODY, TooManyRequests, Busy, DatabaseAway),
+    dependencies=[Depends(limit_sign_in)],
 )
 async def sign_in(body: SignIn, context: InContext) -> SignedIn:
     """After several wrong passwords for one address each further attempt takes longer, the right one too."""

@@ -30,6 +30,7 @@ from service.errors import (
     SeatsOfSeveralSessions,
     SeatsTaken,
     SeatsUnknown,
+    TooManyRequests,
     Unauthenticated,
 )
 from service.reservation import Reservation, Seat, State
@@ -61,7 +62,7 @@ IdempotencyKey = Annotated[
     BeforeValidator(_visible),
 ]
 ReservationId = Annotated[UUID, Path(alias="reservationId", examples=[shown.RESERVATION_ID])]
-SIGNED_IN = (Unauthenticated, Forbidden, problems.InvalidRequest, Busy, DatabaseAway)
+SIGNED_IN = (Unauthenticated, Forbidden, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway)
 HOLD_REFUSALS = (
     SeatsUnknown, SeatsTaken, SaleClosed, SeatLimitReached, SeatsOfSeveralSessions, IdempotencyKeyReused,
     OutcomeUnknown, *problems.BODY, *SIGNED_IN,

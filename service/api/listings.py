@@ -3,19 +3,18 @@
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-import orjson
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
 from service import listings
-from service.api import problems, shown
-from service.api.context import AsCustomer, InContext
+from service.api import mapbody, problems, shown
+from service.api.context import AsCustomer, InContext, limit_read
 from service.api.cursors import Cursor, decode_reservation, decode_session, encode_session
 from service.api.customer import HeldSeat
 from service.api.fields import ID_MAX, FromDigits, Reply
 from service.database import snapshot
-from service.errors import Busy, DatabaseAway, Forbidden, NotFound, Unauthenticated
+from service.errors import Busy, DatabaseAway, Forbidden, NotFound, TooManyRequests, Unauthenticated
 from service.reservation import SeatState, State
 
 router = APIRouter(prefix="/customer", tags=["customer"])
@@ -58,7 +57,8 @@ class SessionPage(Reply):
 @router.get(
     "/list-sessions",
     summary="The sessions on sale",
-    responses=problems.responses(problems.InvalidRequest, Busy, DatabaseAway),
+    responses=problems.responses(problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway),
+    dependencies=[Depends(limit_read)],
 )
 async def list_sessions(context: InContext, cursor: Cursor = None, limit: Limit = PAGE_SIZE) -> SessionPage:
     """Those whose showtime is to come, the next one first."""
@@ -103,7 +103,13 @@ class SeatMapReply(Reply):
     seats: list[MappedSeat]
 
 
-STATE_NAMES = {ord(state[0]): state.value for state in SeatState}
+SOURCE_HEADER, AS_OF_HEADER, AGE_HEADER = "Rowlock-Source", "Rowlock-As-Of", "Rowlock-Age-Ms"
+MAP_HEADERS = {
+    SOURCE_HEADER: {"description": "As `source` in the body", "schema": {"type": "string"}},
+    AS_OF_HEADER: {"description": "As `asOf` in the body", "schema": {"type": "string"}},
+    AGE_HEADER: {"description": "As `ageMs` in the body", "schema": {"type": "string"}},
+    "ETag": {"description": "Stands for the seats' states, whenever they were read", "schema": {"type": "string"}},
+}
 
 
 @router.get(
@@ -111,30 +117,36 @@ STATE_NAMES = {ord(state[0]): state.value for state in SeatState}
     summary="The live map of a session's seats",
     response_class=Response,
     responses={
-        200: {"model": SeatMapReply},
-        **problems.responses(NotFound, problems.InvalidRequest, Busy, DatabaseAway),
+        200: {"model": SeatMapReply, "headers": MAP_HEADERS},
+        304: {"description": "The seats are as the ETag says, at the time in the headers", "headers": MAP_HEADERS},
+        **problems.responses(NotFound, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway),
     },
+    dependencies=[Depends(limit_read)],
 )
 async def session_map(
-    session_id: Annotated[int, Path(alias="sessionId", ge=1, le=ID_MAX, examples=[1])], context: InContext
+    session_id: Annotated[int, Path(alias="sessionId", ge=1, le=ID_MAX, examples=[1])],
+    context: InContext,
+    request: Request,
+    if_none_match: Annotated[str, Header(description="The ETags of the maps that you have")] = "",
 ) -> Response:
     """Also after showtime. A seat that is available here may be taken a moment later; only a hold tells."""
     seat_map = await context.seat_maps.get(session_id)
-    layout = seat_map.layout
-    columns = zip(layout.seat_ids, layout.placements, layout.prices, seat_map.states, strict=True)
-    # Dumped directly: 100,000 seats as models would stop the other requests for half a second.
-    reply = {
-        "sessionId": session_id,
-        "currency": layout.currency,
-        "source": seat_map.source,
-        "asOf": seat_map.as_of,
-        "ageMs": seat_map.age_ms,
-        "seats": [
-            {"seatId": seat_id, "placement": placement, "price": price, "state": STATE_NAMES[state]}
-            for seat_id, placement, price, state in columns
-        ],
+    seats = context.map_bodies.seats(session_id, seat_map)
+    headers = {
+        "ETag": seats.etag,
+        "Cache-Control": "no-cache",
+        "Vary": "Accept-Encoding",
+        SOURCE_HEADER: seat_map.source,
+        AS_OF_HEADER: mapbody.format_moment(seat_map.as_of),
+        AGE_HEADER: str(seat_map.age_ms),
     }
-    return Response(orjson.dumps(reply, option=orjson.OPT_UTC_Z), media_type="application/json")
+    if seats.is_one_of(if_none_match):
+        return Response(None, 304, headers)
+    end = mapbody.end_of_body(seat_map)
+    if mapbody.accepts_gzip(request.headers.get("accept-encoding", "")):
+        packed = await context.map_bodies.gzip(seats, end)
+        return Response(packed, 200, headers | {"Content-Encoding": "gzip"}, "application/json")
+    return Response(seats.plain + end, 200, headers, "application/json")
 
 
 class HistoryLine(Reply):
@@ -165,7 +177,9 @@ class HistoryPage(Reply):
 @router.get(
     "/list-history",
     summary="Own purchases, or every attempt",
-    responses=problems.responses(Unauthenticated, Forbidden, problems.InvalidRequest, Busy, DatabaseAway),
+    responses=problems.responses(
+        Unauthenticated, Forbidden, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway
+    ),
 )
 async def list_history(
     context: InContext,

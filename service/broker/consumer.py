@@ -3,14 +3,14 @@
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from kombu import Connection, Consumer
 
-from service.broker.link import Link
-from service.broker.messages import Hint
+from service.broker.link import Link, hear
+from service.broker.messages import Hint, body_of
 from service.broker.topology import EXPIRED_QUEUE
 from service.errors import BrokerAway
 from service.settings import Settings
@@ -79,6 +79,7 @@ class DeadLetters:
             connection.channel(),
             [EXPIRED_QUEUE],
             on_message=self._note,
+            on_decode_error=self._note_unreadable,
             prefetch_count=self._prefetch,
             auto_declare=False,
         )
@@ -86,16 +87,14 @@ class DeadLetters:
         self._consuming = connection
 
     def _note(self, message: Any) -> None:
-        body = message.body
-        self._arrived.append(Delivery(message, Hint.decode(body if isinstance(body, bytes) else body.encode())))
+        self._arrived.append(Delivery(message, Hint.decode(body_of(message))))
+
+    def _note_unreadable(self, message: Any, _error: Exception) -> None:
+        # Its headers name a compression that it does not have.
+        self._arrived.append(Delivery(message, None))
 
     def _drain(self, connection: Connection, count: int, wait_ms: int) -> None:
         """Until so many have arrived or the time is over; what is here already is taken in any case."""
         deadline = time.monotonic() + wait_ms / 1000
-        while len(self._arrived) < count:
-            # Zero would mean without end to the driver.
-            remaining = max(deadline - time.monotonic(), 0.001)
-            with suppress(TimeoutError):
-                connection.drain_events(timeout=remaining)
-                continue
-            return
+        while len(self._arrived) < count and hear(connection, max(deadline - time.monotonic(), 0.001)):
+            pass

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import structlog
 from kombu import Connection
@@ -18,6 +19,20 @@ HEARTBEAT_SECONDS = 20
 ERRORS = (*Transport.connection_errors, *Transport.channel_errors, OperationalError, AttributeError)
 
 log = structlog.stdlib.get_logger("rowlock.broker")
+
+
+def hear(connection: Connection, seconds: float) -> bool:
+    """Takes in what RabbitMQ says next; False where it says nothing for so long, which must not be zero: that would be
+    without end.
+    """
+    try:
+        connection.drain_events(timeout=seconds)
+    except TimeoutError as error:
+        # With a number it is the network's: the connection is lost, and the driver would quietly make another one.
+        if error.errno is not None:
+            raise
+        return False
+    return True
 
 
 class Link:
@@ -42,7 +57,10 @@ class Link:
             yield self.connection or self._connect()
         except ERRORS as error:
             self.close()
-            raise BrokerAway(repr(error)) from error
+            raise BrokerAway(f"RabbitMQ does not answer as it should: {error!r}") from error
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Ends the connection without a word, which could wait for an answer; RabbitMQ sees the socket closed."""
@@ -56,10 +74,16 @@ class Link:
             self._url,
             connect_timeout=self._connect_seconds,
             heartbeat=HEARTBEAT_SECONDS,
-            transport_options={"read_timeout": self._answer_seconds, "write_timeout": self._answer_seconds},
         )
         self.connection = connection
-        connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, reraise_as_library_errors=False)
+        connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
+        self._bound_waits(connection.connection)
         if not declare(connection, self._ttl_ms, self._length_max):
             log.warning("the queue of holds keeps its old maximal length", setting="hold_queue_length_max")
         return connection
+
+    def _bound_waits(self, driver: Any) -> None:
+        """The driver's own timeouts do not end a wait for the second half of an answer; those of its socket do."""
+        driver.transport.sock.settimeout(self._answer_seconds)
+        # Else it looks for a word of RabbitMQ's before each message, and without a timeout for the second half of that.
+        driver.client_properties["capabilities"]["connection.blocked"] = False

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 import orjson
@@ -30,6 +30,11 @@ class Hint:
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
         return hint if hint.expires_at.tzinfo is not None else None
+
+
+def body_of(message: Any) -> bytes:
+    """As it came: the driver has decoded it where the message names an encoding."""
+    return message.body if isinstance(message.body, bytes) else str(message.body).encode(errors="surrogatepass")
 
 
 def encode_event(event: Logged) -> bytes:

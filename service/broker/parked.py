@@ -8,9 +8,9 @@ from typing import Any
 from kombu import Connection
 
 from service.broker.link import Link
-from service.broker.messages import Hint
+from service.broker.messages import Hint, body_of
 from service.broker.publisher import Line, drain
-from service.broker.topology import EXPIRED_QUEUE, PARKED_QUEUE
+from service.broker.topology import EXPIRED_QUEUE, PARKED
 from service.errors import BrokerAway
 from service.settings import Settings
 
@@ -44,7 +44,10 @@ class ParkedMessages:
     def drop(self, positions: Container[int]) -> int:
         """Removes those at the positions; how many. Raises BrokerAway."""
         with self._taken() as (_, messages):
-            return sum(1 for message in _chosen(messages, positions) if message.ack() is None)
+            dropping = _chosen(messages, positions)
+            for message in dropping:
+                message.ack()
+            return len(dropping)
 
     def requeue(self, positions: Container[int]) -> int:
         """Sends those at the positions to the inbox once more; how many. Raises BrokerAway.
@@ -52,12 +55,12 @@ class ParkedMessages:
         Each is removed here only once it is safe there.
         """
         with self._taken() as (connection, messages):
-            line = Line.open(connection, "")
+            line = Line.open(connection, "", must_take=True)
             moving = _chosen(messages, positions)
             for message in moving:
-                line.send(EXPIRED_QUEUE.name, _body(message))
+                line.send(EXPIRED_QUEUE.name, body_of(message))
             drain(connection, (line,), self._confirm_seconds)
-            if line.waiting or line.refused:
+            if line.waiting or line.refused or line.homeless:
                 raise BrokerAway("the inbox's queue did not confirm: nothing was removed here")
             for message in moving:
                 message.ack()
@@ -71,10 +74,10 @@ class ParkedMessages:
     def _taken(self) -> Iterator[tuple[Connection, list[Any]]]:
         """All messages, ours during the block; what is not acknowledged then is back in the queue after it."""
         with self._link.connected() as connection, connection.channel() as channel:
-            queue = PARKED_QUEUE(channel)
             messages: list[Any] = []
-            while len(messages) < TAKEN_MAX and (message := queue.get()) is not None:
-                messages.append(message)
+            # Queue.get would raise where a message can't be decompressed.
+            while len(messages) < TAKEN_MAX and (message := channel.basic_get(PARKED)) is not None:
+                messages.append(channel.message_to_python(message))
             yield connection, messages
 
 
@@ -83,11 +86,13 @@ def _chosen(messages: list[Any], positions: Container[int]) -> list[Any]:
 
 
 def _parked(position: int, message: Any) -> Parked:
-    deaths = message.headers.get("x-death") or [{}]
-    body = _body(message)
-    return Parked(position, deaths[0].get("reason"), Hint.decode(body), body.decode(errors="replace"), message.headers)
+    body = body_of(message)
+    return Parked(position, _reason(message), Hint.decode(body), body.decode(errors="replace"), message.headers)
 
 
-def _body(message: Any) -> bytes:
-    """As it came: the driver decodes it where the message names an encoding."""
-    return message.body if isinstance(message.body, bytes) else str(message.body).encode()
+def _reason(message: Any) -> str | None:
+    match message.headers.get("x-death"):
+        case [{"reason": reason}, *_]:
+            return str(reason)
+        case _:
+            return None

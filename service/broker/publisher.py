@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from kombu import Connection
 
-from service.broker.link import Link
+from service.broker.link import Link, hear
 from service.broker.messages import Hint, encode_event
 from service.broker.topology import EVENTS, HINTS, routing_key
 from service.errors import BrokerAway
@@ -16,6 +15,7 @@ from service.eventlog import Logged
 from service.settings import Settings
 
 PERSISTENT = 2
+KEEP_ALIVE_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +28,24 @@ class Published:
 
 @dataclass(slots=True)
 class Line:
-    """A channel that publishes to one exchange, and what RabbitMQ has said of its messages, which count from 1."""
+    """A channel that publishes to one exchange, and what RabbitMQ has said of its messages, which count from 1.
+
+    Where a queue `must_take` each of them, `homeless` counts those that no queue wanted: they are confirmed too.
+    """
 
     channel: Any
     exchange: str
+    must_take: bool
     published: int = 0
+    homeless: int = 0
     waiting: set[int] = field(default_factory=set)
     refused: set[int] = field(default_factory=set)
 
     @classmethod
-    def open(cls, connection: Connection, exchange: str) -> Self:
+    def open(cls, connection: Connection, exchange: str, *, must_take: bool) -> Self:
         """A channel of its own, whose messages are confirmed."""
-        line = cls(connection.channel(), exchange)
+        line = cls(connection.channel(), exchange, must_take)
+        line.channel.events["basic_return"].add(line.take_back)
         line.channel.events["basic_ack"].add(line.accept)
         line.channel.events["basic_nack"].add(line.refuse)
         line.channel.confirm_select()
@@ -55,7 +61,11 @@ class Line:
         )
         self.published += 1
         self.waiting.add(self.published)
-        self.channel.basic_publish(message, self.exchange, key)
+        self.channel.basic_publish(message, self.exchange, key, mandatory=self.must_take)
+
+    def take_back(self, *_: Any) -> None:
+        """There is no queue for a message."""
+        self.homeless += 1
 
     def accept(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - as the driver calls it
         """This message, or all up to it, are safe."""
@@ -79,13 +89,12 @@ class Publisher:
         self._confirm_seconds = settings.confirm_timeout_ms / 1000
         self._hint_key = routing_key(settings.hold_seconds * 1000)
         self._lines: tuple[Connection, Line, Line] | None = None
+        self._spoke_at = 0.0
 
     def publish(self, events: Sequence[Logged], hints: Sequence[Hint]) -> Published:
         """Returns when all are answered. Raises BrokerAway where the events are not, within the time to confirm."""
         with self._link.connected() as connection:
-            if self._lines is None or self._lines[0] is not connection:
-                self._lines = connection, Line.open(connection, EVENTS.name), Line.open(connection, HINTS.name)
-            _, event_line, hint_line = self._lines
+            event_line, hint_line = self._open(connection)
             before = event_line.published
             for event in events:
                 key = f"{event.kind.value}.{event.session_id}"
@@ -93,25 +102,40 @@ class Publisher:
             for hint in hints:
                 hint_line.send(self._hint_key, hint.encode())
             drain(connection, (event_line, hint_line), self._confirm_seconds)
-        dropped = len(hint_line.refused | hint_line.waiting)
+            self._spoke_at = time.monotonic()
+        dropped = len(hint_line.refused | hint_line.waiting) + hint_line.homeless
         confirmed = min((tag - before for tag in event_line.refused), default=len(events) + 1) - 1
         unconfirmed = len(event_line.waiting)
         event_line.refused, hint_line.refused = set(), set()
-        if unconfirmed or hint_line.waiting:
-            # Their confirms may still come.
+        if unconfirmed or hint_line.waiting or hint_line.homeless:
+            # Their confirms may still come; or the queue is gone, and is declared with the next connection.
             self._link.close()
         if unconfirmed:
             raise BrokerAway(f"{unconfirmed} events were not confirmed in time")
         return Published(confirmed, dropped)
 
+    def keep_alive(self) -> None:
+        """Lets RabbitMQ see that we are there; to be called while there is nothing to publish. Raises BrokerAway."""
+        if self._link.connection is None or time.monotonic() < self._spoke_at + KEEP_ALIVE_SECONDS:
+            return
+        with self._link.connected() as connection:
+            hear(connection, 0.001)
+            connection.heartbeat_check()
+            self._spoke_at = time.monotonic()
+
     def close(self) -> None:
         """Ends the connection."""
         self._link.close()
+
+    def _open(self, connection: Connection) -> tuple[Line, Line]:
+        if self._lines is None or self._lines[0] is not connection:
+            events = Line.open(connection, EVENTS.name, must_take=False)
+            self._lines = connection, events, Line.open(connection, HINTS.name, must_take=True)
+        return self._lines[1:]
 
 
 def drain(connection: Connection, lines: Sequence[Line], seconds: float) -> None:
     """Waits until RabbitMQ has answered for all that was sent, or the time is over."""
     deadline = time.monotonic() + seconds
     while any(line.waiting for line in lines) and (remaining := deadline - time.monotonic()) > 0:
-        with suppress(TimeoutError):
-            connection.drain_events(timeout=remaining)
+        hear(connection, remaining)

@@ -1,8 +1,13 @@
 -- Brings seats up to date: each only if its version is newer, so that late writers can't go backwards.
 -- KEYS: states, versions, meta. ARGV: the builder's token or '', then position, state, version of each seat.
 -- Returns how many seats changed; -1 where the token is not the builder's any more, or there is no map.
-local flag = redis.call('GETRANGE', KEYS[1], 0, 0)
-if flag == '' then
+local size = redis.call('STRLEN', KEYS[1])
+if size == 0 then
+  return -1
+end
+-- Redis may have evicted one key of the three: without all of them nobody can tell what is newer.
+if redis.call('STRLEN', KEYS[2]) ~= 4 * (size - 1) or redis.call('EXISTS', KEYS[3]) == 0 then
+  redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
   return -1
 end
 if ARGV[1] ~= '' and redis.call('HGET', KEYS[3], 'token') ~= ARGV[1] then

@@ -1,0 +1,48 @@
+"""PostgreSQL, Redis and RabbitMQ for one measurement, set as in production: what is committed is on the disk."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dev import postgres
+from dev.postgres import Postgres
+from dev.servers import RabbitMQ, Redis
+
+OPTIONS = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "256MB"}
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """They are up; the database has no schema yet."""
+
+    postgres: Postgres
+    redis: Redis
+    rabbitmq: RabbitMQ
+
+
+@contextmanager
+def measured() -> Iterator[Servers]:
+    """Starts the three with their files below TMPDIR, and ends and removes them whatever happens.
+
+    Raises PostgresError, ServerError.
+    """
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="rowlock-load-"))
+        stack.callback(shutil.rmtree, folder)
+        servers = Servers(_prepare(folder), Redis(folder / "redis"), RabbitMQ(folder / "rabbitmq"))
+        stack.enter_context(postgres.running(servers.postgres))
+        for other in (servers.redis, servers.rabbitmq):
+            stack.callback(other.stop)
+            other.start()
+        yield servers
+
+
+def _prepare(folder: Path) -> Postgres:
+    # Its owner is another account, which must be able to get to its files.
+    folder.chmod(0o755)
+    account = postgres.Account.unprivileged()
+    binaries = postgres.reachable_binaries(postgres.wheel_binaries(), account, folder)
+    return postgres.prepare(folder / "postgresql", binaries, account, OPTIONS)

@@ -1,0 +1,148 @@
+"""What tests of the seat map share: settings with Redis, a projector to step, and every seat compared with SQL."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import httpx
+import orjson
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from dev.containers import Container
+from dev.postgres import Postgres
+from dev.servers import Redis
+from expirer.projector import Projector
+from service import eventlog
+from service.cache import Cache
+from service.database import Connection, create_engine, transaction
+from service.seatcache import WATERMARK, SeatCache
+from service.seatmap import SeatMap, SeatMaps
+from service.settings import Settings
+from tests.factories import OnSale, make_settings
+from tests.waiting import until
+
+STATES = """
+select string_agg(left(state, 1), '' order by position)
+from seats
+where session_id = $1
+"""
+
+SEATS = """
+select id, placement, price, state
+from seats
+where session_id = $1
+order by position
+"""
+
+
+def with_redis(database_url: str, redis: Redis | Container, **changes: Any) -> Settings:
+    """Settings with Redis, which has all the time that a busy machine needs."""
+    return make_settings(database_url, **({"redis_url": redis.url, "redis_timeout_ms": 5_000} | changes))
+
+
+@dataclass(slots=True)
+class Projection:
+    """A projector that the test steps, and the maps as a process of the API has them."""
+
+    settings: Settings
+    engine: AsyncEngine
+    projector: Projector
+    maps: SeatMaps
+    seat_cache: SeatCache
+    redis: Any
+
+    async def step(self) -> None:
+        """Brings everything that is committed to Redis."""
+        while not await self.projector.step():
+            pass
+
+    async def number(self) -> None:
+        """Numbers everything that is committed."""
+        async with transaction(self.engine) as connection:
+            await eventlog.number_committed(connection, 10_000)
+
+    async def get(self, on_sale: OnSale) -> SeatMap:
+        """The map, not as it was remembered."""
+        self.maps._cached.clear()
+        self.maps._stored.clear()
+        return await self.maps.get(on_sale.id)
+
+    async def epoch(self) -> str:
+        """The one that counts."""
+        return str((await self.redis.get(WATERMARK)).decode().rpartition("|")[0])
+
+    async def versions(self, on_sale: OnSale) -> list[int]:
+        """As Redis has them, by position."""
+        raw = await self.redis.get(f"rowlock:{await self.epoch()}:{on_sale.id}:versions")
+        return [int.from_bytes(raw[n : n + 4], "big") for n in range(0, len(raw), 4)]
+
+
+@asynccontextmanager
+async def projecting(settings: Settings, owner: str = "test") -> AsyncIterator[Projection]:
+    """A projector and the maps on connections of their own; nothing has happened yet."""
+    cache = Cache(settings)
+    engine = create_engine(settings, "rowlock-projecting")
+    maps = SeatMaps(engine, cache, settings)
+    try:
+        yield Projection(
+            settings,
+            engine,
+            Projector(engine, cache, settings, owner),
+            maps,
+            SeatCache(cache, settings.map_fresh_ms, settings.map_keep_minutes),
+            cache.redis,
+        )
+    finally:
+        await maps.drain()
+        await cache.close()
+        await engine.dispose()
+
+
+@asynccontextmanager
+async def seats_locked(postgres: Postgres) -> AsyncIterator[None]:
+    """During the block nobody can read any seat."""
+    connection = await asyncpg.connect(postgres.url())
+    try:
+        await connection.execute("begin")
+        await connection.execute("lock table seats in access exclusive mode")
+        yield
+    finally:
+        await connection.close()
+
+
+async def stored_states(sql: Connection, on_sale: OnSale) -> bytes:
+    """A letter a seat, as PostgreSQL has them."""
+    return str(await sql.fetchval(STATES, on_sale.id)).encode()
+
+
+async def ask(client: httpx.AsyncClient, on_sale: OnSale, **headers: str) -> httpx.Response:
+    """The map over HTTP."""
+    reply = await client.get(f"/customer/session/{on_sale.id}", headers=headers)
+    assert reply.status_code in (200, 304), reply.text
+    return reply
+
+
+async def assert_map_is_right(client: httpx.AsyncClient, sql: Connection, on_sale: OnSale) -> dict[str, Any]:
+    """Compares every seat of the map with PostgreSQL, where nothing changes meanwhile; the map."""
+    reply: dict[str, Any] = orjson.loads((await ask(client, on_sale)).content)
+    expected = [
+        {"seatId": row["id"], "placement": row["placement"], "price": row["price"], "state": row["state"]}
+        for row in await sql.fetch(SEATS, on_sale.id)
+    ]
+    assert reply["seats"] == expected
+    return reply
+
+
+async def until_from(client: httpx.AsyncClient, on_sale: OnSale, source: str, since: datetime | None = None) -> None:
+    """Returns when the map comes from there, and shows a moment after `since`."""
+
+    async def does() -> bool:
+        reply = (await ask(client, on_sale)).json()
+        return reply["source"] == source and datetime.fromisoformat(reply["asOf"]) >= (
+            since or datetime(2000, 1, 1, tzinfo=UTC)
+        )
+
+    await until(does, f"a map from {source} after {since}")

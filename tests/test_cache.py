@@ -1,0 +1,152 @@
+"""Redis as everybody uses it: bounded waits, one who tries while it is away, and never inside of a transaction."""
+
+import ast
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis as AsyncRedis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from dev.containers import Container
+from dev.servers import Redis
+from service.cache import BACKOFF_MS_MAX, Cache
+from service.database import transaction
+from service.errors import CacheAway
+from service.ratelimit import RateLimits
+from service.seatcache import SeatCache
+from service.seatmap import SeatMaps
+from service.settings import Settings
+from tests.processes import ROOT
+from tests.seat_maps import with_redis
+from tests.waiting import until
+
+MAY_IMPORT_REDIS = {"service/cache.py", "service/seatcache.py"}
+"""The second one works on what the first one gives it."""
+
+
+@pytest.fixture
+async def cache(settings: Settings, redis: Redis | Container) -> AsyncIterator[Cache]:
+    """As a process has it."""
+    made = Cache(with_redis(settings.database_url.get_secret_value(), redis))
+    yield made
+    await made.close()
+
+
+def clock() -> float:
+    """The event loop's."""
+    return asyncio.get_running_loop().time()
+
+
+async def ping(redis: AsyncRedis) -> bool:
+    """Something to do."""
+    return bool(await redis.ping())
+
+
+@pytest.mark.parametrize("through", ["cache", "map", "counts", "limits"])
+async def test_nobody_calls_redis_while_a_transaction_is_open(
+    cache: Cache, settings: Settings, engine: AsyncEngine, through: str
+) -> None:
+    limits = RateLimits(cache, settings)
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "cache": lambda: cache.run(ping),
+        "map": lambda: SeatCache(cache, 2_000, 1).read(1),
+        "counts": lambda: SeatMaps(engine, cache, settings).counts([1]),
+        "limits": lambda: limits.check(limits.account, "me"),
+    }
+    async with transaction(engine):
+        with pytest.raises(RuntimeError, match="while a transaction is open"):
+            await calls[through]()
+    await calls[through]()
+
+
+def test_only_the_cache_knows_redis() -> None:
+    files = [path for folder in ("service", "expirer") for path in (ROOT / folder).rglob("*.py")]
+    assert {str(path.relative_to(ROOT)) for path in files if "redis" in imported(path)} == MAY_IMPORT_REDIS
+
+
+def imported(path: Path) -> set[str]:
+    """The packages that a file imports."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.partition(".")[0] for name in names}
+
+
+async def test_who_fails_together_is_one_failure_and_then_a_single_one_tries(cache: Cache) -> None:
+    tries = 0
+
+    async def fail(_redis: AsyncRedis) -> None:
+        nonlocal tries
+        tries += 1
+        await asyncio.sleep(0)
+        raise RedisConnectionError("gone")
+
+    async def fifty() -> None:
+        outcomes = await asyncio.gather(*(cache.run(fail) for _ in range(50)), return_exceptions=True)
+        assert all(isinstance(outcome, CacheAway) for outcome in outcomes)
+
+    async def is_open() -> bool:
+        return clock() >= cache._closed_until
+
+    await fifty()
+    assert (tries, cache._failures) == (50, 1)
+    await fifty()
+    assert tries == 50, "for a moment nobody tries"
+    for failures in range(2, 7):
+        await until(is_open, "the next try")
+        await fifty()
+        assert (tries, cache._failures) == (49 + failures, failures)
+        assert clock() < cache._closed_until <= clock() + BACKOFF_MS_MAX / 1000
+    await until(is_open, "the next try")
+    assert await cache.run(ping)
+    assert await asyncio.gather(*(cache.run(ping) for _ in range(50))) == [True] * 50
+
+
+async def test_after_a_restart_of_redis_no_old_connection_costs_a_request(
+    cache: Cache, redis: Redis | Container
+) -> None:
+    async def ping_together(redis: AsyncRedis) -> bool:
+        await all_here.wait()
+        return await ping(redis)
+
+    all_here = asyncio.Barrier(10)
+    await asyncio.gather(*(cache.run(ping_together) for _ in range(10)))
+    pool: Any = cache.redis.connection_pool
+    assert len(pool._available_connections) == 10
+    await asyncio.to_thread(redis.kill)
+    await asyncio.to_thread(redis.start)
+    assert await asyncio.gather(*(cache.run(ping_together) for _ in range(10))) == [True] * 10
+
+
+async def test_a_redis_that_hangs_is_waited_for_no_longer_than_its_timeout_and_its_late_answer_is_nobodys(
+    settings: Settings, redis: Redis | Container
+) -> None:
+    hasty = Cache(with_redis(settings.database_url.get_secret_value(), redis, redis_timeout_ms=300))
+    await hasty.run(lambda redis: redis.mset({"one": "one", "two": "two"}))
+    await asyncio.to_thread(redis.pause)
+    try:
+        began = clock()
+        with pytest.raises(CacheAway):
+            await hasty.run(lambda redis: redis.get("one"))
+        assert 0.3 <= clock() - began < 2
+        began = clock()
+        with pytest.raises(CacheAway):
+            await hasty.run(lambda redis: redis.get("one"))
+        assert clock() - began < 0.1
+    finally:
+        await asyncio.to_thread(redis.resume)
+
+    async def answers() -> bool:
+        try:
+            return await hasty.run(ping)
+        except CacheAway:
+            return False
+
+    await until(answers, "Redis")
+    answered = await asyncio.gather(*(hasty.run(lambda redis: redis.get("two")) for _ in range(20)))
+    assert answered == [b"two"] * 20
+    await hasty.close()

@@ -1,0 +1,188 @@
+"""The inbox settles dead letters in batches, acknowledges them after the commit, and parks what can't be settled."""
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+from uuid_utils.compat import uuid7
+
+from dev.postgres import Postgres
+from service.broker.messages import Hint
+from service.broker.topology import EXPIRED_QUEUE, PARKED_QUEUE
+from service.database import Connection, transaction
+from service.errors import BrokerAway
+from service.reservation import State
+from service.settings import Settings
+from service.settling import settle
+from tests.broker import send_hints, send_letter, until_waiting
+from tests.factories import settle_of
+from tests.forcing import locked, patient_settings, state_of, until_overdue
+from tests.holdings import count_states, hints_of, make_holds
+from tests.inboxes import inbox_of, make_dead_letters, mend, tamper, unsettled
+from tests.relaying import Broker
+from tests.waiting import until_lock_waits
+
+
+@pytest.fixture
+def settings(postgres: Postgres, sql: Connection, rabbitmq: Broker) -> Settings:  # noqa: ARG001 - emptied first
+    """With a broker; all that is there is one batch."""
+    return patient_settings(postgres, broker_url=rabbitmq.url, inbox_linger_ms=300)
+
+
+async def test_a_batch_is_one_transaction_and_is_acknowledged(
+    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    await make_dead_letters(sql, settings, rabbitmq.url, 20)
+    async with inbox_of(engine, settings) as inbox:
+        assert await inbox.step() == 0
+    assert await count_states(sql) == {"EXPIRED": 20}
+    assert await sql.fetchval("select count(distinct xmin::text) from reservations") == 1
+    assert unsettled(rabbitmq.url) == 0
+
+
+async def test_a_batch_is_no_larger_than_its_setting(
+    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    await make_dead_letters(sql, settings, rabbitmq.url, 20)
+    async with inbox_of(engine, settings.model_copy(update={"inbox_batch_max": 8})) as inbox:
+        await inbox.step()
+        assert await count_states(sql) == {"EXPIRED": 8, "HELD": 12}
+        await inbox.step()
+        await inbox.step()
+    assert await count_states(sql) == {"EXPIRED": 20}
+
+
+async def test_nothing_is_acknowledged_before_the_commit_and_what_comes_again_finds_nothing_to_do(
+    engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    ids = await make_dead_letters(sql, settings, rabbitmq.url, 3)
+    (seat,) = await sql.fetchval("select seat_ids from reservations where id = $1", ids[1])
+    async with inbox_of(engine, settings) as inbox:
+        async with locked(postgres, "seats", seat):
+            settling = asyncio.create_task(inbox.step())
+            await until_lock_waits(sql)
+            inbox._letters._link.close()
+            await until_waiting(rabbitmq.url, EXPIRED_QUEUE, 3)
+        with pytest.raises(BrokerAway, match="the connection was lost; the messages come again"):
+            await settling
+        assert await count_states(sql) == {"EXPIRED": 3}
+        await inbox.step()
+    assert unsettled(rabbitmq.url) == 0
+    assert await sql.fetchval("select count(*) from events where kind = 'reservation.expired'") == 3
+
+
+async def test_hints_of_holds_that_are_not_due_paid_or_unknown_change_nothing_and_are_gone(
+    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    (early,) = await make_holds(sql, settings, 1)
+    paid, due = await make_holds(sql, settings, 2, hold_seconds=1)
+    hints = await hints_of(sql, [early, paid, due])
+    async with sql.transaction():
+        await settle(sql, [settle_of(paid, State.CONFIRMED)])
+    await until_overdue(sql, paid)
+    send_hints(rabbitmq.url, [*hints, Hint(uuid7(), hints[0].expires_at)])
+    async with inbox_of(engine, settings) as inbox:
+        await inbox.step()
+    assert [await state_of(sql, id_) for id_ in (early, paid, due)] == ["HELD", "CONFIRMED", "EXPIRED"]
+    assert unsettled(rabbitmq.url) == 0
+    await until_waiting(rabbitmq.url, PARKED_QUEUE, 0)
+
+
+async def test_hints_that_come_twice_and_out_of_order_end_each_hold_once(
+    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    ids = await make_dead_letters(sql, settings, rabbitmq.url, 5)
+    send_hints(rabbitmq.url, reversed(await hints_of(sql, ids)))
+    async with inbox_of(engine, settings) as inbox:
+        await inbox.step()
+        send_hints(rabbitmq.url, await hints_of(sql, ids))
+        await inbox.step()
+    assert await sql.fetchval("select count(*) from events where kind = 'reservation.expired'") == 5
+
+
+async def test_a_hold_that_a_payment_is_at_work_on_is_left_to_it_and_nobody_waits(
+    engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    ids = await make_dead_letters(sql, settings, rabbitmq.url, 3)
+    async with inbox_of(engine, settings) as inbox, locked(postgres, "reservations", ids[1]), asyncio.timeout(10):
+        await inbox.step()
+        assert [await state_of(sql, id_) for id_ in ids] == ["EXPIRED", "HELD", "EXPIRED"]
+    assert unsettled(rabbitmq.url) == 0
+
+
+UNREADABLE: dict[str, tuple[bytes, dict[str, Any]]] = {
+    "no JSON": (b"expire", {}),
+    "nothing": (b"", {}),
+    "another JSON": (b"[1]", {}),
+    "no id": (b'{"expiresAt": "2030-01-01T00:00:00Z"}', {}),
+    "no time zone": (f'{{"reservationId": "{UUID(int=7)}", "expiresAt": "2030-01-01T00:00:00"}}'.encode(), {}),
+    "a number for an id": (b'{"reservationId": 7, "expiresAt": "2030-01-01T00:00:00Z"}', {}),
+    "not what its encoding says": (b"\xff\xfe\xfd", {}),
+    "half a character": (b"+2AA-", {"content_encoding": "utf-7"}),
+    "an unknown encoding": (b"{}", {"content_encoding": "rowlock"}),
+    "an unknown compression": (b"{}", {"headers": {"compression": "rowlock"}}),
+    "not what its compression says": (b"{}", {"headers": {"compression": "application/x-gzip"}}),
+}
+
+
+@pytest.mark.parametrize("letter", UNREADABLE.values(), ids=UNREADABLE)
+async def test_what_is_no_hint_is_parked_and_its_neighbours_are_settled(
+    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker, letter: tuple[bytes, dict[str, Any]]
+) -> None:
+    await make_dead_letters(sql, settings, rabbitmq.url, 1)
+    body, properties = letter
+    send_letter(rabbitmq.url, body, **properties)
+    await make_dead_letters(sql, settings, rabbitmq.url, 1)
+    async with inbox_of(engine, settings) as inbox:
+        await inbox.step()
+        await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
+    assert await count_states(sql) == {"EXPIRED": 2}
+    assert unsettled(rabbitmq.url) == 0
+
+
+async def test_what_fails_each_time_is_parked_and_its_neighbours_are_settled(
+    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    ids = await make_dead_letters(sql, settings, rabbitmq.url, 4)
+    await tamper(sql, ids[1])
+    async with inbox_of(engine, settings) as inbox:
+        await inbox.step()
+        await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
+    assert [await state_of(sql, id_) for id_ in ids] == ["EXPIRED", "HELD", "EXPIRED", "EXPIRED"]
+    assert unsettled(rabbitmq.url) == 0
+    await mend(sql, ids[1])
+
+
+async def test_what_fails_is_tried_as_often_as_the_setting_says(
+    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    (id_,) = await make_dead_letters(sql, settings, rabbitmq.url, 1)
+    await sql.execute(REFUSE)
+    try:
+        async with inbox_of(engine, settings.model_copy(update={"inbox_tries_max": 4})) as inbox:
+            await inbox.step()
+        await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
+        assert await sql.fetchval("select last_value from tries") == 1 + 4, "together, and then four times alone"
+    finally:
+        await sql.execute("drop trigger refuse on reservations; drop function refuse; drop sequence tries")
+    assert await state_of(sql, id_) == "HELD"
+
+
+# A sequence counts what is rolled back too.
+REFUSE = """
+create sequence tries;
+create function refuse() returns trigger language plpgsql as $$
+begin
+    raise exception 'try %', nextval('tries');
+end $$;
+create trigger refuse before update on reservations for each row execute function refuse();
+"""
+
+
+async def test_rabbitmq_is_not_talked_to_inside_of_a_transaction(engine: AsyncEngine, settings: Settings) -> None:
+    async with inbox_of(engine, settings) as inbox:
+        with pytest.raises(RuntimeError, match="RabbitMQ was called while a transaction is open"):
+            async with transaction(engine):
+                await inbox.step()

@@ -1,0 +1,150 @@
+"""PostgreSQL away or busy: the inbox pauses, counts nothing against any message, and settles all of them afterwards."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from uuid import UUID
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from dev.postgres import Postgres
+from service.broker.topology import EXPIRED_QUEUE, PARKED_QUEUE
+from service.database import Connection, create_engine
+from service.errors import BrokerAway
+from service.migrate import migrate
+from service.settings import Settings
+from tests.broker import message_count, send_hints, until_waiting
+from tests.factories import make_overdue, make_settings
+from tests.forcing import locked
+from tests.holdings import count_states, hints_of, make_holds
+from tests.inboxes import inbox_of, make_dead_letters, settle_all
+from tests.processes import expirer_process
+from tests.relaying import Broker
+from tests.servers import Servers
+from tests.verdict import broken_rules
+from tests.waiting import until
+
+LETTERS = 1_000
+
+
+@pytest.fixture(scope="module")
+def server(servers: Servers) -> Iterator[Postgres]:
+    """A PostgreSQL that may be away without anybody else's noticing."""
+    made = servers.make("paused")
+    asyncio.run(migrate(made.url()))
+    yield made
+    made.stop(immediate=True)
+
+
+@pytest.fixture
+def settings(server: Postgres, rabbitmq: Broker) -> Settings:
+    """Nobody waits long for PostgreSQL."""
+    return make_settings(server.url(), broker_url=rabbitmq.url, lock_timeout_ms=100, connect_timeout_ms=1_000)
+
+
+@pytest.fixture
+async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
+    """A pool over that server."""
+    made = create_engine(settings, "rowlock-test")
+    yield made
+    await made.dispose()
+
+
+@pytest.fixture
+async def own_sql(server: Postgres) -> Connection:
+    """A connection that does not outlive the server."""
+    return await asyncpg.connect(server.url())
+
+
+async def assert_all_settled(server: Postgres, url: str) -> None:
+    """Every hold is over, every rule holds, and no message is left or parked."""
+    sql = await asyncpg.connect(server.url())
+
+    async def settled() -> bool:
+        return "HELD" not in await count_states(sql)
+
+    await until(settled, "the end of every hold")
+    assert await broken_rules(sql) == {}
+    await sql.close()
+    await until_waiting(url, EXPIRED_QUEUE, 0)
+    assert message_count(url, PARKED_QUEUE) == 0
+
+
+async def test_while_postgresql_is_away_dead_letters_are_kept_and_none_is_parked(
+    engine: AsyncEngine, server: Postgres, own_sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    await make_dead_letters(own_sql, settings, rabbitmq.url, LETTERS)
+    async with inbox_of(engine, settings) as inbox:
+        await asyncio.to_thread(server.stop, immediate=True)
+        try:
+            # More often than a message that fails would be tried.
+            waits = [await inbox.step() for _ in range(settings.inbox_tries_max + 4)]
+        finally:
+            await asyncio.to_thread(server.start)
+        assert waits == [0.2, 0.4, 0.8, 1.6, 2, 2, 2]
+        assert len(inbox._taken) == settings.inbox_batch_max, "it holds on to what it has taken"
+        await settle_all(inbox, rabbitmq.url)
+    await assert_all_settled(server, rabbitmq.url)
+
+
+async def test_a_lock_that_does_not_come_in_time_pauses_the_inbox_and_counts_against_no_message(
+    engine: AsyncEngine, server: Postgres, own_sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    ids = await make_dead_letters(own_sql, settings, rabbitmq.url, 3)
+    (seat,) = await own_sql.fetchval("select seat_ids from reservations where id = $1", ids[1])
+    async with inbox_of(engine, settings) as inbox:
+        async with locked(server, "seats", seat):
+            waits = [await inbox.step() for _ in range(settings.inbox_tries_max + 2)]
+        assert waits == [0.2, 0.4, 0.8, 1.6, 2]
+        assert await inbox.step() == 0
+    await own_sql.close()
+    await assert_all_settled(server, rabbitmq.url)
+
+
+async def test_a_connection_to_rabbitmq_that_is_lost_during_a_pause_brings_the_messages_again(
+    engine: AsyncEngine, server: Postgres, own_sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    ids = await make_dead_letters(own_sql, settings, rabbitmq.url, 3)
+    (seat,) = await own_sql.fetchval("select seat_ids from reservations where id = $1", ids[1])
+    async with inbox_of(engine, settings) as inbox:
+        async with locked(server, "seats", seat):
+            assert await inbox.step() > 0
+            await asyncio.to_thread(rabbitmq.kill)
+            with pytest.raises(BrokerAway):
+                await inbox.step()
+            assert inbox._taken == [], "they are somebody's who reads the queue now"
+        await asyncio.to_thread(rabbitmq.start)
+        await settle_all(inbox, rabbitmq.url)
+    await own_sql.close()
+    await assert_all_settled(server, rabbitmq.url)
+
+
+async def test_an_expirer_whose_postgresql_is_away_for_several_pauses_settles_everything_afterwards(
+    server: Postgres, own_sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    # Only the inbox does it: the sweep is over before they are overdue.
+    options = {"broker_url": rabbitmq.url, "sweep_interval_ms": 60_000, "connect_timeout_ms": 1_000}
+    async with expirer_process(server.url(), **options) as expirer:
+        ids = await make_dead_letters_before_the_crash(server, own_sql, settings, rabbitmq.url)
+
+        async def paused() -> bool:
+            return expirer.output().count("inbox pauses") > settings.inbox_tries_max
+
+        await until(paused, "several pauses")
+        await asyncio.to_thread(server.start)
+        await assert_all_settled(server, rabbitmq.url)
+        assert expirer.process.returncode is None
+    assert len(ids) == LETTERS
+
+
+async def make_dead_letters_before_the_crash(
+    server: Postgres, sql: Connection, settings: Settings, url: str
+) -> list[UUID]:
+    """Dead letters, which come when PostgreSQL is away already."""
+    ids = await make_holds(sql, settings, LETTERS)
+    await make_overdue(sql, *ids)
+    hints = await hints_of(sql, ids)
+    await asyncio.to_thread(server.stop, immediate=True)
+    send_hints(url, hints)
+    return ids

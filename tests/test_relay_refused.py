@@ -1,0 +1,118 @@
+"""Queues that are full: hints are dropped and counted, events are tried again with backoff, and nobody else waits."""
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
+
+from dev.postgres import Postgres
+from expirer import sweep
+from service.broker.publisher import Publisher
+from service.broker.topology import holds_queue
+from service.database import Connection
+from service.settings import Settings
+from tests.broker import FULL_AFTER_ONE, bound_queue, connected, first_time, listening, message_count, received
+from tests.factories import make_overdue, make_settings
+from tests.holdings import count_states, hints_of, make_holds, make_numbered, number_all
+from tests.relaying import Broker, cursor, relaying
+
+HINTS = 1_500
+LENGTH_MAX = 1_000
+
+
+@pytest.fixture
+def settings(postgres: Postgres, sql: Connection, rabbitmq: Broker) -> Settings:  # noqa: ARG001 - emptied first
+    """With a broker whose queue of holds is small."""
+    return make_settings(postgres.url(), broker_url=rabbitmq.url, hold_queue_length_max=LENGTH_MAX)
+
+
+async def test_when_the_queue_of_holds_is_full_hints_are_dropped_and_events_go_on(
+    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    with listening(rabbitmq.url) as listener:
+        async with relaying(engine, settings) as relay:
+            ids = await make_holds(sql, settings, 3)
+            (hint, *_) = await hints_of(sql, ids)
+            filling = Publisher(settings)
+            dropped = filling.publish([], [hint] * HINTS).hints_dropped
+            filling.close()
+            assert 0 < dropped <= HINTS - LENGTH_MAX
+            await number_all(engine, settings)
+            with capture_logs() as logs:
+                await relay.step()
+            assert await cursor(sql) == 4
+        assert first_time(await listener.until(4)) == [1, 2, 3, 4]
+    assert [(line["event"], line["count"]) for line in logs] == [("hints dropped; the sweep gives these seats back", 3)]
+
+
+async def test_a_hint_for_which_there_is_no_queue_is_counted_and_the_queue_is_made_again(
+    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    queue = holds_queue(30_000, LENGTH_MAX)
+    async with relaying(engine, settings) as relay:
+        await make_numbered(engine, sql, settings, 1)
+        await relay.step()
+        with connected(rabbitmq.url) as connection:
+            # As an expirer of the release before does, to which this queue is of another time to pay.
+            queue(connection.channel()).delete()
+        last = await make_numbered(engine, sql, settings, 2)
+        with capture_logs() as logs:
+            await relay.step()
+        assert [line["count"] for line in logs] == [2]
+        assert await cursor(sql) == last
+        await make_numbered(engine, sql, settings, 3)
+        with capture_logs() as logs:
+            await relay.step()
+        assert logs == []
+    assert message_count(rabbitmq.url, queue) == 3
+
+
+async def test_events_that_a_strangers_full_queue_refuses_are_tried_again_and_all_come_when_it_is_emptied(
+    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    with connected(rabbitmq.url) as connection:
+        full = bound_queue(connection, "tests.full", **FULL_AFTER_ONE)
+        async with relaying(engine, settings) as relay:
+            last = await make_numbered(engine, sql, settings, 8)
+            with capture_logs() as logs:
+                await relay.step()
+            assert await cursor(sql) == 1
+            assert [(line["log_level"], line["number"]) for line in logs] == [("error", 2)]
+            got = []
+            while await cursor(sql) < last:
+                got += received(full, 1)
+                await relay.step()
+        got += received(full, 1)
+    assert first_time(got) == list(range(1, last + 1))
+
+
+async def test_while_a_queue_refuses_events_the_tries_come_less_often_and_the_other_queues_get_one_event_again(
+    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    with listening(rabbitmq.url) as healthy, connected(rabbitmq.url) as connection:
+        full = bound_queue(connection, "tests.full", **FULL_AFTER_ONE)
+        async with relaying(engine, settings) as relay:
+            await make_numbered(engine, sql, settings, 8)
+            waits = [await relay.step() for _ in range(6)]
+            assert waits == [0.5, 1, 2, 4, 4, 4]
+            assert [event["number"] for event in healthy.read()] == [*range(1, 10), 2, 2, 2, 2, 2]
+            received(full, 1)
+            assert await relay.step() == 0, "what was refused has gone through"
+            full.delete()
+            await relay.step()
+            assert await cursor(sql) == 9
+        assert [event["number"] for event in healthy.read()][-8:] == [2, *range(3, 10)]
+
+
+async def test_bookings_and_the_sweep_do_not_notice_a_strangers_full_queue(
+    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    with connected(rabbitmq.url) as connection:
+        bound_queue(connection, "tests.full", **FULL_AFTER_ONE)
+        async with relaying(engine, settings) as relay:
+            await make_numbered(engine, sql, settings, 8)
+            await relay.step()
+            ids = await make_holds(sql, settings, 4)
+            await make_overdue(sql, *ids)
+            await sweep.step(engine, settings)
+            await relay.step()
+    assert await count_states(sql) == {"EXPIRED": 4, "HELD": 8}
