@@ -27,15 +27,20 @@ log = structlog.stdlib.get_logger("rowlock.expirer")
 def create_app(loaded: Settings) -> Starlette:
     """An ASGI application whose lifespan is the loops'; it answers `/livez`."""
     engine = create_engine(loaded, "rowlock-expirer")
-    supervisor = Supervisor({"sweep": partial(sweep.step, engine, loaded), "keeper": partial(keeper.step, engine)})
+    supervisor = Supervisor(
+        {
+            "sweep": partial(sweep.step, engine, loaded, sweep.nothing_set_aside()),
+            "keeper": partial(keeper.step, engine),
+        }
+    )
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         try:
             await ping(engine)
-        except Unavailable:
+        except Unavailable as error:
             # PostgreSQL may come later: a restart would not bring it sooner.
-            log.warning("PostgreSQL does not answer yet")
+            log.warning("PostgreSQL does not answer yet", cause=repr(error.__cause__))
         except NotReady as error:
             log.critical("not starting", reason=str(error))
             raise

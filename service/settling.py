@@ -53,6 +53,7 @@ select id
 from reservations
 where state = 'HELD'
 and expires_at <= statement_timestamp()
+and id <> all($2::uuid[])
 order by expires_at
 limit $1
 for no key update skip locked
@@ -117,14 +118,14 @@ async def settle(connection: Connection, requests: Sequence[SettleRequest]) -> l
     return await _settle_locked(connection, requests, locked)
 
 
-async def lock_overdue(connection: Connection, batch_max: int) -> set[UUID]:
-    """Up to `batch_max` overdue holds that nobody else is at work on, the oldest first."""
-    return {row["id"] for row in await connection.fetch(LOCK_OVERDUE, batch_max)}
+async def lock_overdue(connection: Connection, batch_max: int, set_aside: Sequence[UUID] = ()) -> set[UUID]:
+    """Up to `batch_max` overdue holds that are not set aside and that nobody else is at work on, the oldest first."""
+    return {row["id"] for row in await connection.fetch(LOCK_OVERDUE, batch_max, set_aside)}
 
 
-async def settle_overdue(connection: Connection, batch_max: int) -> int:
-    """Ends up to `batch_max` overdue holds that nobody else is at work on, the oldest first; returns how many."""
-    locked = await lock_overdue(connection, batch_max)
+async def settle_overdue(connection: Connection, batch_max: int, set_aside: Sequence[UUID] = ()) -> int:
+    """Ends those that `lock_overdue` gets; returns how many."""
+    locked = await lock_overdue(connection, batch_max, set_aside)
     if locked:
         await _settle_locked(connection, [SettleRequest(id_, None, State.EXPIRED) for id_ in locked], locked)
     return len(locked)

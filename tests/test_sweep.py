@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import CapturingLogger
 
+from dev.postgres import Postgres
 from expirer import keeper, sweep
 from service.accounts import FORGET_FAILURES_MINUTES
 from service.database import Connection, create_engine
@@ -13,9 +14,13 @@ from service.errors import DatabaseAway
 from service.settings import Settings
 from service.settling import lock_overdue
 from tests.factories import hold_of, make_customer, make_overdue, make_session, make_settings
-from tests.forcing import give_all, state_of
+from tests.forcing import give_all, locked, state_of
 
 INTERVAL_SECONDS = 1.0
+MEND = (
+    "update seats set state = 'HELD', reservation_id = r.id from reservations as r"
+    " where r.id = $1 and seats.id = any(r.seat_ids)"
+)
 
 
 @pytest.fixture
@@ -70,11 +75,7 @@ async def test_a_hold_that_can_not_be_ended_stops_no_other(
     assert await sweep.step(engine, settings) == INTERVAL_SECONDS
     assert [await state_of(sql, id_) for id_ in held] == ["EXPIRED", "HELD", "EXPIRED"]
     assert [call.kwargs["reservation_id"] for call in log.calls if call.method_name == "error"] == [str(broken)]
-    await sql.execute(
-        "update seats set state = 'HELD', reservation_id = r.id from reservations as r"
-        " where r.id = $1 and seats.id = any(r.seat_ids)",
-        broken,
-    )
+    await sql.execute(MEND, broken)
     await sweep.step(engine, settings)
     assert await state_of(sql, broken) == "EXPIRED"
 
@@ -101,3 +102,44 @@ async def test_the_keeper_trims_failures_that_are_forgotten_in_batches(engine: A
     assert await sql.fetchval("select count(*) from sign_in_failures") == 3
     assert await keeper.step(engine) == keeper.INTERVAL_SECONDS
     assert await sql.fetchval("select count(*) from sign_in_failures") == 3
+
+
+async def test_a_hold_whose_seat_somebody_keeps_locked_stops_no_other(
+    engine: AsyncEngine, sql: Connection, settings: Settings, postgres: Postgres
+) -> None:
+    held = await make_overdue_holds(sql, settings, 3)
+    impatient = create_engine(settings.model_copy(update={"lock_timeout_ms": 50}), "rowlock-test")
+    set_aside = sweep.nothing_set_aside()
+    async with locked(postgres, "seats", await sql.fetchval("select seat_ids[1] from reservations limit 1")):
+        await sweep.step(impatient, settings, set_aside)
+        states = [await state_of(sql, id_) for id_ in held]
+    assert sorted(states) == ["EXPIRED", "EXPIRED", "HELD"]
+    assert [str(id_) for id_ in set_aside] == [str(id_) for id_ in held if states[held.index(id_)] == "HELD"]
+    await impatient.dispose()
+    assert await sweep.step(engine, settings, set_aside) == INTERVAL_SECONDS
+    assert "HELD" in [await state_of(sql, id_) for id_ in held], "set aside for a moment"
+    await sweep.step(engine, settings)
+    assert {await state_of(sql, id_) for id_ in held} == {"EXPIRED"}
+
+
+async def test_broken_holds_that_fill_a_batch_are_set_aside_for_the_others(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    held = await make_overdue_holds(sql, settings, 3)
+    await make_overdue(sql, held[0])
+    await sql.execute("update seats set state = 'AVAILABLE', reservation_id = null where reservation_id = $1", held[0])
+    one_by_one = settings.model_copy(update={"sweep_batch_max": 1})
+    set_aside = sweep.nothing_set_aside()
+    assert [await sweep.step(engine, one_by_one, set_aside) for _ in range(3)] == [0, 0, 0]
+    assert [await state_of(sql, id_) for id_ in held] == ["HELD", "EXPIRED", "EXPIRED"]
+    await sql.execute(MEND, held[0])
+
+
+async def test_one_by_one_ends_in_time_to_be_seen_alive(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    held = await make_overdue_holds(sql, settings, 3)
+    seconds = iter([0.0, 0.0, float(sweep.ONE_BY_ONE_SECONDS_MAX + 1)])
+    found, expired = await sweep._settle_one_by_one(engine, 10, sweep.nothing_set_aside(), lambda: next(seconds))
+    assert (found, expired) == (3, 1)
+    assert sorted([await state_of(sql, id_) for id_ in held]) == ["EXPIRED", "HELD", "HELD"]
