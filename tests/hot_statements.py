@@ -47,7 +47,7 @@ EXAMPLES: dict[str, list[Example]] = {
         )
     ],
     "service.settling.LOCK_HELD": [Example(f"{HELD}, array[null, null, null]::uuid[]")],
-    "service.settling.LOCK_OVERDUE": [Example("50", rows_max=50, pages_max=400)],
+    "service.settling.LOCK_OVERDUE": [Example("50, array[md5('none')::uuid]", rows_max=50, pages_max=400)],
     "service.settling.READ_RESERVATIONS": [Example(f"{HELD}, array[null, null, null]::uuid[]")],
     "service.settling.LOCK_SEATS": [Example(SEATS)],
     "service.settling.READ_SEATS": [Example(SEATS)],

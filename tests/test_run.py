@@ -77,8 +77,10 @@ def started_with(folder: Path) -> Iterator[tuple[int, str]]:
     """The processes that were started with this data folder or by somebody who was: their ids and command lines."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            if f"ROWLOCK_DATA_DIR={folder}\0".encode() in (path / "environ").read_bytes():
-                yield int(path.name), (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            # PostgreSQL, whose variables another account may not read, has the folder in its command.
+            if str(folder) in command or f"ROWLOCK_DATA_DIR={folder}\0".encode() in (path / "environ").read_bytes():
+                yield int(path.name), command
         except OSError:
             continue
 
