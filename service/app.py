@@ -98,9 +98,9 @@ async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
     )
     try:
         await ping(engine)
-    except Unavailable:
+    except Unavailable as error:
         # It may come later; until then /readyz says no and looks again.
-        log.warning("PostgreSQL does not answer yet")
+        log.warning("PostgreSQL does not answer yet", cause=repr(error.__cause__))
     except NotReady as error:
         log.critical("not starting", reason=str(error))
         await engine.dispose()
@@ -130,10 +130,15 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
         return problems.render(problems.MalformedBody(), request.state.request_id)
     # The first part of a place says body, path, query or header, which the field's name tells well enough.
     named = [
-        {"field": ".".join(map(str, fault["loc"][1:])) or str(fault["loc"][0]), "message": fault["msg"]}
+        {"field": _field(fault["loc"]), "message": fault["msg"][: problems.MESSAGE_LENGTH_MAX]}
         for fault in faults[: problems.FAULTS_MAX]
     ]
     return problems.render(problems.InvalidRequest(named), request.state.request_id)
+
+
+def _field(place: tuple[str | int, ...]) -> str:
+    """The name that the client used, which may be as long as the body: as much of it as a person reads."""
+    return (".".join(map(str, place[1:])) or str(place[0]))[: problems.FIELD_LENGTH_MAX]
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:

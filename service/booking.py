@@ -90,7 +90,9 @@ class BoxOffice:
         except Exception as error:  # noqa: BLE001 - it becomes the answer, which the caller raises
             if len(requests) == 1:
                 return [error]
-            return [answer for request in requests for answer in await self._write(write, [request])]
+        # At once, so that all together wait no longer than one for its locks and a connection.
+        singles = await asyncio.gather(*(self._write(write, [request]) for request in requests))
+        return [answer for single in singles for answer in single]
 
     async def _write_together(self, write: Write[R], requests: Sequence[R]) -> list[Any]:
         try:
@@ -119,16 +121,28 @@ class BoxOffice:
     async def _look_up(self, write: Write[R], requests: Sequence[R]) -> list[Any]:
         """The truth about a COMMIT whose answer did not come: the same requests once more, on another connection.
 
-        They take the same first lock, so they wait for the lost backend, and then find what it did or do it.
+        They take the same first lock, so they wait for the lost backend, and then find what it did or do it. One of
+        many whose lock does not come must not keep the truth from the others.
         """
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + self.outcome_wait_ms / 1000
-        while clock() < deadline:
+        deadline = asyncio.get_running_loop().time() + self.outcome_wait_ms / 1000
+        try:
+            return await self._write_once(write, requests)
+        except Unavailable:
+            return list(await asyncio.gather(*(self._look_up_alone(write, request, deadline) for request in requests)))
+
+    async def _look_up_alone(self, write: Write[R], request: R, deadline: float) -> Any:
+        """The answer, which is OutcomeUnknown where it can't be found out in time."""
+        while True:
             try:
-                return await self._write_once(write, requests)
+                (answer,) = await self._write_once(write, [request])
             except Unavailable:
+                if asyncio.get_running_loop().time() >= deadline:
+                    return OutcomeUnknown()
                 await _back_off(LOOK_UP_BACKOFF_MS)
-        raise OutcomeUnknown
+            except Exception as error:  # noqa: BLE001 - it becomes the answer, which the caller raises
+                return error
+            else:
+                return answer
 
 
 def _has_changed(answer: object) -> bool:

@@ -56,7 +56,7 @@ class SessionList:
         self._engine = engine
         self._seat_maps = seat_maps
         self._counts: TTLCache[int, Counts] = TTLCache(COUNTS_CACHED_MAX, counts_seconds)
-        self._counting = asyncio.Lock()
+        self._counting: dict[frozenset[int], asyncio.Task[dict[int, Counts]]] = {}
 
     async def page(self, after: tuple[datetime, int], size: int) -> list[tuple[Session, Counts]]:
         """Up to `size` sessions after (showtime, id), by showtime."""
@@ -66,17 +66,17 @@ class SessionList:
         return [(session, counts[session.id]) for session in sessions]
 
     async def _count(self, session_ids: Sequence[int]) -> dict[int, Counts]:
-        """Counts what is not remembered; whoever comes meanwhile waits for that instead of counting it again."""
+        """Counts what is not remembered; who wants the same meanwhile shares the count, and its failure."""
         known = self._remembered(session_ids)
-        if len(known) == len(session_ids):
+        unknown = frozenset(id_ for id_ in session_ids if id_ not in known)
+        if not unknown:
             return known
-        async with self._counting:
-            known = self._remembered(session_ids)
-            if unknown := [id_ for id_ in session_ids if id_ not in known]:
-                counted = await self._count_now(unknown)
-                self._counts.update(counted)
-                known |= counted
-        return known
+        if (counting := self._counting.get(unknown)) is None:
+            counting = self._counting[unknown] = asyncio.create_task(self._count_now(list(unknown)))
+            counting.add_done_callback(lambda _done: self._counting.pop(unknown))
+        counted = await asyncio.shield(counting)
+        self._counts.update(counted)
+        return known | counted
 
     def _remembered(self, session_ids: Sequence[int]) -> dict[int, Counts]:
         return {id_: counts for id_ in session_ids if (counts := self._counts.get(id_)) is not None}

@@ -8,8 +8,10 @@ import asyncio
 import getpass
 import sys
 
+from email_validator import EmailNotValidError, validate_email
+
 from service import accounts, settings
-from service.accounts import NewAccount
+from service.accounts import PASSWORD_BYTES_MAX, NewAccount
 from service.database import create_engine, ping
 from service.errors import AddressInUse, NotReady, Unavailable
 from service.tokens import Role
@@ -26,13 +28,24 @@ async def make_manager(email: str, name: str) -> str:
         if await accounts.make_manager(engine, email):
             return f"{email} is a manager from the next sign-in on."
         password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
-        if len(password) < PASSWORD_LENGTH_MIN:
-            raise NotReady(f"the password must have at least {PASSWORD_LENGTH_MIN} characters")
+        _check(email, password)
         passwords = accounts.Passwords(loaded.password_queue_max)
         await accounts.sign_up(engine, passwords, NewAccount(email, password, name, Role.MANAGER))
         return f"{email} is a new manager."
     finally:
         await engine.dispose()
+
+
+def _check(email: str, password: str) -> None:
+    """What sign-up checks at its door; a manager's password is longer. Raises NotReady."""
+    try:
+        validate_email(email, check_deliverability=False)
+    except EmailNotValidError as error:
+        raise NotReady(f"{email}: {error}") from None
+    if len(password) < PASSWORD_LENGTH_MIN:
+        raise NotReady(f"the password must have at least {PASSWORD_LENGTH_MIN} characters")
+    if len(password.encode()) > PASSWORD_BYTES_MAX:
+        raise NotReady(f"the password must have at most {PASSWORD_BYTES_MAX} bytes")
 
 
 def main() -> None:
@@ -43,8 +56,11 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         done = asyncio.run(make_manager(arguments.email, arguments.name))
-    except (NotReady, Unavailable, AddressInUse) as error:
-        sys.exit(f"make_manager: {error or type(error).__name__}")
+    except NotReady as error:
+        sys.exit(f"make_manager: {error}")
+    except (Unavailable, AddressInUse) as error:
+        # Their docstring is a sentence that says what it means.
+        sys.exit(f"make_manager: {type(error).__doc__} {error.__cause__ or ''}".rstrip())
     sys.stdout.write(done + "\n")
 
 

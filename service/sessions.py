@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import asyncpg
+
 from service import eventlog
 from service.database import Connection, expect_rows
-from service.errors import Invalid
+from service.errors import Invalid, Unauthenticated
 from service.eventlog import Event, Kind
 from service.reservation import Seat
 
@@ -69,20 +71,12 @@ returning id, position, placement, price
 
 
 async def create(connection: Connection, new: NewSession, created_by: UUID) -> tuple[Session, list[Seat]]:
-    """The session and its seats by position. Raises Invalid where the showtime is past or too far ahead."""
+    """The session and its seats by position.
+
+    Raises Invalid where the showtime is past or too far ahead, Unauthenticated where the manager's account is gone.
+    """
     await connection.execute(ALLOW_SLOW_STATEMENTS)
-    row = await connection.fetchrow(
-        INSERT_SESSION,
-        new.movie,
-        new.room,
-        new.showtime,
-        new.duration_minutes,
-        new.price,
-        new.currency,
-        len(new.placements),
-        created_by,
-        SHOWTIME_YEARS_MAX,
-    )
+    row = await _insert_session(connection, new, created_by)
     if row is None:
         raise Invalid("showtime", f"must be in the future, at most {SHOWTIME_YEARS_MAX} years ahead")
     seats = await connection.fetch(
@@ -102,3 +96,23 @@ async def create(connection: Connection, new: NewSession, created_by: UUID) -> t
         row["created_at"],
     )
     return session, [Seat(*seat) for seat in seats]
+
+
+async def _insert_session(connection: Connection, new: NewSession, created_by: UUID) -> asyncpg.Record | None:
+    try:
+        return await connection.fetchrow(
+            INSERT_SESSION,
+            new.movie,
+            new.room,
+            new.showtime,
+            new.duration_minutes,
+            new.price,
+            new.currency,
+            len(new.placements),
+            created_by,
+            SHOWTIME_YEARS_MAX,
+        )
+    except asyncpg.ForeignKeyViolationError as error:
+        if error.constraint_name != "sessions_created_by_fkey":
+            raise
+        raise Unauthenticated from None

@@ -53,6 +53,7 @@ select id
 from reservations
 where state = 'HELD'
 and expires_at <= statement_timestamp()
+and id <> all($2::uuid[])
 order by expires_at
 limit $1
 for no key update skip locked
@@ -128,14 +129,14 @@ async def settle(connection: Connection, requests: Sequence[SettleRequest]) -> l
     return await _settle_locked(connection, requests, locked)
 
 
-async def lock_overdue(connection: Connection, batch_max: int) -> set[UUID]:
-    """Up to `batch_max` overdue holds that nobody else is at work on, the oldest first."""
-    return {row["id"] for row in await connection.fetch(LOCK_OVERDUE, batch_max)}
+async def lock_overdue(connection: Connection, batch_max: int, set_aside: Sequence[UUID] = ()) -> set[UUID]:
+    """Up to `batch_max` overdue holds that are not set aside and that nobody else is at work on, the oldest first."""
+    return {row["id"] for row in await connection.fetch(LOCK_OVERDUE, batch_max, set_aside)}
 
 
-async def settle_overdue(connection: Connection, batch_max: int) -> int:
-    """Ends up to `batch_max` overdue holds that nobody else is at work on, the oldest first; returns how many."""
-    return await _expire_locked(connection, await lock_overdue(connection, batch_max))
+async def settle_overdue(connection: Connection, batch_max: int, set_aside: Sequence[UUID] = ()) -> int:
+    """Ends those that `lock_overdue` gets; returns how many."""
+    return await _expire_locked(connection, await lock_overdue(connection, batch_max, set_aside))
 
 
 async def settle_due(connection: Connection, reservation_ids: Iterable[UUID]) -> int:
@@ -159,16 +160,17 @@ class Docket:
     reservations: dict[UUID, Reservation]
     changed: dict[UUID, Reservation] = field(default_factory=dict)
 
-    def decide(self, request: SettleRequest) -> Refusal | None:
-        """Why the request is refused, if it is; the change that it makes is noted, so that later members see it."""
+    def decide(self, request: SettleRequest) -> Refusal | bool:
+        """Why the request is refused, or whether it changes something; that is noted, so that later members see it."""
         id_ = request.reservation_id
         if self.now is None or (id_, request.customer_id) not in self.theirs:
             return NotFound("reservation")
         verdict = decide(self.reservations[id_], request.target, self.now)
-        if verdict.state is not self.reservations[id_].state:
+        changes = verdict.state is not self.reservations[id_].state
+        if changes:
             settled = replace(self.reservations[id_], state=verdict.state, settled_at=self.now)
             self.reservations[id_] = self.changed[id_] = settled
-        return verdict.refusal
+        return verdict.refusal or changes
 
 
 async def _settle_locked(
@@ -176,19 +178,19 @@ async def _settle_locked(
 ) -> list[Settled | Refusal]:
     """Decides on all, writes what changes, answers. Only reservations in `locked` may change."""
     docket = await _read_docket(connection, requests, locked)
-    refusals = [docket.decide(request) for request in requests]
+    decisions = [docket.decide(request) for request in requests]
     seats: dict[int, Seat] = {}
     if docket.changed:
         seats |= await _write_settlements(connection, list(docket.changed.values()))
     granted = [
-        docket.reservations[request.reservation_id]
-        for request, refusal in zip(requests, refusals, strict=True)
-        if refusal is None
+        (docket.reservations[request.reservation_id], decision)
+        for request, decision in zip(requests, decisions, strict=True)
+        if not isinstance(decision, Refusal)
     ]
-    if unread := {seat_id for reservation in granted for seat_id in reservation.seat_ids} - seats.keys():
+    if unread := {seat_id for reservation, _ in granted for seat_id in reservation.seat_ids} - seats.keys():
         seats |= {row["id"]: _seat(row) for row in await connection.fetch(READ_SEATS, list(unread))}
-    answers = iter([_settled(reservation, seats, docket) for reservation in granted])
-    return [next(answers) if refusal is None else refusal for refusal in refusals]
+    answers = iter([_settled(reservation, seats, docket.now, changed=changed) for reservation, changed in granted])
+    return [decision if isinstance(decision, Refusal) else next(answers) for decision in decisions]
 
 
 async def _read_docket(connection: Connection, requests: Sequence[SettleRequest], locked: set[UUID]) -> Docket:
@@ -231,10 +233,10 @@ def _event(reservation: Reservation, rows: Mapping[int, asyncpg.Record]) -> Even
     return Event(Kind.of(reservation.state), reservation.session_id, reservation.id, changes, reservation.settled_at)
 
 
-def _settled(reservation: Reservation, seats: Mapping[int, Seat], docket: Docket) -> Settled:
-    assert docket.now is not None
+def _settled(reservation: Reservation, seats: Mapping[int, Seat], now: datetime | None, *, changed: bool) -> Settled:
+    assert now is not None
     by_position = sorted((seats[seat_id] for seat_id in reservation.seat_ids), key=lambda seat: seat.position)
-    return Settled(reservation, tuple(by_position), reservation.id in docket.changed, docket.now)
+    return Settled(reservation, tuple(by_position), changed, now)
 
 
 def _seat(row: asyncpg.Record) -> Seat:

@@ -158,3 +158,12 @@ async def test_an_api_on_a_database_without_the_schema_does_not_start(postgres: 
     with pytest.raises(NotReady, match=r"python -m service\.migrate"):
         async with serving(make_settings(postgres.url("template1"))):
             pass
+
+
+@pytest.mark.parametrize("typed", ["ada@xn--bcher-kva.example", "ada@bücher.example", "ADA@BÜCHER.example"])
+async def test_an_address_signs_in_however_its_domain_is_written(client: httpx.AsyncClient, typed: str) -> None:
+    body = {"email": typed, "password": PASSWORD, "name": "Ada"}
+    assert (await client.post("/sign-up", json=body)).status_code == 201
+    for email in ("ada@xn--bcher-kva.example", "ada@bücher.example"):
+        reply = await client.post("/sign-in", json={"email": email, "password": PASSWORD})
+        assert reply.status_code == 200

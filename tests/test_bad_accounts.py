@@ -28,6 +28,7 @@ SIGN_UPS: list[tuple[dict[str, Any], Refused]] = [
     ({"email": "a" * 320 + "@example.com"}, invalid("email", "too long")),
     ({"email": "ada\x00@example.com"}, invalid("email", NO_ADDRESS)),
     ({"email": "\ud800@example.com"}, invalid("email", NO_ADDRESS)),
+    ({"email": "Ada <ada@example.com>"}, invalid("email", "the address alone")),
     ({"email": 1}, invalid("email", "valid string")),
     ({"password": "1234567"}, invalid("password", "at least 8 characters")),
     ({"password": "x" * 1_025}, invalid("password", "at most 1024")),

@@ -1,6 +1,9 @@
 """A list of several requests in which one fails: its neighbours get their answers, and it gets its own error."""
 
+import asyncio
+import time
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -10,14 +13,16 @@ from dev.postgres import Postgres
 from service.api.customer import render_hold
 from service.booking import BoxOffice
 from service.claims import Held
-from service.database import Connection
-from service.errors import Busy
+from service.database import Connection, create_engine
+from service.errors import Busy, OutcomeUnknown
 from service.reservation import State
 from service.settings import Settings
 from service.settling import Settled
 from tests.factories import hold_of, make_customers, make_session, make_settings, settle_of
 from tests.forcing import give, locked, make_box_office, state_of
 from tests.pools import checked_out
+from tests.proxy import COMMIT, Fault, proxy_before
+from tests.waiting import until_lock_waits
 
 
 @pytest.fixture
@@ -87,3 +92,47 @@ async def test_a_payment_whose_lock_does_not_come_in_time_fails_alone(
     assert isinstance(last, Settled)
     assert isinstance(busy, Busy)
     assert busy.what == "lock"
+
+
+async def test_locks_of_many_that_do_not_come_are_waited_for_at_once(
+    postgres: Postgres, sql: Connection, settings: Settings
+) -> None:
+    engine = create_engine(make_settings(postgres.url(), lock_timeout_ms=500), "rowlock-test")
+    customers = await make_customers(sql, settings, 8)
+    seats = (await make_session(sql, settings)).seat_ids[:8]
+    requests = [hold_of(customer, seat) for customer, seat in zip(customers, seats, strict=True)]
+    async with locked(postgres, "seats", *seats):
+        began = time.monotonic()
+        answers = await make_box_office(engine).hold(requests, render_hold)
+        assert time.monotonic() - began < 6 * 0.5, "one after the other would take nine times as long"
+    await engine.dispose()
+    assert [type(answer) for answer in answers] == [Busy] * 8
+
+
+async def test_of_a_list_whose_outcome_is_unknown_each_is_told_the_truth_that_can_be_known(
+    postgres: Postgres, sql: Connection, settings: Settings
+) -> None:
+    customers = await make_customers(sql, settings, 2)
+    seats = (await make_session(sql, settings)).seat_ids
+    requests = [hold_of(customer, seat) for customer, seat in zip(customers, seats, strict=False)]
+    async with proxy_before(postgres) as proxy:
+        engine = create_engine(make_settings(proxy.url, lock_timeout_ms=2_000), "rowlock-test")
+        proxy.strike(Fault.CUT_AFTER, COMMIT)
+        async with locked(postgres, "seats", seats[0]):
+            holding = asyncio.create_task(make_box_office(engine).hold(requests, render_hold))
+            await until_lock_waits(sql)
+            # Somebody who waits for the second customer already comes before the look-up.
+            in_the_way = asyncio.create_task(keep_locked(postgres, customers[1].id, holding))
+            await until_lock_waits(sql, 2)
+        known, unknown = await holding
+        await in_the_way
+        await engine.dispose()
+    assert isinstance(known, Held)
+    assert isinstance(unknown, OutcomeUnknown)
+    assert await sql.fetchval("select count(*) from reservations") == 2
+
+
+async def keep_locked(postgres: Postgres, account_id: UUID, until_done: "asyncio.Task[Any]") -> None:
+    """Locks the account when it can, until the task is done."""
+    async with locked(postgres, "accounts", account_id):
+        await asyncio.wait([until_done])

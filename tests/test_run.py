@@ -4,7 +4,6 @@
 import asyncio
 import os
 import re
-import shutil
 import signal
 import socket
 import sys
@@ -18,7 +17,7 @@ import pytest
 
 from dev import demo, run
 from dev.data_folder import opened
-from dev.postgres import Account, Postgres, free_port, reachable_binaries, wheel_binaries
+from dev.postgres import Postgres, free_port
 from service.database import Connection
 from tests.processes import ROOT
 from tests.waiting import until
@@ -78,8 +77,10 @@ def started_with(folder: Path) -> Iterator[tuple[int, str]]:
     """The processes that were started with this data folder or by somebody who was: their ids and command lines."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            if f"ROWLOCK_DATA_DIR={folder}\0".encode() in (path / "environ").read_bytes():
-                yield int(path.name), (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            # PostgreSQL, whose variables another account may not read, has the folder in its command.
+            if str(folder) in command or f"ROWLOCK_DATA_DIR={folder}\0".encode() in (path / "environ").read_bytes():
+                yield int(path.name), command
         except OSError:
             continue
 
@@ -223,11 +224,6 @@ async def test_a_setting_that_is_wrong_is_named(folder: Path, variable: str, val
     assert "Traceback" not in output
 
 
-def test_placements_go_on_after_z() -> None:
-    rows = demo.Show("", "", days=1, price=0, rows=28, seats_per_row=1).placements()
-    assert (rows[0], rows[25], rows[26], rows[27]) == ("A1", "Z1", "AA1", "AB1")
-
-
 async def test_a_process_that_does_not_answer_in_time_is_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir()
     monkeypatch.setattr(run, "START_SECONDS_MAX", 0.5)
@@ -244,16 +240,3 @@ async def test_a_process_that_does_not_answer_in_time_is_stopped(folder: Path, m
         return "sleep 60 " not in {line for _, line in started_with(folder)}
 
     await until(gone, "the end of the process")
-
-
-def test_binaries_in_a_folder_that_only_root_may_enter_are_copied_with_their_libraries(folder: Path) -> None:
-    binaries, closed = wheel_binaries(), folder / "closed"
-    package = binaries.parents[1]
-    for part in (package, package.with_name(f"{package.name}.libs")):
-        shutil.copytree(part, closed / part.name, symlinks=True)
-    closed.chmod(0o700)
-    original = closed / binaries.relative_to(package.parent)
-    copied = reachable_binaries(original, Account.unprivileged(), folder)
-    assert (copied == original) == (os.geteuid() != 0)
-    for program in ("initdb", "postgres"):
-        assert Account.unprivileged().run([str(copied / program), "--version"], cwd=Path("/")).returncode == 0

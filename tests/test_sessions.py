@@ -197,3 +197,12 @@ async def test_the_next_showtime_comes_first_whichever_session_was_made_first(
     listed = (await client.get("/customer/list-sessions")).json()
     assert [session["sessionId"] for session in listed["sessions"]] == [made[n].id for n in (1, 2, 0)]
     assert listed["next"] is None
+
+
+async def test_a_token_whose_account_is_gone_makes_no_session(
+    client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    manager = await make_manager(sql, settings)
+    await sql.execute("delete from accounts where id = $1", manager.id)
+    reply = await client.post("/manager/create", json=body_of(16), headers=manager.headers)
+    assert (reply.status_code, reply.json()["type"]) == (401, "urn:rowlock:problem:unauthenticated")

@@ -1,22 +1,35 @@
 """Sign-up and sign-in."""
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends
-from pydantic import AfterValidator, EmailStr, Field
+from pydantic import AfterValidator, BeforeValidator, EmailStr, Field
 
 from service import accounts
-from service.accounts import NewAccount
+from service.accounts import PASSWORD_BYTES_MAX, NewAccount
 from service.api import problems, shown
 from service.api.context import Context, InContext, limit_sign_in
 from service.api.fields import NO_CONTROL_CHARACTERS, Body, Name, Printable, Reply, broken
-from service.errors import AddressInUse, Busy, DatabaseAway, Invalid, TooManyRequests, WrongCredentials
+from service.errors import (
+    AddressInUse,
+    Busy,
+    DatabaseAway,
+    Invalid,
+    OutcomeUnknown,
+    TooManyRequests,
+    WrongCredentials,
+)
 from service.tokens import Principal, Role
 
 router = APIRouter(tags=["accounts"])
 
-PASSWORD_BYTES_MAX = 1_024
+
+def _bare(email: Any) -> Any:
+    # The type would take "Ada <ada@example.com>" for the address in it, with which nobody else signs in.
+    if isinstance(email, str) and "<" in email:
+        raise broken("must be the address alone")
+    return email
 
 
 def _short_enough(password: str) -> str:
@@ -32,7 +45,7 @@ PASSWORD = "correct horse battery"  # noqa: S105 - an example in the documentati
 class SignUp(Body):
     """A new account. MANAGER only where the server is set up for development."""
 
-    email: Annotated[EmailStr, Field(max_length=320, examples=[EMAIL])]
+    email: Annotated[EmailStr, Field(max_length=320, examples=[EMAIL]), BeforeValidator(_bare)]
     password: Annotated[
         str, Field(min_length=8, max_length=PASSWORD_BYTES_MAX, examples=[PASSWORD]), AfterValidator(_short_enough)
     ]
@@ -65,7 +78,7 @@ class SignedIn(Reply):
     "/sign-up",
     status_code=201,
     summary="Make an account",
-    responses=problems.responses(AddressInUse, *problems.BODY, TooManyRequests, Busy, DatabaseAway),
+    responses=problems.responses(AddressInUse, *problems.BODY, TooManyRequests, Busy, DatabaseAway, OutcomeUnknown),
     dependencies=[Depends(limit_sign_in)],
 )
 async def sign_up(body: SignUp, context: InContext) -> SignedIn:

@@ -38,11 +38,12 @@ class Context:
     limits: RateLimits
 
 
-def get_context(request: Request) -> Context:
+async def get_context(request: Request) -> Context:
     """The process's context, from the lifespan state."""
     return cast("Context", request.state.context)
 
 
+# All of them are coroutines: FastAPI runs plain functions in threads, for which nothing here is made.
 InContext = Annotated[Context, Depends(get_context)]
 
 bearer = HTTPBearer(auto_error=False, description="The token from `POST /sign-up` or `POST /sign-in`")
@@ -80,14 +81,14 @@ async def _limit_address(request: Request, context: Context, limit: Limit) -> No
     await context.limits.check(limit, context.limits.client_address(peer, forwarded_for))
 
 
-def get_customer(principal: Annotated[Principal, Depends(get_principal)]) -> Principal:
+async def get_customer(principal: Annotated[Principal, Depends(get_principal)]) -> Principal:
     """Who asks, as a customer. Raises Unauthenticated, Forbidden."""
     if principal.role is not Role.CUSTOMER:
         raise Forbidden(Role.CUSTOMER)
     return principal
 
 
-def get_manager(principal: Annotated[Principal, Depends(get_principal)]) -> Principal:
+async def get_manager(principal: Annotated[Principal, Depends(get_principal)]) -> Principal:
     """Who asks, as a manager. Raises Unauthenticated, Forbidden."""
     if principal.role is not Role.MANAGER:
         raise Forbidden(Role.MANAGER)

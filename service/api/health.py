@@ -1,5 +1,7 @@
 """Is the process alive, and may it be sent requests?"""
 
+from contextlib import suppress
+
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
@@ -20,9 +22,10 @@ async def livez() -> JSONResponse:
 @router.get(
     "/readyz",
     summary="PostgreSQL answers, with a schema that fits",
-    responses=problems.responses(Busy, DatabaseAway, NotReady),
+    responses=problems.responses(DatabaseAway, NotReady),
 )
 async def readyz(context: InContext) -> JSONResponse:
-    """Asks PostgreSQL each time."""
-    await ping(context.engine)
+    """Asks PostgreSQL each time. A pool that is busy is no reason to send its requests to the next replica's."""
+    with suppress(Busy):
+        await ping(context.engine)
     return JSONResponse({"status": "ready"})

@@ -14,7 +14,7 @@ from service.api import problems, shown
 from service.api.context import AsManager, InContext
 from service.api.fields import Body, Name, Placement, Reply, Time, broken
 from service.database import transaction
-from service.errors import Busy, DatabaseAway, Forbidden, TooManyRequests, Unauthenticated
+from service.errors import Busy, DatabaseAway, Forbidden, OutcomeUnknown, TooManyRequests, Unauthenticated
 from service.sessions import NewSession
 
 router = APIRouter(prefix="/manager", tags=["manager"])
@@ -86,7 +86,9 @@ class CreatedSession(Reply):
     response_class=Response,
     responses={
         201: {"model": CreatedSession},
-        **problems.responses(Unauthenticated, Forbidden, *problems.BODY, TooManyRequests, Busy, DatabaseAway),
+        **problems.responses(
+            Unauthenticated, Forbidden, *problems.BODY, TooManyRequests, Busy, DatabaseAway, OutcomeUnknown
+        ),
     },
 )
 async def create(body: CreateSession, context: InContext, manager: AsManager) -> Response:

@@ -12,7 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
 from service.api import problems
-from service.errors import RowlockError
+from service.errors import RowlockError, Unauthenticated
+from service.tokens import Role, Tokens
 
 REQUEST_ID_HEADER = "X-Request-ID"
 ACCEPTABLE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -78,7 +79,10 @@ def _write_line(scope: Scope, status: int, began: float) -> None:
 
 
 class BodyLimit:
-    """Refuses a body that is not JSON by its header, or longer than the path allows, before anybody parses it."""
+    """Refuses a body that is not JSON by its header, or too long, before anybody parses it.
+
+    What a path allows beyond the usual is for managers: who sends megabytes should have something to lose.
+    """
 
     def __init__(self, app: ASGIApp, bytes_max: int, bytes_max_by_path: dict[str, int]) -> None:
         self._app = app
@@ -91,7 +95,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        bytes_max = self._bytes_max_by_path.get(scope["path"], self._bytes_max)
+        bytes_max = self._bound(scope, headers)
         if refusal := _refusal(headers, bytes_max):
             await _refuse(refusal, scope, receive, send)
             return
@@ -122,6 +126,19 @@ class BodyLimit:
                 raise
         if received > bytes_max and not started:
             await _refuse(problems.BodyTooLarge(bytes_max), scope, None if ended else receive, send)
+
+    def _bound(self, scope: Scope, headers: Headers) -> int:
+        larger = self._bytes_max_by_path.get(scope["path"])
+        return larger if larger and _is_manager(scope, headers) else self._bytes_max
+
+
+def _is_manager(scope: Scope, headers: Headers) -> bool:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    tokens: Tokens = scope["state"]["context"].tokens
+    try:
+        return scheme.lower() == "bearer" and tokens.check(token.strip()).role is Role.MANAGER
+    except Unauthenticated:
+        return False
 
 
 def _refusal(headers: Headers, bytes_max: int) -> RowlockError | None:

@@ -15,8 +15,8 @@ from service.errors import RowlockError
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:rowlock:problem:"
 RETRY_AFTER_SECONDS = 1
-FAULTS_MAX = 20
-"""A body of a hundred thousand wrong items is not answered with all of them."""
+FAULTS_MAX, FIELD_LENGTH_MAX, MESSAGE_LENGTH_MAX = 20, 100, 500
+"""A body of a hundred thousand wrong items, or a name of as many letters, does not come back as a whole."""
 
 
 class MalformedBody(errors.Refusal):
@@ -110,7 +110,7 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         headers=lambda e: {"Allow": e.allow},
     ),
     errors.SeatsTaken: Problem(
-        409, "seats-taken", "Seats taken", lambda e: f"Somebody else has seats {_listed(e.seat_ids)}.", _seat_ids
+        409, "seats-taken", "Seats taken", lambda e: f"Not available: {_listed(e.seat_ids)}.", _seat_ids
     ),
     errors.SaleClosed: Problem(
         409,
@@ -210,7 +210,7 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         503,
         "busy",
         "Busy",
-        lambda e: f"Waited too long for a {e.what}. Nothing was changed: try again.",
+        lambda e: f"Not free in time: {e.what}. Nothing was changed: try again.",
         headers=_retry_after,
     ),
     errors.DatabaseAway: Problem(
@@ -232,7 +232,10 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         503,
         "outcome-unknown",
         "The outcome is unknown",
-        lambda _: "It may or may not have been done. Repeat it, with the same key: the answer will be the truth.",
+        lambda _: (
+            "It may or may not have been done. A hold repeated with its key, a payment and a release tell the truth;"
+            " look before you repeat anything else."
+        ),
         headers=_retry_after,
     ),
 }

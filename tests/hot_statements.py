@@ -1,0 +1,84 @@
+"""Every named statement of the product with arguments from `tests.big_data`, and how much of it it may look at."""
+
+from dataclasses import dataclass
+
+CUSTOMER = "md5('12')::uuid"
+CUSTOMERS = "array[md5('12')::uuid, md5('4711')::uuid, md5('11')::uuid]"
+HELD = "array[md5('reservation 1010')::uuid, md5('reservation 2020')::uuid, md5('reservation 40')::uuid]"
+SESSIONS = "array[" + ", ".join(map(str, range(10_001, 10_021))) + "]"
+SEATS = "'{40001,40002,40003,140004,240005,340006,440007,540008,640009,940010}'"
+"""Ten seats that nobody has."""
+DEADLINE = "clock_timestamp() + interval '30 s'"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One execution: its arguments as SQL, and the most rows and pages of tables and indexes that it may look at."""
+
+    arguments: str = ""
+    rows_max: int = 20
+    pages_max: int = 150
+
+
+EXAMPLES: dict[str, list[Example]] = {
+    "service.accounts.INSERT_ACCOUNT": [Example("md5('new')::uuid, 'new@example.com', 'New', 'hash', 'CUSTOMER'")],
+    "service.accounts.COUNT_ATTEMPT": [Example("decode(md5('1') || md5('1'), 'hex'), 15")],
+    "service.accounts.FIND_ACCOUNT": [Example("'4711@Example.com'")],
+    "service.accounts.FORGET_FAILURES": [Example("decode(md5('1') || md5('1'), 'hex')")],
+    "service.accounts.TRIM_FAILURES": [Example("15, 1000", rows_max=2_000, pages_max=10_000)],
+    "service.accounts.PROMOTE_ACCOUNT": [Example("'4711@Example.com'")],
+    "service.database.PING": [Example()],
+    "service.eventlog.INSERT_EVENTS": [
+        Example(
+            "array['reservation.held'], array[10001], array[md5('reservation 1010')::uuid],"
+            " array['[]'::jsonb], array[clock_timestamp()]"
+        )
+    ],
+    "service.holding.LOCK_CUSTOMERS": [Example(CUSTOMERS)],
+    "service.holding.FIND_REMEMBERED": [Example(f"{CUSTOMERS}, array['key 11', 'key 4710', 'no key'], {HELD}")],
+    "service.holding.LOCK_SEATS_TO_HOLD": [Example(SEATS)],
+    "service.holding.READ_CLOCK": [Example()],
+    "service.holding.READ_CLAIMS": [Example(f"{CUSTOMERS}, array[10002, 10012, 10001], {HELD}", rows_max=30)],
+    "service.holding.WRITE_HOLDS": [
+        Example(
+            f"array[md5('new')::uuid], array[{CUSTOMER}], array[10001], array['{{40001,40002}}'], array[2500],"
+            f" array['EUR'], array[clock_timestamp()], array[{DEADLINE}], array['new key'], array['\\x00'::bytea],"
+            " array['reply'], array[40001, 40002], array[md5('new')::uuid, md5('new')::uuid]"
+        )
+    ],
+    "service.settling.LOCK_HELD": [Example(f"{HELD}, array[null, null, null]::uuid[]")],
+    "service.settling.LOCK_OVERDUE": [Example("50, array[md5('none')::uuid]", rows_max=50, pages_max=400)],
+    "service.settling.READ_RESERVATIONS": [Example(f"{HELD}, array[null, null, null]::uuid[]")],
+    "service.settling.LOCK_SEATS": [Example(SEATS)],
+    "service.settling.READ_SEATS": [Example(SEATS)],
+    "service.settling.WRITE_SETTLEMENTS": [
+        Example(
+            f"clock_timestamp(), {HELD}, array['CONFIRMED', 'EXPIRED', 'CANCELLED'], '{{50051,100101,200001}}',"
+            f" {HELD}, array['SOLD', 'AVAILABLE', 'AVAILABLE']"
+        )
+    ],
+    "service.listings.LIST_SESSIONS": [
+        # Ten thousand sessions that are over lie before the first of these.
+        Example("'1970-01-01Z', 0, 20", pages_max=10),
+        Example("now() + interval '10 days', 10010, 20", pages_max=10),
+    ],
+    "service.listings.COUNT_CLAIMED_SEATS": [Example(SESSIONS, rows_max=40_020, pages_max=20_000)],
+    "service.listings.LIST_HISTORY": [
+        # One of thousands.
+        Example("md5('1')::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff', null, 20", rows_max=65),
+        Example(f"{CUSTOMER}, 'ffffffff-ffff-ffff-ffff-ffffffffffff', null, 20", rows_max=45),
+        Example(f"{CUSTOMER}, 'ffffffff-ffff-ffff-ffff-ffffffffffff', 'EXPIRED', 20", rows_max=45),
+    ],
+    "service.listings.LIST_SEATS": [Example(SEATS)],
+    "service.seatmap.READ_SEAT_MAP": [Example("10007", rows_max=50_001, pages_max=5_000)],
+    "service.sessions.INSERT_SESSION": [
+        Example(f"'M', 'R', {DEADLINE}, 100, 100, 'EUR', 16, {CUSTOMER}, 2"),
+    ],
+    "service.sessions.INSERT_SEATS": [Example("1, 1250, array['B1', 'B2']")],
+}
+
+EXEMPT = {
+    "service.database.SCHEMA_NUMBER": "its table has one row",
+    "service.migrate.LOCK_FOR_MIGRATION": "touches no table, and would wait for a migration",
+    "service.sessions.ALLOW_SLOW_STATEMENTS": "has no plan",
+}
