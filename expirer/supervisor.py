@@ -65,7 +65,9 @@ class Supervisor:
                 log.warning("step failed", loop=name, failures=failures, error=repr(error), cause=repr(error.__cause__))
             self.beats[name] = time.monotonic() + wait_seconds
             # New work is no reason to try sooner what has just failed.
-            end = self.stopping if failures else self.wakes[name]
-            with suppress(TimeoutError):
-                await asyncio.wait_for(end.wait(), wait_seconds)
+            await self._pause(self.stopping if failures else self.wakes[name], wait_seconds)
             self.wakes[name].clear()
+
+    async def _pause(self, end: asyncio.Event, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(end.wait(), seconds)

@@ -93,14 +93,6 @@ from events
 on conflict do nothing
 """
 
-FIRST_UNNUMBERED = """
-select id
-from events
-where number is null
-order by id
-limit 1
-"""
-
 HAS_LAST = """
 select exists (select from cursors where name = 'log')
 """
@@ -113,29 +105,27 @@ for no key update skip locked
 """
 
 # A statement after the lock: in the same one the events that somebody else has just numbered would look new.
+FIND_UNNUMBERED = """
+select id
+from events
+where number is null
+order by id
+limit $1
+"""
+
+# By ids as an array: of a limit that is not known the planner fears the worst, and reads the whole log.
 NUMBER_EVENTS = """
-with committed_events as (
-    select id, $2 + row_number() over (order by id) as number
-    from (
-        select id
-        from events
-        where number is null
-        order by id
-        limit $1
-    ) as unnumbered
-),
-numbered_events as (
+with numbered_events as (
     update events
-    set number = committed_events.number
-    from committed_events
+    set number = $2 + committed_events.n
+    from unnest($1::bigint[]) with ordinality as committed_events (id, n)
     where events.id = committed_events.id
     returning 1
 ),
 moved_cursor as (
     update cursors
-    set number = $2 + (select count(*) from committed_events), moved_at = clock_timestamp()
+    set number = $2 + cardinality($1), moved_at = clock_timestamp()
     where name = 'log'
-    and exists (select from committed_events)
 )
 select count(*)
 from numbered_events
@@ -145,7 +135,7 @@ from numbered_events
 async def number_committed(connection: Connection, batch_max: int) -> int:
     """Numbers up to `batch_max` committed events in the order of their ids; how many. 0 where somebody else does."""
     # Most often there is nothing to do, and a look writes nothing: a lock would be written down.
-    if await connection.fetchval(FIRST_UNNUMBERED) is None:
+    if await connection.fetchval(FIND_UNNUMBERED, 1) is None:
         return 0
     last = await connection.fetchval(LOCK_LAST)
     if last is None and not await connection.fetchval(HAS_LAST):
@@ -153,7 +143,8 @@ async def number_committed(connection: Connection, batch_max: int) -> int:
         last = await connection.fetchval(LOCK_LAST)
     if last is None:
         return 0
-    return int(await connection.fetchval(NUMBER_EVENTS, batch_max, last))
+    ids = [row["id"] for row in await connection.fetch(FIND_UNNUMBERED, batch_max)]
+    return int(await connection.fetchval(NUMBER_EVENTS, ids, last)) if ids else 0
 
 
 # Who is switched on for the first time starts at the end: what was before is nobody's business any more.
@@ -340,24 +331,24 @@ def _logged(row: asyncpg.Record) -> Logged:
 
 # The age is looked at last: else everything that is not old yet would be read again and again.
 TRIM_EVENTS = """
-with first_events as (
-    select id, at
-    from events
-    where number <= (select min(number) from cursors)
-    order by number
-    limit $2
-),
-old_events as (
-    select events.id
-    from events
-    join first_events using (id)
-    where first_events.at < clock_timestamp() - make_interval(hours => $1)
-    order by events.id
-    for update of events skip locked
-)
 delete from events
-using old_events
-where events.id = old_events.id
+where id = any(array(
+    select id
+    from events
+    where id = any(array(
+        select id
+        from (
+            select id, at
+            from events
+            where number <= (select min(number) from cursors)
+            order by number
+            limit $2
+        ) as first_events
+        where at < clock_timestamp() - make_interval(hours => $1)
+    ))
+    order by id
+    for update skip locked
+))
 """
 
 

@@ -48,7 +48,7 @@ def bound_queue(connection: Connection, name: str, routing_key: str = "#", **arg
     return bound
 
 
-FULL_AFTER_ONE = {"x-max-length": 1, "x-overflow": "reject-publish"}
+FULL_AFTER_ONE: dict[str, Any] = {"x-max-length": 1, "x-overflow": "reject-publish"}
 """Arguments of a queue that is full with one message, and refuses others: the policy that the relay warns of."""
 
 

@@ -27,7 +27,7 @@ from pg_tables
 where schemaname = 'public'
 """
 ALL_TABLES = [
-    "accounts", "alembic_version", "cursors", "events", "payments", "reservations", "seats", "sessions",
+    "accounts", "alembic_version", "cursors", "events", "hold_queues", "payments", "reservations", "seats", "sessions",
     "sign_in_failures",
 ]  # fmt: skip
 

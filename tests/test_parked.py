@@ -11,7 +11,7 @@ from service.broker.topology import EXPIRED_QUEUE, PARKED_QUEUE
 from service.database import Connection
 from service.settings import Settings
 from tests.broker import connected, declare_inbox, send_hints, send_letter, until_waiting
-from tests.commands import Done, expirer_command
+from tests.commands import Result, expirer_command
 from tests.forcing import patient_settings, state_of
 from tests.holdings import hints_of
 from tests.inboxes import inbox_of, make_dead_letters, mend, settle_all, tamper
@@ -36,7 +36,7 @@ async def three_parked(engine: AsyncEngine, settings: Settings, rabbitmq: Broker
     await until_waiting(rabbitmq.url, PARKED_QUEUE, 3)
 
 
-async def parked(settings: Settings, *arguments: str) -> Done:
+async def parked(settings: Settings, *arguments: str) -> Result:
     """What the command did."""
     assert settings.broker_url is not None
     urls = settings.database_url.get_secret_value(), settings.broker_url.get_secret_value()

@@ -18,6 +18,7 @@ from service.database import Connection, create_engine
 from service.listings import SessionList
 from service.migrate import migrate
 from service.reservation import State
+from service.seatmap import SeatMaps
 from service.settings import Settings
 from tests import big_data
 from tests.conftest import serving
@@ -103,13 +104,19 @@ async def faults_of(connection: Connection, statement: str, example: Example) ->
         return [f"the example does not fit: {error}"]
     finally:
         await connection.execute("rollback; deallocate all")
-    scans = [node for node in nodes(plan) if "Relation Name" in node and "Scan" in node["Node Type"]]
+    # A row for each reader of the log: there is nothing to search.
+    scans = [
+        node for node in nodes(plan) if "Scan" in node["Node Type"] and node.get("Relation Name", CURSORS) != CURSORS
+    ]
     rows = sum(map(rows_looked_at, scans))
     pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
     faults = [f"Seq Scan on {node['Relation Name']}" for node in scans if node["Node Type"] == "Seq Scan"]
     faults += [f"{rows:.0f} rows, not {example.rows_max}"] if rows > example.rows_max else []
     faults += [f"{pages} pages, not {example.pages_max}"] if pages > example.pages_max else []
     return faults
+
+
+CURSORS = "cursors"
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -154,15 +161,15 @@ async def test_nothing_that_the_product_does_scans_a_table(big: Connection, sett
         await use_every_route(client, customer, manager)
     engine = create_engine(settings.model_copy(update={"sweep_batch_max": 20}), "rowlock-expirer")
     assert await sweep.step(engine, settings) > 0
-    while await keeper.step(engine) == 0:
+    while await keeper.step(engine, settings) == 0:
         pass
     await engine.dispose()
     after = await scans(big)
     assert await big.fetchval("select count(*) from reservations where state = 'HELD' and expires_at < now()") == 0
     assert after["seats"][1] > before["seats"][1], "what happened was counted"
     scanned = {name for name, (count, _) in after.items() if count > before[name][0]}
-    # The schema's number is the only row of its table.
-    assert scanned <= {"alembic_version"}
+    # The schema's number is the only row of its table, and of cursors there are two or three.
+    assert scanned <= {"alembic_version", "cursors"}
 
 
 async def use_every_route(client: httpx.AsyncClient, customer: Account, manager: Account) -> None:
@@ -187,7 +194,7 @@ async def test_a_page_of_twenty_sessions_of_fifty_thousand_seats_looks_at_no_sea
 ) -> None:
     before = await scans(big)
     engine = create_engine(settings, "rowlock-api")
-    page = await SessionList(engine, counts_seconds=1).page(FIRST_SESSION, 20)
+    page = await SessionList(engine, SeatMaps(engine, None, settings), counts_seconds=1).page(FIRST_SESSION, 20)
     await engine.dispose()
     assert [session.seat_count for session, _ in page] == [50_000] * 20
     assert min(counts.sold for _, counts in page) == 1_500

@@ -35,7 +35,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What the loops wait; they do not really, and stop where they would wait for ever."""
     waited: list[float] = []
 
-    async def pause(self: Supervisor, seconds: float) -> None:
+    async def pause(self: Supervisor, _end: asyncio.Event, seconds: float) -> None:
         waited.append(seconds)
         if seconds == FOREVER:
             self.stop()

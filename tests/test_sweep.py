@@ -89,18 +89,20 @@ async def test_a_step_without_postgresql_fails_instead_of_trying_one_by_one(log:
     await engine.dispose()
 
 
-async def test_the_keeper_trims_failures_that_are_forgotten_in_batches(engine: AsyncEngine, sql: Connection) -> None:
+async def test_the_keeper_trims_failures_that_are_forgotten_in_batches(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
     insert = (
         "insert into sign_in_failures select sha256(($1::int + n)::text::bytea), 1, now() - make_interval(mins => $2)"
         " from generate_series(1, $3::int) as n"
     )
     await sql.execute(insert, 0, FORGET_FAILURES_MINUTES + 1, keeper.BATCH_MAX + 2)
     await sql.execute(insert, 10_000, FORGET_FAILURES_MINUTES - 1, 3)
-    assert await keeper.step(engine) == 0
+    assert await keeper.step(engine, settings) == 0
     assert await sql.fetchval("select count(*) from sign_in_failures") == 5
-    assert await keeper.step(engine) == keeper.INTERVAL_SECONDS
+    assert await keeper.step(engine, settings) == keeper.INTERVAL_SECONDS
     assert await sql.fetchval("select count(*) from sign_in_failures") == 3
-    assert await keeper.step(engine) == keeper.INTERVAL_SECONDS
+    assert await keeper.step(engine, settings) == keeper.INTERVAL_SECONDS
     assert await sql.fetchval("select count(*) from sign_in_failures") == 3
 
 
