@@ -10,6 +10,8 @@ import orjson
 from amqp.exceptions import NotFound
 from kombu import Connection, Exchange, Producer, Queue
 
+from dev.containers import Container
+from dev.servers import RabbitMQ
 from service.broker.messages import Hint
 from service.broker.publisher import Line, drain
 from service.broker.topology import DEAD, EVENTS, EXPIRED_QUEUE, HINTS, PARKED_QUEUE, holds_queue
@@ -39,6 +41,13 @@ def forget_everything(url: str) -> None:
                 continue
 
 
+def write_queues_down(server: RabbitMQ | Container) -> None:
+    """RabbitMQ writes the names of new quorum queues down within a second only, and never finds one again for which it
+    was killed too early: to be called between the making of the queues and the kill.
+    """
+    server.control("eval", "[dets:sync(Table) || Table <- dets:all()], ok.")
+
+
 def bound_queue(connection: Connection, name: str, routing_key: str = "#", **arguments: Any) -> Queue:
     """A queue of somebody else's, which gets the events from now on and ends with the connection."""
     channel = connection.channel()
@@ -48,7 +57,7 @@ def bound_queue(connection: Connection, name: str, routing_key: str = "#", **arg
     return bound
 
 
-FULL_AFTER_ONE = {"x-max-length": 1, "x-overflow": "reject-publish"}
+FULL_AFTER_ONE: dict[str, Any] = {"x-max-length": 1, "x-overflow": "reject-publish"}
 """Arguments of a queue that is full with one message, and refuses others: the policy that the relay warns of."""
 
 

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import httpx
 import pytest
@@ -86,7 +87,7 @@ async def test_an_ordinary_role_is_enough_for_everything(as_ordinary: Settings, 
     async with serving(as_ordinary) as client, projecting(as_ordinary) as projection:
         assert (await client.get("/readyz")).status_code == 200
         session_id, kept = await sell(client)
-        await make_overdue(sql, kept)
+        await make_overdue(sql, UUID(kept))
         engine = create_engine(as_ordinary, "rowlock-expirer")
         await sweep.step(engine, as_ordinary)
         await sequencer.step(engine, as_ordinary, lambda: None)
