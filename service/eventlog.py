@@ -259,7 +259,9 @@ async def drop_cursor(connection: Connection, name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A row of the log; `seats` is JSON. `number` is None before it was given; `expires_at` is of a new hold only."""
+    """A row of the log; `seats` is JSON. `number` is None before it was given; a new hold only has `expires_at`, and
+    `due_in_ms`, which is how far that was away when the row was read.
+    """
 
     number: int | None
     kind: Kind
@@ -268,10 +270,12 @@ class Logged:
     seats: str
     at: datetime
     expires_at: datetime | None = None
+    due_in_ms: int | None = None
 
 
 READ_NUMBERED = """
-select number, kind, events.session_id, reservation_id, seats::text as seats, at, r.expires_at
+select number, kind, events.session_id, reservation_id, seats::text as seats, at, r.expires_at,
+    ceil(1000 * greatest(0, extract(epoch from r.expires_at - clock_timestamp())))::bigint as due_in_ms
 from events
 left join reservations as r on r.id = reservation_id and kind = 'reservation.held'
 where number > $1
@@ -326,6 +330,7 @@ def _logged(row: asyncpg.Record) -> Logged:
         row["seats"],
         row["at"],
         row.get("expires_at"),
+        row.get("due_in_ms"),
     )
 
 

@@ -81,7 +81,8 @@ async def _check(limiter: SlidingWindowCounterRateLimiter, limit: Limit, who: st
     if await limiter.hit(limit.item, limit.name, who):
         return
     reset_at, _ = await limiter.get_window_stats(limit.item, limit.name, who)
-    raise TooManyRequests(limit.name, limit.item.amount, max(1, math.ceil(reset_at - time.time())))
+    # Not before the moment, and not at it: what was sent in the last minute weighs less only after it.
+    raise TooManyRequests(limit.name, limit.item.amount, max(0, math.floor(reset_at - time.time())) + 1)
 
 
 def _per_minute(name: str, amount: int) -> Limit:

@@ -10,6 +10,8 @@ import orjson
 from amqp.exceptions import NotFound
 from kombu import Connection, Exchange, Producer, Queue
 
+from dev.containers import Container
+from dev.servers import RabbitMQ
 from service.broker.messages import Hint
 from service.broker.publisher import Line, drain
 from service.broker.topology import DEAD, EVENTS, EXPIRED_QUEUE, HINTS, PARKED_QUEUE, holds_queue
@@ -37,6 +39,13 @@ def forget_everything(url: str) -> None:
                     entity(channel).delete()
             except NotFound:
                 continue
+
+
+def write_queues_down(server: RabbitMQ | Container) -> None:
+    """RabbitMQ writes the names of new quorum queues down within a second only, and never finds one again for which it
+    was killed too early: to be called between the making of the queues and the kill.
+    """
+    server.control("eval", "[dets:sync(Table) || Table <- dets:all()], ok.")
 
 
 def bound_queue(connection: Connection, name: str, routing_key: str = "#", **arguments: Any) -> Queue:

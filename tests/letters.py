@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from amqp.exceptions import NotFound
 from kombu import Consumer, Producer, Queue
 
 from service.broker.link import hear
@@ -24,7 +25,7 @@ LITTLE_DELAY_SECONDS, LONG_DELAY_SECONDS = 0.4, 3.0
 WINDOW_SECONDS = 0.5
 
 Alter = Callable[[int, float], list[tuple[float, int]]]
-"""Of the n-th letter, which has come at a time: when each copy of it goes on, and its rank among those of one moment."""
+"""Of the n-th letter, which comes at a time: when each copy of it goes on, and its rank among those of one moment."""
 
 
 def every_tenth_dropped(n: int, now: float) -> list[tuple[float, int]]:
@@ -49,7 +50,7 @@ def all_reversed(n: int, now: float) -> list[tuple[float, int]]:
 
 @dataclass(slots=True)
 class Interceptor:
-    """`delays`: for how many seconds each hint was kept back, without end where it was dropped; `sent` counts copies."""
+    """`delays`: how many seconds each hint was kept back, without end where it was dropped; `sent` counts copies."""
 
     url: str
     alter: Alter
@@ -107,3 +108,13 @@ async def intercepted(url: str, alter: Alter) -> AsyncIterator[Interceptor]:
     finally:
         interceptor.stopping.set()
         await asyncio.wait_for(running, STAND_SECONDS_MAX)
+
+
+def consumers(broker_url: str) -> int:
+    """How many inboxes take dead letters."""
+    with connected(broker_url) as connection:
+        try:
+            with connection.channel() as channel:
+                return int(EXPIRED_QUEUE(channel).queue_declare(passive=True).consumer_count)
+        except NotFound:
+            return 0

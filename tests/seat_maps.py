@@ -102,12 +102,12 @@ async def projecting(settings: Settings, owner: str = "test") -> AsyncIterator[P
 
 
 @asynccontextmanager
-async def seats_locked(postgres: Postgres) -> AsyncIterator[None]:
-    """During the block nobody can read any seat."""
+async def unreadable(postgres: Postgres, table: str = "seats") -> AsyncIterator[None]:
+    """During the block nobody can read the table."""
     connection = await asyncpg.connect(postgres.url())
     try:
         await connection.execute("begin")
-        await connection.execute("lock table seats in access exclusive mode")
+        await connection.execute(f"lock table {table} in access exclusive mode")
         yield
     finally:
         await connection.close()

@@ -14,7 +14,8 @@ from service.database import Connection, create_engine
 from service.errors import BrokerAway
 from service.migrate import migrate
 from service.settings import Settings
-from tests.broker import message_count, send_hints, until_waiting
+from tests.broker import message_count, send_hints, until_waiting, write_queues_down
+from tests.conftest import EMPTY_TABLES
 from tests.factories import make_overdue, make_settings
 from tests.forcing import locked
 from tests.holdings import count_states, hints_of, make_holds
@@ -53,8 +54,10 @@ async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture
 async def own_sql(server: Postgres) -> Connection:
-    """A connection that does not outlive the server."""
-    return await asyncpg.connect(server.url())
+    """A connection to empty tables; it does not outlive the server."""
+    connection = await asyncpg.connect(server.url())
+    await connection.execute(EMPTY_TABLES)
+    return connection
 
 
 async def assert_all_settled(server: Postgres, url: str) -> None:
@@ -106,6 +109,7 @@ async def test_a_connection_to_rabbitmq_that_is_lost_during_a_pause_brings_the_m
     engine: AsyncEngine, server: Postgres, own_sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     ids = await make_dead_letters(own_sql, settings, rabbitmq.url, 3)
+    await asyncio.to_thread(write_queues_down, rabbitmq)
     (seat,) = await own_sql.fetchval("select seat_ids from reservations where id = $1", ids[1])
     async with inbox_of(engine, settings) as inbox:
         async with locked(server, "seats", seat):

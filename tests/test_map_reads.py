@@ -17,7 +17,7 @@ from service.settings import Settings
 from tests.factories import make_customer, make_session
 from tests.forcing import give, patient_settings
 from tests.pools import checked_out
-from tests.seat_maps import projecting, seats_locked, with_redis
+from tests.seat_maps import projecting, unreadable, with_redis
 from tests.waiting import COUNT_LOCK_WAITS, until_lock_waits
 
 
@@ -35,7 +35,7 @@ async def test_all_who_ask_while_a_map_is_read_get_that_one(
     on_sale = await make_session(sql, settings)
     async with maps_of(patient_settings(postgres)) as (maps, _):
         await maps.get(on_sale.id)
-        async with seats_locked(postgres):
+        async with unreadable(postgres):
             asked = [asyncio.create_task(maps.get(on_sale.id)) for _ in range(50)]
             await until_lock_waits(sql)
             # They have all been asked: each has had its turn before the one that now finds the lock.
@@ -49,7 +49,7 @@ async def test_maps_of_many_sessions_take_a_few_connections_and_who_waits_too_lo
 ) -> None:
     sessions = [await make_session(sql, settings) for _ in range(6)]
     async with maps_of(patient_settings(postgres, map_reads_max=2, pool_wait_ms=300)) as (maps, engine):
-        async with seats_locked(postgres):
+        async with unreadable(postgres):
             asked = [asyncio.create_task(maps.get(on_sale.id)) for on_sale in sessions]
             await until_lock_waits(sql, 2)
             refused, waiting = await asyncio.wait(asked, timeout=10, return_when=asyncio.FIRST_EXCEPTION)
@@ -59,7 +59,8 @@ async def test_maps_of_many_sessions_take_a_few_connections_and_who_waits_too_lo
             assert checked_out(engine) == 2
         outcomes = Counter(type(outcome).__name__ for outcome in await asyncio.gather(*asked, return_exceptions=True))
         assert outcomes == {"SeatMap": 2, "Busy": 4}
-        assert all(isinstance(task.exception(), Busy) for task in refused)
+        told = [error.what for task in refused if isinstance(error := task.exception(), Busy)]
+        assert told == ["turn to read a seat map"] * 4
         assert [(await maps.get(on_sale.id)).states for on_sale in sessions] == [b"A" * 16] * 6
 
 
@@ -71,7 +72,7 @@ async def test_a_map_is_read_again_only_after_its_interval_and_ages_until_then(
     async with maps_of(patient_settings(postgres, map_read_interval_ms=10_000)) as (maps, _):
         first = await maps.get(on_sale.id)
         await give(sql, customer, on_sale.seat_ids[0])
-        async with seats_locked(postgres):
+        async with unreadable(postgres):
             # Whoever asked PostgreSQL now would wait for the lock.
             second = await asyncio.wait_for(maps.get(on_sale.id), 5)
         assert (second.states, second.as_of) == (first.states, first.as_of)

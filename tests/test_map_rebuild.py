@@ -20,7 +20,7 @@ from service.settings import Settings
 from tests.factories import make_customer, make_session
 from tests.forcing import PATIENT, give
 from tests.processes import api_process
-from tests.seat_maps import Projection, ask, projecting, seats_locked, stored_states, with_redis
+from tests.seat_maps import Projection, ask, projecting, stored_states, unreadable, with_redis
 from tests.waiting import until, until_lock_waits
 
 LONG = {"map_fresh_ms": 60_000, "map_wait_ms": 5_000}
@@ -154,7 +154,7 @@ async def test_a_hundred_readers_of_a_cold_map_over_two_processes_cause_one_rebu
         httpx.AsyncClient(base_url=two.url, timeout=30) as second,
         counting_builds(redis) as begun,
     ):
-        async with seats_locked(postgres):
+        async with unreadable(postgres):
             asked = [asyncio.create_task(ask(client, on_sale)) for client in (first, second) for _ in range(50)]
             # Nobody gets to the seats before both processes wait for them.
             await until_lock_waits(sql, 2)

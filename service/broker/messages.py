@@ -1,6 +1,6 @@
 """What the messages look like: JSON in camelCase, as over HTTP."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
@@ -12,10 +12,14 @@ from service.eventlog import Logged
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """When a hold will be overdue. It may be lost, late, early, twice or out of order, and nothing is sold wrongly."""
+    """When a hold will be overdue. It may be lost, late, early, twice or out of order, and nothing is sold wrongly.
+
+    `due_in_ms` is how long it is to wait in RabbitMQ, by PostgreSQL's clock; None is as long as its queue lets it.
+    """
 
     reservation_id: UUID
     expires_at: datetime
+    due_in_ms: int | None = field(default=None, compare=False)
 
     def encode(self) -> bytes:
         """The body of a message."""

@@ -100,7 +100,9 @@ class Publisher:
                 key = f"{event.kind.value}.{event.session_id}"
                 event_line.send(key, encode_event(event), message_id=str(event.number), type=event.kind.value)
             for hint in hints:
-                hint_line.send(self._hint_key, hint.encode())
+                # What is left of the time to pay: it would be the whole of it from now on by the queue's own.
+                left = {} if hint.due_in_ms is None else {"expiration": str(hint.due_in_ms)}
+                hint_line.send(self._hint_key, hint.encode(), **left)
             drain(connection, (event_line, hint_line), self._confirm_seconds)
             self._spoke_at = time.monotonic()
         dropped = len(hint_line.refused | hint_line.waiting) + hint_line.homeless

@@ -1,0 +1,48 @@
+"""Batches pay: the inbox settles many times as many dead letters a second as it would one at a time.
+
+As `python -m load.batches` measures it, with a PostgreSQL that writes what it commits to the disk, like production's.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from dev.containers import Container
+from dev.postgres import Postgres
+from dev.servers import RabbitMQ
+from load.batches import compare
+from service.database import create_engine
+from service.migrate import migrate
+from tests.factories import make_settings
+from tests.servers import Servers
+from tests.verdict import broken_rules
+
+RATIO_MIN = 8
+ROUNDS = 3
+
+
+@pytest.fixture
+async def durable(servers: Servers) -> AsyncIterator[Postgres]:
+    """A PostgreSQL with the schema that loses nothing when the machine does."""
+    server = await asyncio.to_thread(servers.make, "durable", fsync="on", synchronous_commit="on")
+    try:
+        await migrate(server.url())
+        yield server
+    finally:
+        await asyncio.to_thread(server.stop, immediate=True)
+
+
+async def test_dead_letters_are_settled_at_least_8_times_as_fast_in_batches_as_one_at_a_time(
+    durable: Postgres, rabbitmq: RabbitMQ | Container
+) -> None:
+    settings = make_settings(durable.url(), broker_url=rabbitmq.url)
+    engine = create_engine(settings, "rowlock-test")
+    sql = await asyncpg.connect(durable.url())
+    assert await sql.fetchval("show fsync") == await sql.fetchval("show synchronous_commit") == "on"
+    rates = await compare(sql, engine, settings, ROUNDS)
+    assert await broken_rules(sql) == {}
+    await sql.close()
+    await engine.dispose()
+    assert rates.ratio >= RATIO_MIN, rates

@@ -1,0 +1,223 @@
+"""Expirers are killed, and PostgreSQL crashes, while holds come due: each ends once, none early, and all is told."""
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from dev.containers import Container
+from dev.postgres import Postgres
+from dev.servers import RabbitMQ, Redis
+from service.broker.topology import PARKED_QUEUE
+from service.database import Connection
+from service.migrate import migrate
+from service.settings import Settings
+from tests.broker import first_time, listening, message_count, versions_told
+from tests.factories import hold_of, make_customer, make_overdue, make_session, make_settings
+from tests.forcing import give, give_all, state_of
+from tests.letters import consumers
+from tests.processes import Process, expirer_process
+from tests.servers import Servers
+from tests.verdict import broken_rules
+from tests.waiting import until
+
+EXPIRERS = 3
+HOLDS, HOLD_SECONDS = 500, 2
+WAVES, WAVE_SECONDS = 5, 0.8
+"""In the midst of each wave an expirer is killed, and while it is replaced the next wave of holds is made."""
+HOLDS_AT_ONCE = 5
+CRASH_AT = 50
+"""So many holds have ended when PostgreSQL crashes, and the others come due while it is away."""
+LOOPS = {"relay", "projector", "sequencer", "sweep"}
+"""Those that soon see that PostgreSQL is away, and say so in the same words; the inbox has words of its own."""
+
+COUNT_ENDED = "select count(*) from reservations where state <> 'HELD'"
+
+ALL_IS_TOLD = """
+select not exists (select from events where number is null)
+and min(number) filter (where name in ('broker', 'cache')) = min(number) filter (where name = 'log')
+from cursors
+"""
+
+
+@dataclass(slots=True)
+class Crew:
+    """The expirers at work, the longest first."""
+
+    stack: AsyncExitStack
+    url: str
+    options: dict[str, Any]
+    members: list[Process] = field(default_factory=list)
+
+    async def hire(self) -> None:
+        """One more is at work."""
+        self.members.append(await self.stack.enter_async_context(expirer_process(self.url, **self.options)))
+
+    async def replace(self) -> None:
+        """The one that has been at work for longest is killed, and another begins."""
+        self.members.pop(0).kill_now()
+        await self.hire()
+
+
+@asynccontextmanager
+async def crew_of(count: int, database_url: str, **options: Any) -> AsyncIterator[Crew]:
+    """Expirers, of which each takes dead letters."""
+    async with AsyncExitStack() as stack:
+        crew = Crew(stack, database_url, {"hold_seconds": HOLD_SECONDS, **options})
+        await asyncio.gather(*[crew.hire() for _ in range(count)])
+
+        async def connected() -> bool:
+            return consumers(options["broker_url"]) == count
+
+        await until(connected, "the inboxes")
+        yield crew
+
+
+async def sell(sql: Connection, settings: Settings, holds: int, over_seconds: float) -> Sequence[int]:
+    """So many holds of a seat each, evenly over the time; the seats."""
+    customer = await make_customer(sql, settings)
+    seat_ids = (await make_session(sql, settings, holds)).seat_ids
+    began = time.monotonic()
+    for n in range(0, holds, HOLDS_AT_ONCE):
+        await asyncio.sleep(began + n * over_seconds / holds - time.monotonic())
+        requests = [hold_of(customer, seat_id) for seat_id in seat_ids[n : n + HOLDS_AT_ONCE]]
+        await give_all(sql, requests, HOLD_SECONDS)
+    return seat_ids
+
+
+async def until_ended(sql: Connection, count: int) -> None:
+    """Returns when so many holds have ended."""
+
+    async def ended() -> bool:
+        return int(await sql.fetchval(COUNT_ENDED)) >= count
+
+    await until(ended, f"the end of {count} holds")
+
+
+async def until_all_is_told(sql: Connection) -> None:
+    """Returns when every event has its number, and relay and projector are through."""
+
+    async def told() -> bool:
+        return bool(await sql.fetchval(ALL_IS_TOLD))
+
+    await until(told, "the end of the log")
+
+
+async def assert_all_are_back(sql: Connection, seat_ids: Sequence[int]) -> None:
+    """Each hold has ended once, by its deadline or later, and each seat was held and freed once."""
+    rows = await sql.fetch("select state, version, count(*) from seats where id = any($1) group by 1, 2", seat_ids)
+    assert [tuple(row) for row in rows] == [("AVAILABLE", 3, len(seat_ids))]
+    assert await sql.fetchval("select count(*) from reservations where state <> 'EXPIRED'") == 0
+    assert await sql.fetchval("select count(*) from reservations where settled_at < expires_at") == 0
+
+
+async def test_expirers_killed_again_and_again_end_each_hold_once_and_tell_all_of_it_in_order(
+    postgres: Postgres, sql: Connection, settings: Settings, redis: Redis | Container, rabbitmq: RabbitMQ | Container
+) -> None:
+    urls = {"redis_url": redis.url, "broker_url": rabbitmq.url}
+    with listening(rabbitmq.url) as listener:
+        async with crew_of(EXPIRERS, postgres.url(), **urls) as crew:
+            before = await sql.fetchval("select number from cursors where name = 'broker'")
+            seat_ids = await die_in_each_wave(sql, settings, crew)
+            await until_ended(sql, HOLDS)
+            await until_all_is_told(sql)
+        last = await sql.fetchval("select max(number) from events")
+        events = await listener.until(last)
+    await assert_all_are_back(sql, seat_ids)
+    assert sorted(first_time(events)) == list(range(before + 1, last + 1))
+    assert versions_told(events) == {seat_id: [2, 3] for seat_id in seat_ids}
+    assert message_count(rabbitmq.url, PARKED_QUEUE) == 0
+
+
+async def die_in_each_wave(sql: Connection, settings: Settings, crew: Crew) -> list[int]:
+    """Waves of holds, each of which loses an expirer when some of its holds have ended; all seats."""
+    wave = HOLDS // WAVES
+    seat_ids = list(await sell(sql, settings, wave, WAVE_SECONDS))
+    for n in range(1, WAVES):
+        await until_ended(sql, n * wave - random.randint(wave // 4, wave * 3 // 4))
+        _, sold = await asyncio.gather(crew.replace(), sell(sql, settings, wave, WAVE_SECONDS))
+        seat_ids += sold
+    await until_ended(sql, HOLDS - wave // 2)
+    await crew.replace()
+    return seat_ids
+
+
+@pytest.fixture
+async def fragile(servers: Servers) -> AsyncIterator[Postgres]:
+    """A PostgreSQL that may crash without anybody else's noticing."""
+    server = await asyncio.to_thread(servers.make, "fragile")
+    try:
+        await migrate(server.url())
+        yield server
+    finally:
+        await asyncio.to_thread(server.stop, immediate=True)
+
+
+async def test_after_a_crash_of_postgresql_all_loops_are_back_by_themselves_and_nothing_is_parked(
+    fragile: Postgres, redis: Redis | Container, rabbitmq: RabbitMQ | Container
+) -> None:
+    settings = make_settings(fragile.url())
+    urls = {"redis_url": redis.url, "broker_url": rabbitmq.url}
+    async with crew_of(1, fragile.url(), **urls, log_level="info") as crew:
+        (expirer,) = crew.members
+        sql = await asyncpg.connect(fragile.url())
+        seat_ids = await sell(sql, settings, HOLDS, HOLD_SECONDS - 1)
+        await until_ended(sql, CRASH_AT)
+        await sql.close()
+        await asyncio.to_thread(fragile.stop, immediate=True)
+        await until_all_have_noticed(expirer)
+        await asyncio.to_thread(fragile.start)
+        sql = await asyncpg.connect(fragile.url())
+        await until_ended(sql, HOLDS)
+        await assert_all_are_back(sql, seat_ids)
+        await assert_all_loops_work(sql, settings, expirer)
+    assert message_count(rabbitmq.url, PARKED_QUEUE) == 0
+    assert await broken_rules(sql) == {}
+    await sql.close()
+
+
+def lines(expirer: Process) -> list[dict[str, Any]]:
+    """What it has logged."""
+    return [json.loads(line) for line in expirer.output().splitlines()]
+
+
+async def until_all_have_noticed(expirer: Process) -> None:
+    """Returns when each loop, with dead letters in the inbox's hands, has found out that PostgreSQL is away."""
+
+    async def noticed() -> bool:
+        failed = {line["loop"] for line in lines(expirer) if line["event"] == "step failed"}
+        holding = any(line["event"] == "inbox pauses" and line["taken"] for line in lines(expirer))
+        return holding and failed >= LOOPS
+
+    await until(noticed, "the loops' complaints")
+
+
+async def assert_all_loops_work(sql: Connection, settings: Settings, expirer: Process) -> None:
+    """Sweep and inbox each end holds that were made after the crash; sequencer, relay and projector tell of them."""
+    before = len(lines(expirer))
+    forgotten = await make_overdue_before_its_hint(sql, settings)
+
+    async def swept_and_taken() -> bool:
+        by = [line.get("by") for line in lines(expirer)[before:] if line["event"] == "holds expired"]
+        return {None, "inbox"} <= set(by) and await state_of(sql, forgotten) == "EXPIRED"
+
+    await sell(sql, settings, 20, 1)
+    await until(swept_and_taken, "holds ended by the sweep, and others by the inbox")
+    await until_all_is_told(sql)
+
+
+async def make_overdue_before_its_hint(sql: Connection, settings: Settings) -> UUID:
+    """A hold whose hint RabbitMQ keeps for another minute, so that only the sweep ends it now."""
+    customer, session = await make_customer(sql, settings), await make_session(sql, settings)
+    held = await give(sql, customer, session.seat_ids[0], hold_seconds=60)
+    await until_all_is_told(sql)
+    await make_overdue(sql, held)
+    return held
