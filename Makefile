@@ -36,7 +36,7 @@ lock: $(BIN)/.installed ## pins the newest dependencies that fit, with hashes
 	@$(COMPILE) --constraint requirements-dev.lock --output-file requirements.lock
 
 clean: ## removes the virtual environment, caches, and the data of make run
-	@! test -x $(BIN)/python || $(BIN)/python -m dev.run --forget
+	@$${PYTHON:-python3} -m dev.data_folder
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

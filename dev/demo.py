@@ -10,7 +10,7 @@ PASSWORD = "correct horse battery"  # noqa: S105 - everybody may know it
 MANAGER = "manager@example.com"
 CUSTOMERS = ("ada@example.com", "grace@example.com", "linus@example.com")
 REQUEST_SECONDS_MAX = 60
-IN_USE = 409
+IN_USE, INVALID = 409, 422
 
 
 class DemoError(Exception):
@@ -60,6 +60,8 @@ def load(api: str) -> int:
 def _sign_up(client: httpx.Client, email: str, name: str, role: str) -> None:
     body = {"email": email, "password": PASSWORD, "name": name, "role": role}
     reply = client.post("/sign-up", json=body)
+    if role == "MANAGER" and reply.status_code == INVALID:
+        raise DemoError("demo data need a manager: ROWLOCK_OPEN_MANAGER_SIGN_UP must not be false here")
     if reply.status_code != IN_USE:
         _checked(reply)
 

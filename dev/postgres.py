@@ -1,12 +1,14 @@
 """A PostgreSQL server of our own, on loopback, from binaries that are there; for `make run` and for the tests."""
 
 import contextlib
+import ctypes
 import filecmp
 import importlib.util
 import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -20,6 +22,15 @@ ACCOUNTS = ("postgres", "nobody")
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 30
 SUPERUSER = "rowlock"
+
+
+PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent() -> None:
+    """For `preexec_fn`: Linux sends SIGTERM when the process that started this one is gone, however it ended."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class PostgresError(Exception):
@@ -73,6 +84,7 @@ class Account:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                preexec_fn=end_with_parent,  # noqa: PLW1509 - it makes one call
                 user=self.uid,
                 group=self.gid,
                 extra_groups=None if self.uid is None else [],
@@ -112,6 +124,12 @@ def reachable_binaries(binaries: Path, account: Account, copy_to: Path) -> Path:
         libraries = package.with_name(f"{package.name}.libs")
         if libraries.exists():
             shutil.copytree(libraries, copy_to / libraries.name, dirs_exist_ok=True)
+    try:
+        account.run([str(copy / "bin" / "initdb"), "--version"], cwd=Path("/"))
+    except PermissionError:
+        raise PostgresError(
+            f"PostgreSQL, which does not run as root, can't get to {copy_to}: a folder above is closed to others"
+        ) from None
     return copy / "bin"
 
 

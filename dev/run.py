@@ -9,13 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from dev import demo, postgres
-from dev.data_folder import ROOT, FolderError, data_folder, forget, kept_secret, opened
+from dev.data_folder import ROOT, FolderError, data_folder, kept_secret, opened
 from service import settings
 from service.errors import NotReady
 from service.migrate import FAILURES, migrate, reason
@@ -38,11 +39,22 @@ class Stopped(Exception):
     """Somebody wants it to end."""
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A process that must not end by itself."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def obituary(self) -> str:
+        """That it ended, and the last that it has said."""
+        lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        return f"{self.name} ended with {self.process.returncode}; {self.log} ends with:\n" + "\n".join(lines)
+
+
 def main() -> None:
     """Runs until a signal comes; ends with 1 and a sentence where something is in the way. Leaves nothing running."""
-    if sys.argv[1:] == ["--forget"]:
-        forget(data_folder())
-        return
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stopping.set())
     try:
@@ -58,34 +70,33 @@ def _run(folder: Path, stack: ExitStack) -> None:
     """Starts everything in its order; the stack stops it in the opposite one."""
     _set_defaults(folder)
     port = _free_port_from_settings()
+    parts: list[Part] = []
     if "ROWLOCK_DATABASE_URL" not in os.environ:
         _say(f"starting PostgreSQL on {folder}")
         server = stack.enter_context(postgres.running(_own_postgres(folder)))
         os.environ["ROWLOCK_DATABASE_URL"] = server.url()
+        assert server.process is not None
+        parts.append(Part("PostgreSQL", server.process, server.folder / "log"))
     _go_on()
     loaded = settings.load()
     try:
         asyncio.run(migrate(loaded.database_url.get_secret_value()))
+    except OSError as error:
+        raise RunError(f"can't connect to the PostgreSQL of ROWLOCK_DATABASE_URL: {reason(error)}") from None
     except FAILURES as error:
         raise RunError(f"the database can't be brought to this release's schema: {reason(error)}") from None
     host = "127.0.0.1" if loaded.host == ANY_ADDRESS else loaded.host
     api = f"http://{host}:{port}"
     gunicorn = [sys.executable, "-m", "gunicorn", "--config", "service/gunicorn.conf.py"]
-    processes = [
-        stack.enter_context(_started(gunicorn, folder / "api.log", f"{api}/readyz")),
-        stack.enter_context(
-            _started(
-                [sys.executable, "-m", "expirer"],
-                folder / "expirer.log",
-                f"http://{host}:{loaded.expirer_port}/livez",
-            )
-        ),
-    ]
+    expirer = [sys.executable, "-m", "expirer"]
+    livez = f"http://{host}:{loaded.expirer_port}/livez"
+    parts.append(stack.enter_context(_started("the API", gunicorn, folder / "api.log", f"{api}/readyz")))
+    parts.append(stack.enter_context(_started("the expirer", expirer, folder / "expirer.log", livez)))
     _print_welcome(api, demo.load(api), folder)
-    while all(process.poll() is None for process, _ in processes):
+    while all(part.process.poll() is None for part in parts):
         _go_on()
         stopping.wait(POLL_SECONDS)
-    raise RunError("\n".join(_obituary(process, log) for process, log in processes if process.poll() is not None))
+    raise RunError("\n".join(part.obituary() for part in parts if part.process.poll() is not None))
 
 
 def _go_on() -> None:
@@ -131,26 +142,34 @@ def _own_postgres(folder: Path) -> postgres.Postgres:
 
 
 @contextmanager
-def _started(command: list[str], log: Path, answers_at: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """A process of the product that answers already, with its log; it is ended with SIGTERM."""
+def _started(name: str, command: list[str], log: Path, answers_at: str) -> Iterator[Part]:
+    """A part of the product that answers already; it is ended with SIGTERM, and whatever it has started with it."""
     with log.open("ab") as output:
         # A session of its own: Ctrl-C is for us to pass on, in the right order.
         process = subprocess.Popen(  # noqa: S603 - our own command
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=postgres.end_with_parent,  # noqa: PLW1509 - it makes one call
         )
+    part = Part(name, process, log)
     try:
-        _wait_for_answer(process, log, answers_at)
-        yield process, log
+        _wait_for_answer(part, answers_at)
+        yield part
     finally:
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(settings.load().shutdown_seconds + 15)
-        except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            # A worker whose master was killed.
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait()
 
 
-def _wait_for_answer(process: subprocess.Popen[bytes], log: Path, url: str) -> None:
+def _wait_for_answer(part: Part, url: str) -> None:
     deadline = time.monotonic() + START_SECONDS_MAX
     while True:
         _go_on()
@@ -159,16 +178,11 @@ def _wait_for_answer(process: subprocess.Popen[bytes], log: Path, url: str) -> N
                 return
         except httpx.TransportError:
             pass
-        if process.poll() is not None:
-            raise RunError(_obituary(process, log))
+        if part.process.poll() is not None:
+            raise RunError(part.obituary())
         if time.monotonic() > deadline:
-            raise RunError(f"{url} did not answer within {START_SECONDS_MAX} s; {log} may say why")
+            raise RunError(f"{part.name} did not answer within {START_SECONDS_MAX} s; {part.log} may say why")
         stopping.wait(POLL_SECONDS)
-
-
-def _obituary(process: subprocess.Popen[bytes], log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-    return f"a process ended with {process.returncode}; {log} ends with:\n" + "\n".join(lines)
 
 
 def _print_welcome(api: str, seat_id: int, folder: Path) -> None:

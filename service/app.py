@@ -30,6 +30,14 @@ from service.seatmap import SeatMaps
 from service.settings import Settings
 from service.tokens import Tokens
 
+DESCRIPTION = """
+Sign up or in, press *Authorize* and paste the token. Hold seats, and pay before `expiresAt`: who does not pay
+loses them.
+
+A hold with an `Idempotency-Key` may be sent again at any time and gets its first reply, marked
+`Idempotency-Replayed: true`, also when the hold is over; `Rowlock-Time` is the present time. Refusals are
+`application/problem+json` (RFC 9457) with a stable `type`.
+"""
 ASSETS_PATH = "/api-docs/assets"
 
 log = structlog.stdlib.get_logger("rowlock")
@@ -48,6 +56,7 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title="Rowlock",
         summary="Seat reservations that are never sold twice",
+        description=DESCRIPTION,
         version="0.1.0",
         docs_url=None,
         redoc_url=None,

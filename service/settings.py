@@ -189,8 +189,9 @@ class Settings(BaseSettings):
     @classmethod
     def _is_postgresql(cls, value: SecretStr) -> SecretStr:
         # The driver knows these two only; SQLAlchemy's, such as postgresql+asyncpg, would fail later.
-        if PostgresDsn(value.get_secret_value()).scheme not in {"postgresql", "postgres"}:
+        if value.get_secret_value().partition("://")[0] not in {"postgresql", "postgres"}:
             raise ValueError("the URL's scheme should be postgresql or postgres")
+        PostgresDsn(value.get_secret_value())
         return value
 
 

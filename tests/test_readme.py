@@ -9,7 +9,7 @@ from service.database import Connection
 from tests.processes import ROOT, api_process, environment
 
 FLOW = re.compile(r"## The flow, step by step\n(.*?)\n## ", re.DOTALL)
-BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 
 
 def flow() -> str:

@@ -152,19 +152,46 @@ async def test_another_postgresql_is_used_where_a_variable_names_it(
         assert await sql.fetchval("select count(*) from sessions") == len(demo.SHOWS)
 
 
+@pytest.mark.parametrize(("command", "log"), [("-m expirer", "expirer.log"), ("postgres -D", "postgresql/log")])
 async def test_when_a_part_ends_by_itself_the_rest_is_stopped_and_its_log_is_shown(
-    folder: Path,
-    postgres: Postgres,
-    sql: Connection,  # noqa: ARG001 - the database is emptied first
+    folder: Path, command: str, log: str
 ) -> None:
-    process = await start(environment(folder, database_url=postgres.url()))
+    process = await start(environment(folder))
     assert process.stdout is not None
     await asyncio.wait_for(process.stdout.readuntil(b"Ctrl-C stops it."), END_SECONDS_MAX)
-    (expirer,) = [pid for pid, line in started_with(folder) if "-m expirer" in line]
-    os.kill(expirer, signal.SIGKILL)
+    part = min(pid for pid, line in started_with(folder) if command in line)
+    os.kill(part, signal.SIGKILL)
     rest, _ = await asyncio.wait_for(process.communicate(), END_SECONDS_MAX)
     assert process.returncode == 1
-    assert f"{folder}/expirer.log ends with" in rest.decode()
+    assert f"{folder}/{log} ends with" in rest.decode()
+
+
+@pytest.mark.parametrize("killed", ["-m dev.run", "-m gunicorn"])
+async def test_whoever_is_killed_hard_nothing_is_left_running(folder: Path, killed: str) -> None:
+    process = await start(environment(folder))
+    assert process.stdout is not None
+    await asyncio.wait_for(process.stdout.readuntil(b"Ctrl-C stops it."), END_SECONDS_MAX)
+    os.kill(min(pid for pid, line in started_with(folder) if killed in line), signal.SIGKILL)
+    await asyncio.wait_for(process.communicate(), END_SECONDS_MAX)
+
+    async def all_gone() -> bool:
+        return not list(started_with(folder))
+
+    await until(all_gone, "the end of all that it had started")
+
+
+async def test_clean_leaves_the_data_of_a_run_alone(folder: Path) -> None:
+    clean = [sys.executable, "-m", "dev.data_folder"]
+    with opened(folder):
+        refused = await asyncio.create_subprocess_exec(
+            *clean, cwd=ROOT, env=environment(folder), stderr=asyncio.subprocess.PIPE
+        )
+        assert b"another make run uses" in (await refused.communicate())[1]
+        assert refused.returncode == 1
+    assert folder.exists()
+    removed = await asyncio.create_subprocess_exec(*clean, cwd=ROOT, env=environment(folder))
+    assert await removed.wait() == 0
+    assert not folder.exists()
 
 
 async def test_ctrl_c_while_it_starts_leaves_nothing_running(folder: Path) -> None:
@@ -215,7 +242,8 @@ async def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
         ("port", "80000", "ROWLOCK_PORT: Input should be less than or equal to 65535"),
         ("hold_seconds", "soon", "ROWLOCK_HOLD_SECONDS: Input should be a valid integer"),
         ("database_url", "mysql://somewhere", "ROWLOCK_DATABASE_URL"),
-        ("database_url", "postgresql://nobody@127.0.0.1:1/nothing", "the database can't be brought"),
+        ("database_url", "postgresql://nobody@127.0.0.1:1/nothing", "can't connect to the PostgreSQL of ROWLOCK_DATA"),
+        ("open_manager_sign_up", "false", "ROWLOCK_OPEN_MANAGER_SIGN_UP"),
     ],
 )
 async def test_a_setting_that_is_wrong_is_named(folder: Path, variable: str, value: str, expected: str) -> None:
@@ -232,7 +260,7 @@ async def test_a_process_that_does_not_answer_in_time_is_stopped(folder: Path, m
     monkeypatch.setenv("ROWLOCK_TOKEN_SECRET", "x" * 32)
     with (
         pytest.raises(run.RunError, match="did not answer within"),
-        run._started(["sleep", "60"], folder / "log", f"http://127.0.0.1:{free_port()}/"),
+        run._started("it", ["sleep", "60"], folder / "log", f"http://127.0.0.1:{free_port()}/"),
     ):
         pass
 
