@@ -92,6 +92,7 @@ def _run(folder: Path, stack: ExitStack) -> None:
     livez = f"http://{host}:{loaded.expirer_port}/livez"
     parts.append(stack.enter_context(_started("the API", gunicorn, folder / "api.log", f"{api}/readyz")))
     parts.append(stack.enter_context(_started("the expirer", expirer, folder / "expirer.log", livez)))
+    _say_what_is_off(loaded)
     _print_welcome(api, demo.load(api), folder)
     while all(part.process.poll() is None for part in parts):
         _go_on()
@@ -183,6 +184,13 @@ def _wait_for_answer(part: Part, url: str) -> None:
         if time.monotonic() > deadline:
             raise RunError(f"{part.name} did not answer within {START_SECONDS_MAX} s; {part.log} may say why")
         stopping.wait(POLL_SECONDS)
+
+
+def _say_what_is_off(loaded: settings.Settings) -> None:
+    if loaded.redis_url is None:
+        _say("without ROWLOCK_REDIS_URL PostgreSQL answers all reads, and limits count in each process")
+    if loaded.broker_url is None:
+        _say("without ROWLOCK_BROKER_URL seats come back by the sweep, and nobody is told of events")
 
 
 def _print_welcome(api: str, seat_id: int, folder: Path) -> None:

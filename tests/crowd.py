@@ -100,7 +100,7 @@ async def documented(client: httpx.AsyncClient) -> dict[str, set[str]]:
 
 
 def _outcomes(status: str, response: Any) -> set[str]:
-    names = response["content"].get(MEDIA_TYPE, {}).get("examples", {})
+    names = response.get("content", {}).get(MEDIA_TYPE, {}).get("examples", {})
     return {f"{status} {name}" for name in names} or {status}
 
 

@@ -124,7 +124,7 @@ MAP_HEADERS = {
     dependencies=[Depends(limit_read)],
 )
 async def session_map(
-    session_id: Annotated[int, Path(alias="sessionId", ge=1, le=ID_MAX, examples=[1])],
+    session_id: Annotated[int, Path(alias="sessionId", ge=1, le=ID_MAX, examples=[1]), FromDigits],
     context: InContext,
     request: Request,
     if_none_match: Annotated[str, Header(description="The ETags of the maps that you have")] = "",
