@@ -25,6 +25,7 @@ from tests.factories import OnSale, make_customer, make_session
 from tests.forcing import give
 from tests.seat_maps import Projection, projecting, stored_states, with_redis
 from tests.servers import Servers
+from tests.waiting import until
 
 IDENTITY = """
 select system_identifier::text || ' ' || timeline_id
@@ -192,6 +193,7 @@ async def test_a_database_restored_to_an_earlier_moment_is_shown_as_it_is_now(
         restore(data, own)
         own.start()
         async with connected(own) as sql:
+            await until(lambda: is_writable(sql), "the end of the recovery")
             if restore is copy_back:
                 assert await sql.fetchval(IDENTITY) == identity, "the server itself does not know"
             # As many changes as there were: neither numbers nor positions in the log tell the two histories apart.
@@ -202,6 +204,11 @@ async def test_a_database_restored_to_an_earlier_moment_is_shown_as_it_is_now(
             await projection.step()
             assert await mapped(projection, on_sale) == b"H" + b"A" * 11 + b"HHHH" == await stored_states(sql, on_sale)
             assert len(await mapped(projection, other)) == len((await projection.get(other)).layout.seat_ids) == 30
+
+
+async def is_writable(sql: Connection) -> bool:
+    """Whether the server has left its recovery."""
+    return not await sql.fetchval("select pg_is_in_recovery()")
 
 
 async def test_the_history_has_another_name_after_each_start_and_in_each_database(own: Postgres) -> None:
