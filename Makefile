@@ -18,6 +18,10 @@ test: $(BIN)/.installed ## every test, on real servers; ARGS="tests/test_races.p
 	@dev/install-packages postgresql-15 redis-server rabbitmq-server
 	@$(BIN)/python -m pytest $(ARGS)
 
+faults: $(BIN)/.installed ## long tests of faults and punctuality, which want the machine for themselves
+	@dev/install-packages postgresql-15 redis-server rabbitmq-server
+	@$(BIN)/python -m pytest -n 0 -p tests.conftest load/tests $(ARGS)
+
 check: $(BIN)/.installed ## formatting, lint, types, and that what is generated is up to date
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
