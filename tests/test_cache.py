@@ -76,6 +76,15 @@ def imported(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
+async def until_open(cache: Cache) -> None:
+    """Returns when somebody may try again."""
+
+    async def is_open() -> bool:
+        return clock() >= cache._closed_until
+
+    await until(is_open, "the next try")
+
+
 async def test_who_fails_together_is_one_failure_and_then_a_single_one_tries(cache: Cache) -> None:
     tries = 0
 
@@ -89,19 +98,16 @@ async def test_who_fails_together_is_one_failure_and_then_a_single_one_tries(cac
         outcomes = await asyncio.gather(*(cache.run(fail) for _ in range(50)), return_exceptions=True)
         assert all(isinstance(outcome, CacheAway) for outcome in outcomes)
 
-    async def is_open() -> bool:
-        return clock() >= cache._closed_until
-
     await fifty()
     assert (tries, cache._failures) == (50, 1)
     await fifty()
     assert tries == 50, "for a moment nobody tries"
     for failures in range(2, 7):
-        await until(is_open, "the next try")
+        await until_open(cache)
         await fifty()
         assert (tries, cache._failures) == (49 + failures, failures)
         assert clock() < cache._closed_until <= clock() + BACKOFF_MS_MAX / 1000
-    await until(is_open, "the next try")
+    await until_open(cache)
     assert await cache.run(ping)
     assert await asyncio.gather(*(cache.run(ping) for _ in range(50))) == [True] * 50
 
@@ -139,6 +145,12 @@ async def test_a_redis_that_hangs_is_waited_for_no_longer_than_its_timeout_and_i
         assert clock() - began < 0.1
     finally:
         await asyncio.to_thread(redis.resume)
+    await until_open(hasty)
+    began = clock()
+    with pytest.raises(CacheAway):
+        # However many steps the work has, and whatever each of them waits for.
+        await hasty.run(lambda _redis: asyncio.wait_for(asyncio.Event().wait(), 20))
+    assert clock() - began < 2
 
     async def answers() -> bool:
         try:

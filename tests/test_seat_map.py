@@ -64,13 +64,16 @@ async def test_the_map_shows_every_seat_as_postgresql_has_it_wherever_it_comes_f
     before = await sql.fetchval("select clock_timestamp()")
     if source == "redis":
         await projection.step()
+    asked = await sql.fetchval("select clock_timestamp()")
     reply = await assert_map_is_right(api, sql, on_sale)
     after = await sql.fetchval("select clock_timestamp()")
     assert (reply["sessionId"], reply["currency"], reply["source"]) == (on_sale.id, "EUR", source)
     assert reply["asOf"].endswith("Z")
-    assert before <= datetime.fromisoformat(reply["asOf"]) <= after
+    as_of, age = datetime.fromisoformat(reply["asOf"]), timedelta(milliseconds=reply["ageMs"])
+    assert before <= as_of <= after
     # The age counts from the beginning of the step or the read, by a clock that may be a little behind.
-    assert timedelta(milliseconds=reply["ageMs"] - 5) <= after - before
+    assert age - timedelta(milliseconds=5) <= after - before
+    assert as_of + age + timedelta(milliseconds=5) >= asked, "never younger than it is"
     states = [seat["state"] for seat in reply["seats"]]
     assert (states.count("HELD"), states.count("SOLD")) == (3, 1)
 

@@ -99,7 +99,7 @@ class SeatMapReply(Reply):
     currency: shown.Currency
     source: Annotated[Literal["redis", "postgresql"], Field(description="PostgreSQL where Redis is away or behind")]
     as_of: shown.Moment
-    age_ms: Annotated[int, Field(description="Time since `asOf`", examples=[40])]
+    age_ms: Annotated[int, Field(description="Time since `asOf`, or a little more", examples=[40])]
     seats: list[MappedSeat]
 
 
