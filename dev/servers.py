@@ -12,7 +12,7 @@ import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,8 +44,13 @@ class Server(ABC):
         self._end(signal.SIGTERM)
 
     def pause(self) -> None:
-        """It neither works nor answers, but its connections stay."""
+        """It neither works nor answers, but its connections stay. Returns when the last of its threads has stopped."""
         self._signal(signal.SIGSTOP)
+        deadline = time.monotonic() + STOP_SECONDS_MAX
+        while not all(state in "TtZX" for state in self._thread_states()):
+            if time.monotonic() > deadline:
+                raise ServerError(f"the server of {self.folder} did not stop")
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """It goes on where it was paused."""
@@ -81,6 +86,16 @@ class Server(ABC):
                 self.kill()
                 raise ServerError(f"{command[0]} did not start; {log} ends with:\n{_end_of(log)}")
             time.sleep(0.05)
+
+    def _thread_states(self) -> Iterator[str]:
+        """What each thread of the process and of what it has started does, in the letters of proc(5)."""
+        assert self.process is not None
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if os.getpgid(int(path.name)) == self.process.pid:
+                    for stat in path.glob("task/*/stat"):
+                        # The name of the thread, in brackets, may have anything in it.
+                        yield stat.read_text().rpartition(")")[2].split()[0]
 
     def _signal(self, number: int) -> None:
         assert self.process is not None
