@@ -20,7 +20,7 @@ test: $(BIN)/.installed ## every test, on real servers; ARGS="tests/test_races.p
 
 faults: $(BIN)/.installed ## long tests of faults and punctuality, which want the machine for themselves
 	@dev/install-packages postgresql-15 redis-server rabbitmq-server
-	@$(BIN)/python -m pytest -n 0 -p tests.conftest load/tests $(ARGS)
+	@ROWLOCK_TEST_STORM_SECONDS=60 $(BIN)/python -m pytest -n 0 -p tests.conftest $(or $(ARGS),load/tests tests/test_sequencer.py)
 
 check: $(BIN)/.installed ## formatting, lint, types, and that what is generated is up to date
 	@$(BIN)/ruff format --check .

@@ -4,7 +4,8 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
@@ -126,20 +127,27 @@ async def test_what_a_sequencer_that_died_had_numbered_is_numbered_again(
     assert await numbers(sql) == [1, 2, 3, 4, 5]
 
 
-async def test_a_write_transaction_that_stays_open_on_the_server_delays_nobody(
-    engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
-) -> None:
+@asynccontextmanager
+async def open_write_transactions(postgres: Postgres) -> AsyncIterator[None]:
+    """One in this database and one elsewhere on the server, as long as the body takes."""
     async with own_database(postgres, "elsewhere") as url:
         others = [await asyncpg.connect(url), await asyncpg.connect(postgres.url())]
         for other in others:
             # As a report or a migration that takes its time: it has written, and keeps a snapshot.
             await other.execute("begin isolation level repeatable read; select pg_current_xact_id()")
-        await make_holds(sql, settings, 15)
-        await number_all(engine, settings)
-        assert await numbers(sql) == list(range(1, 17))
+        yield
         for other in others:
             assert other.is_in_transaction()
             await other.close()
+
+
+async def test_a_write_transaction_that_stays_open_on_the_server_delays_nobody(
+    engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
+) -> None:
+    async with open_write_transactions(postgres):
+        await make_holds(sql, settings, 15)
+        await number_all(engine, settings)
+        assert await numbers(sql) == list(range(1, 17))
 
 
 async def test_looking_for_events_writes_nothing(engine: AsyncEngine, sql: Connection, settings: Settings) -> None:
@@ -193,17 +201,18 @@ async def keep_numbering(settings: Settings, holding: "asyncio.Future[list[None]
     await own.dispose()
 
 
-async def test_in_a_storm_on_two_seats_the_numbers_follow_their_versions(
+async def test_in_a_storm_on_two_seats_beside_open_transactions_the_numbers_follow_their_versions(
     engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     customers = await make_customers(sql, settings, HOLDERS)
     seats = (await make_session(sql, settings)).seat_ids[:2]
     changes: list[int] = []
-    end = time.monotonic() + STORM_SECONDS
-    holding = asyncio.gather(*[contend(postgres, customer, seats, end, changes) for customer in customers])
-    await asyncio.gather(holding, *[keep_numbering(settings, holding) for _ in range(SEQUENCERS)])
-    await number_all(engine, settings)
-    given = await sql.fetchval("select array_agg(number order by number) from events")
+    async with open_write_transactions(postgres):
+        end = time.monotonic() + STORM_SECONDS
+        holding = asyncio.gather(*[contend(postgres, customer, seats, end, changes) for customer in customers])
+        await asyncio.gather(holding, *[keep_numbering(settings, holding) for _ in range(SEQUENCERS)])
+        await number_all(engine, settings)
+        given = await sql.fetchval("select array_agg(number order by number) from events")
     assert given == list(range(1, 2 * len(changes) + 2))
     assert await sql.fetch(OUT_OF_ORDER) == []
     assert len(changes) > 20 * STORM_SECONDS

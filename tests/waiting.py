@@ -17,9 +17,9 @@ and ($1::text is null or query like $1)
 """
 
 
-async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Returns when the condition holds; fails after WAIT_SECONDS_MAX."""
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
+async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds_max: float = WAIT_SECONDS_MAX) -> None:
+    """Returns when the condition holds; fails after `seconds_max`."""
+    deadline = time.monotonic() + seconds_max
     while not await condition():
         assert time.monotonic() < deadline, f"never came: {what}"
         await asyncio.sleep(0.01)
