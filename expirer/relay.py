@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer import lease
 from expirer.thread import Thread
-from service import eventlog
+from service import cursors, eventlog
 from service.broker.messages import Hint
 from service.broker.publisher import Published, Publisher
 from service.database import transaction
@@ -45,7 +45,7 @@ class Relay:
         # What a queue has refused is tried alone: the others need not get what comes after it again and again.
         batch_max = 1 if self._refusals else settings.relay_batch_max
         async with transaction(self._engine) as connection:
-            number = await eventlog.take_lease(connection, CURSOR, self._owner, settings.lease_ms)
+            number = await cursors.take_lease(connection, CURSOR, self._owner, settings.lease_ms)
             events: list[Logged] = []
             if number is not None:
                 events = await eventlog.read_numbered(connection, number, batch_max)
@@ -57,7 +57,7 @@ class Relay:
             async with transaction(self._engine) as connection:
                 last = events[published.events - 1].number
                 assert last is not None
-                await eventlog.move_cursor(connection, CURSOR, self._owner, number, last)
+                await cursors.move_cursor(connection, CURSOR, self._owner, number, last)
         if published.events < len(events):
             return self._back_off(events[published.events])
         self._refusals = 0
@@ -94,4 +94,4 @@ class Relay:
 
     async def _release(self) -> None:
         async with transaction(self._engine) as connection:
-            await eventlog.release_lease(connection, CURSOR, self._owner)
+            await cursors.release_lease(connection, CURSOR, self._owner)
