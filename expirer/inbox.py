@@ -5,6 +5,7 @@ there is nothing left to do for it.
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import structlog
@@ -13,12 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from expirer.thread import Thread
 from service.broker.consumer import DeadLetters, Delivery
 from service.database import roll_back, transaction
-from service.errors import BrokerAway, Unavailable
+from service.errors import BrokerAway, Busy, Unavailable, concerns_all
 from service.settings import Settings
 from service.settling import settle_due
 
 WAIT_MS = 500
 RETRY_MS = 50
+ONE_BY_ONE_SECONDS_MAX = 5
+"""Each of them may wait for its lock: the loop must be seen to live, and what is left comes with the next step."""
 PAUSE_SECONDS = 0.2
 PAUSE_SECONDS_MAX = 2.0
 
@@ -72,9 +75,10 @@ class Inbox:
             return
         try:
             expired = await self._settle(self._taken)
-        except Unavailable:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others' seats must come back
+        except Exception as error:
+            if concerns_all(error):
+                raise
+            # Whatever is wrong with one, the others' seats must come back.
             log.warning("batch failed, trying one by one", error=repr(error), count=len(self._taken))
             await self._settle_one_by_one()
         else:
@@ -92,23 +96,32 @@ class Inbox:
 
     async def _settle_one_by_one(self) -> None:
         """Those that fail are tried again when the others are done, and at last parked."""
-        for n in range(self._settings.inbox_tries_max):
-            if n:
-                await asyncio.sleep(RETRY_MS * 2 ** (n - 1) / 1000)
+        deadline = time.monotonic() + ONE_BY_ONE_SECONDS_MAX
+        rounds = 0
+        while self._taken:
+            if rounds:
+                await asyncio.sleep(RETRY_MS * 2 ** (rounds - 1) / 1000)
+            rounds += 1
             for delivery in list(self._taken):
+                if time.monotonic() > deadline:
+                    return
                 await self._settle_alone(delivery)
-            if not self._taken:
-                return
-        for delivery in list(self._taken):
-            await self._park(delivery, "failing")
 
     async def _settle_alone(self, delivery: Delivery) -> None:
         try:
             await self._settle([delivery])
-        except Unavailable:
-            raise
-        except Exception as error:  # noqa: BLE001 - the same
+        except Exception as error:
+            if concerns_all(error):
+                raise
+            if isinstance(error, Busy):
+                # Somebody is at work on one of its seats, as with a hold that is locked itself.
+                log.info("dead letter left to the sweep", hint=repr(delivery.hint), error=repr(error))
+                await self._done([delivery])
+                return
             log.warning("dead letter failed", hint=repr(delivery.hint), error=repr(error))
+            delivery.failures += 1
+            if delivery.failures >= self._settings.inbox_tries_max:
+                await self._park(delivery, "failing")
         else:
             await self._done([delivery])
 

@@ -9,7 +9,7 @@ from cachetools import TTLCache
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.database import roll_back, transaction
-from service.errors import Busy, Unavailable
+from service.errors import concerns_all
 from service.reservation import State
 from service.settings import Settings
 from service.settling import SettleRequest, lock_overdue, settle, settle_overdue
@@ -38,7 +38,7 @@ async def step(engine: AsyncEngine, settings: Settings, set_aside: SetAside | No
         async with transaction(engine) as connection:
             found = expired = await settle_overdue(connection, batch_max, list(set_aside))
     except Exception as error:
-        if _is_about_all(error):
+        if concerns_all(error):
             raise
         # Whatever is wrong with one hold, the others' seats must come back.
         log.warning("batch failed, trying one by one", error=repr(error))
@@ -46,11 +46,6 @@ async def step(engine: AsyncEngine, settings: Settings, set_aside: SetAside | No
     if expired:
         log.info("holds expired", count=expired)
     return 0 if found == batch_max else settings.sweep_interval_ms / 1000
-
-
-def _is_about_all(error: Exception) -> bool:
-    """PostgreSQL or the pool is in trouble; but a lock that does not come is one hold's."""
-    return isinstance(error, Unavailable) and not (isinstance(error, Busy) and error.what == "lock")
 
 
 async def _settle_one_by_one(
@@ -69,7 +64,7 @@ async def _settle_one_by_one(
             async with transaction(engine) as connection:
                 await settle(connection, [SettleRequest(id_, None, State.EXPIRED)])
         except Exception as error:
-            if _is_about_all(error):
+            if concerns_all(error):
                 raise
             set_aside[id_] = None
             log.error("hold can't be ended", reservation_id=str(id_), error=repr(error))  # noqa: TRY400 - expected shape

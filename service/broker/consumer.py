@@ -16,12 +16,13 @@ from service.errors import BrokerAway
 from service.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Delivery:
-    """A message that is ours for now; `hint` is None where it can't be read."""
+    """A message that is ours for now; `hint` is None where it can't be read. `failures`: how often it failed alone."""
 
     message: Any
     hint: Hint | None
+    failures: int = 0
 
 
 class DeadLetters:
