@@ -18,14 +18,16 @@ RUN --mount=type=bind,source=requirements.lock,target=/requirements.lock \
 COPY service /app/service
 COPY expirer /app/expirer
 # Nothing can be written where it runs, so it is compiled here, and what was compiled counts whatever the files' times are.
-RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/rowlock/lib /app
+# The modes are the checkout's, where others may have been shut out.
+RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/rowlock/lib /app \
+ && chmod -R a+rX /app
 
 FROM python:3.13-slim
 ENV PATH=/opt/rowlock/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 WORKDIR /app
-COPY LICENSE ./
+COPY --chmod=0644 LICENSE ./
 COPY --from=packages /opt/rowlock /opt/rowlock
 COPY --from=packages /app ./
 # By number, so that Kubernetes can see that it is not root.
