@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Without the registry's address, and for every Python and platform that the project supports.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
 
-.PHONY: help run test check fmt docs lock clean
+.PHONY: help run test faults image compose check fmt docs lock clean
 
 help: ## lists these verbs
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -21,6 +21,16 @@ test: $(BIN)/.installed ## every test, on real servers; ARGS="tests/test_races.p
 faults: $(BIN)/.installed ## long tests of faults and punctuality, which want the machine for themselves
 	@dev/install-packages postgresql-15 redis-server rabbitmq-server
 	@$(BIN)/python -m pytest -n 0 -p tests.conftest load/tests $(ARGS)
+
+image: $(BIN)/.installed ## builds the image and tries it and compose.yml; needs Docker
+	@dev/need-docker
+	@$(BIN)/python -m pytest -n 0 --timeout 900 tests/image $(ARGS)
+
+compose: ## the whole product in containers, until docker compose down; needs Docker
+	@dev/need-docker
+	@dev/write-env
+	@docker compose up --build --wait
+	@echo "rowlock: http://$$(docker compose port proxy 8000)/api-docs"
 
 check: $(BIN)/.installed ## formatting, lint, types, and that what is generated is up to date
 	@$(BIN)/ruff format --check .
