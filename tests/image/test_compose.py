@@ -1,6 +1,7 @@
 """compose.yml: the whole product, used and hurt."""
 
 import contextlib
+import json
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,8 +68,8 @@ def test_seats_are_held_refused_and_sold_through_the_proxy(product: Product) -> 
 
 
 def test_what_is_published_is_the_proxy_alone(product: Product) -> None:
-    ports = product.compose("ps", "--format", "{{.Service}} {{.Publishers}}")
-    published = {line.partition(" ")[0] for line in ports.splitlines() if "127.0.0.1" in line or "0.0.0.0" in line}
+    running = json.loads(f"[{','.join(product.compose('ps', '--format', 'json').splitlines())}]")
+    published = {one["Service"] for one in running for port in one["Publishers"] if port["PublishedPort"]}
     assert published == {"proxy"}
 
 
