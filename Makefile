@@ -6,10 +6,10 @@ BIN := .venv/bin
 # Without the registry's address, and for every Python and platform that the project supports.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
 
-.PHONY: help run test faults image compose check fmt docs lock clean
+.PHONY: help run test faults image compose check workflows fmt docs lock clean
 
 help: ## lists these verbs
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 run: $(BIN)/.installed ## API, expirer and demo data on a PostgreSQL of its own, until Ctrl-C; ROWLOCK_PORT (3000)
 	@exec $(BIN)/python -m dev.run
@@ -37,6 +37,9 @@ check: $(BIN)/.installed ## formatting, lint, types, and that what is generated 
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m dev.settings_table --check
+
+workflows: ## lints what GitHub Actions would run; needs Go
+	@dev/lint-workflows
 
 fmt: $(BIN)/.installed ## formats the code, and mends what lint can mend
 	@$(BIN)/ruff check --fix --quiet . || true
