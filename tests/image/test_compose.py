@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from dev.postgres import free_port
+from service.settings import Settings
 from tests.image.docker import docker
 
 PASSWORDS = (
@@ -19,6 +20,9 @@ PASSWORDS = (
     "ROWLOCK_TOKEN_SECRET",
     "ROWLOCK_SMOKE_PASSWORD",
 )
+
+READS_MAX = 4 * int(Settings.model_fields["address_requests_per_minute"].default)
+"""More than an address may have, also if a minute ends meanwhile; over 250 addresses it would not be many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,16 @@ def test_what_is_published_is_the_proxy_alone(product: Product) -> None:
     running = json.loads(f"[{','.join(product.compose('ps', '--format', 'json').splitlines())}]")
     published = {one["Service"] for one in running for port in one["Publishers"] if port["PublishedPort"]}
     assert published == {"proxy"}
+
+
+def test_an_address_is_limited_whatever_it_says_of_itself_and_others_are_served(product: Product) -> None:
+    with httpx.Client(base_url=product.url) as client:
+        answers = (
+            client.get("/customer/list-sessions?limit=1", headers={"X-Forwarded-For": f"203.0.113.{number % 250}"})
+            for number in range(READS_MAX)
+        )
+        assert any(answer.status_code == 429 for answer in answers)
+    assert "FAIL" not in product.smoke()
 
 
 def test_it_sells_on_without_one_api_and_one_expirer_and_comes_back_whole(product: Product) -> None:

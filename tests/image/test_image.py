@@ -11,6 +11,8 @@ from tests.image.docker import docker, run
 
 MEGABYTES_ADDED_MAX = 160
 """By the product and its packages to Python's image."""
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+"""What this machine trusts, with which the registry can be reached from here."""
 COMPILERS = ("cc", "gcc", "g++", "clang", "ld", "make", "rustc", "cargo")
 
 
@@ -59,32 +61,38 @@ def test_it_stays_small(image: str) -> None:
     assert sizes[image] - sizes["python:3.13-slim"] < MEGABYTES_ADDED_MAX * 1_000_000
 
 
-def test_an_authority_and_an_index_are_used_and_leave_no_trace(image: str, tmp_path: Path) -> None:
-    marker = f"marker-{secrets.token_hex(16)}"
+BUILD = ("build", "--progress", "plain", "--no-cache-filter", "packages")
+
+
+def test_an_index_is_asked_and_an_authority_believed_where_they_are_given(image: str, tmp_path: Path) -> None:
     authority, index = tmp_path / "ca.pem", tmp_path / "pip.conf"
-    authority.write_text(f"# {marker}\n")
-    index.write_text(f"[global]\nindex-url = https://{marker}.invalid/simple\n")
-    # What pip has kept from elsewhere is no use: it asks this index, which is not there.
-    build = ("build", "--progress", "plain", "--no-cache-filter", "packages", "--tag", f"{image}-secret")
-    said = docker(*build, "--secret", f"id=pip,src={index}", ".", expected=1)
-    assert f"{marker}.invalid" in said or marker in said
-    index.write_text(f"[global]\n# {marker}\n")
-    authority.write_bytes(system_authorities() + f"\n# {marker}\n".encode())
-    docker(*build, "--secret", f"id=pip,src={index}", "--secret", f"id=ca,src={authority}", ".")
+    build = (*BUILD, "--tag", f"{image}-refused", "--secret", f"id=pip,src={index}")
+    index.write_text("[global]\nindex-url = https://no-such-index.invalid/simple\nretries = 0\n")
+    assert "no-such-index.invalid" in docker(*build, ".", expected=1)
+    index.write_text("[global]\nno-cache-dir = true\nretries = 0\n")
+    authority.write_text("nobody\n")
+    assert "CERTIFICATE" in docker(*build, "--secret", f"id=ca,src={authority}", ".", expected=1)
+
+
+def test_what_it_was_built_with_leaves_no_trace(image: str, tmp_path: Path) -> None:
+    marker = f"# {secrets.token_hex(16)}\n"
+    authority, index, built = tmp_path / "ca.pem", tmp_path / "pip.conf", f"{image}-secret"
+    authority.write_text(AUTHORITIES.read_text() + marker)
+    index.write_text(f"[global]\n{marker}")
+    docker(*BUILD, "--tag", built, "--secret", f"id=pip,src={index}", "--secret", f"id=ca,src={authority}", ".")
     try:
-        assert marker not in docker("history", "--no-trunc", f"{image}-secret")
-        assert marker not in docker("image", "inspect", f"{image}-secret")
-        assert marker.encode() not in files_of(f"{image}-secret")
+        assert marker not in docker("history", "--no-trunc", built) + docker("image", "inspect", built)
+        assert marker.encode() not in files_of(built)
     finally:
-        docker("image", "rm", f"{image}-secret")
-
-
-def system_authorities() -> bytes:
-    """The bundle that this machine trusts, with which the registry can be reached from here."""
-    return Path("/etc/ssl/certs/ca-certificates.crt").read_bytes()
+        docker("image", "rm", built)
 
 
 def files_of(image: str) -> bytes:
-    """Every layer of the image, as one archive."""
-    saved = subprocess.run(["docker", "save", image], check=True, capture_output=True, timeout=120)  # noqa: S607
-    return saved.stdout
+    """Every file of a container of the image, as one archive, not compressed."""
+    container = docker("create", image).strip()
+    try:
+        exported = subprocess.run(["docker", "export", container], check=True, capture_output=True, timeout=120)  # noqa: S607 - where the machine has it
+    finally:
+        docker("rm", container)
+    assert b"app/service/smoke.py" in exported.stdout
+    return exported.stdout
