@@ -6,10 +6,10 @@ BIN := .venv/bin
 # Without the registry's address, and for every Python and platform that the project supports.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
 
-.PHONY: help run test faults chart check fmt docs lock clean
+.PHONY: help run test faults chart image compose e2e up down check workflows fmt docs lock clean
 
 help: ## lists these verbs
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 run: $(BIN)/.installed ## API, expirer and demo data on a PostgreSQL of its own, until Ctrl-C; ROWLOCK_PORT (3000)
 	@exec $(BIN)/python -m dev.run
@@ -27,12 +27,25 @@ chart: $(BIN)/.installed ## what helm makes of the chart, without a cluster; nee
 	@helm lint --strict chart
 	@$(BIN)/python -m pytest tests/chart $(ARGS)
 
+image: $(BIN)/.installed ## builds the image and tries it and compose.yml; needs Docker
+	@dev/need-docker
+	@$(BIN)/python -m pytest -n 0 --timeout 900 tests/image $(ARGS)
+
+compose: ## the whole product in containers, until docker compose down; needs Docker
+	@dev/need-docker
+	@dev/write-env
+	@docker compose up --build --wait
+	@echo "rowlock: http://$$(docker compose port proxy 8000)/api-docs"
+
 check: $(BIN)/.installed ## formatting, lint, types, and that what is generated is up to date
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m dev.settings_table --check
 	@$(BIN)/python -m dev.chart_docs --check
+
+workflows: ## lints what GitHub Actions would run; needs Go
+	@dev/lint-workflows
 
 fmt: $(BIN)/.installed ## formats the code, and mends what lint can mend
 	@$(BIN)/ruff check --fix --quiet . || true

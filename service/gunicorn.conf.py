@@ -1,6 +1,7 @@
 """How gunicorn runs the API: `gunicorn --config service/gunicorn.conf.py`. One worker: replicas are pods."""
 
 import sys
+from pathlib import Path
 
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
@@ -50,4 +51,7 @@ graceful_timeout = _settings.shutdown_seconds + 10
 # A worker whose event loop says nothing for so long is replaced.
 timeout = 30
 keepalive = 75
+# The workers' heartbeat is a file: in memory, where also a container with a read-only root may write.
+_memory = Path("/dev/shm")  # noqa: S108 - no name in it is made up here
+worker_tmp_dir = str(_memory) if _memory.is_dir() else None
 control_socket_disable = True
