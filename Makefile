@@ -37,6 +37,16 @@ compose: ## the whole product in containers, until docker compose down; needs Do
 	@docker compose up --build --wait
 	@echo "rowlock: http://$$(docker compose port proxy 8000)/api-docs"
 
+e2e: $(BIN)/.installed ## everything in a kind cluster of its own, faults included; needs Docker, kind, kubectl and helm
+	@dev/need-docker
+	@$(BIN)/python -m pytest -n 0 --timeout 900 tests/cluster $(ARGS)
+
+up: ## Rowlock in a kind cluster, and where it is served; again: the present state. Needs the same
+	@k8s/up
+
+down: ## deletes the cluster of make up
+	@k8s/down
+
 check: $(BIN)/.installed ## formatting, lint, types, and that what is generated is up to date
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
