@@ -74,10 +74,11 @@ class Release:
         where = ("--kube-context", self.cluster.context, "--namespace", self.namespace)
         return run("helm", *where, *arguments, seconds=seconds)
 
-    def upgrade(self, *changes: str) -> None:
+    def upgrade(self, *changes: str, tag: str | None = None) -> None:
         """Installs it, or upgrades it to the tests' values with these changes, and waits until it is ready."""
-        image = f"image.repository={self.cluster.repository},image.tag={self.cluster.tag},ingress.hosts={{{self.host}}}"
-        values = ("--values", "k8s/values.yaml", "--values", "tests/cluster/values.yaml", "--set-string", image)
+        image = f"image.repository={self.cluster.repository},image.tag={tag or self.cluster.tag}"
+        own = f"{image},ingress.hosts={{{self.host}}}"
+        values = ("--values", "k8s/values.yaml", "--values", "tests/cluster/values.yaml", "--set-string", own)
         more = [part for change in changes for part in ("--set", change)]
         self.helm("upgrade", "--install", "rowlock", "chart", *values, *more, "--wait", "--timeout", "6m")
 

@@ -22,7 +22,7 @@ COUNT_DUE_SOON = """
 select count(*)
 from reservations
 where state = 'HELD'
-and expires_at < clock_timestamp() + interval '2 s'
+and expires_at < clock_timestamp() + interval '5 s'
 """
 
 

@@ -62,7 +62,7 @@ async def test_an_upgrade_with_a_migration_and_the_way_back_fail_no_request_and_
 ) -> None:
     async with shopping(release) as shoppers:
         await until_sold_again(shoppers)
-        await asyncio.to_thread(release.upgrade, f"image.tag={next_tag}")
+        await asyncio.to_thread(release.upgrade, tag=next_tag)
         assert images(release) == {next_tag}
         assert schema(release) == NEXT
         await until_sold_again(shoppers)

@@ -43,7 +43,7 @@ def assert_true(release: Release, shoppers: Shoppers) -> None:
 def lost(release: Release, told: dict[str, str | None]) -> list[str]:
     """The reservations that are not what their customers were told."""
     ids = ", ".join(f"'{id_}'" for id_ in told)
-    states: dict[str, str] = dict(map(tuple, release.sql(READ_STATES.format(ids=ids))))
+    states = {row[0]: row[1] for row in release.sql(READ_STATES.format(ids=ids))}
     return [
         f"{id_}: told {state}, is {states.get(id_)}" for id_, state in told.items() if not fits(state, states.get(id_))
     ]
