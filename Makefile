@@ -54,8 +54,9 @@ check: $(BIN)/.installed ## formatting, lint, types, and that what is generated 
 	@$(BIN)/python -m dev.settings_table --check
 	@$(BIN)/python -m dev.chart_docs --check
 
-workflows: ## lints what GitHub Actions would run; needs Go
+workflows: $(BIN)/.installed ## lints what GitHub Actions and skaffold would run; needs Go
 	@dev/lint-workflows
+	@dev/lint-skaffold
 
 fmt: $(BIN)/.installed ## formats the code, and mends what lint can mend
 	@$(BIN)/ruff check --fix --quiet . || true
