@@ -175,3 +175,13 @@ def test_selectors_are_of_name_instance_and_component_only() -> None:
             assert set(found["spec"]["template"]["metadata"]["labels"]) == expected
         for claim in found["spec"].get("volumeClaimTemplates", []) if found["kind"] == "StatefulSet" else []:
             assert "team" not in claim["metadata"]["labels"]
+
+
+def test_helm_test_buys_through_the_service_as_a_manager_whom_an_init_container_makes() -> None:
+    objects = rendered({"service": {"port": 80}})
+    smoke = of_kind(objects, "Pod")["rowlock-smoke"]
+    assert smoke["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    assert smoke["spec"]["containers"][0]["command"] == ["python", "-m", "service.smoke", "http://rowlock-api:80"]
+    assert "service.make_manager" in smoke["spec"]["initContainers"][0]["command"][-1]
+    assert smoke["spec"]["restartPolicy"] == "Never"
+    assert not of_kind(rendered({"smoke": {"enabled": False}}), "Pod")

@@ -1,7 +1,9 @@
 """How many pods there are, and how many may be missing."""
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from expirer import sweep
 from service.database import Connection
 from service.settings import Settings
 from tests.chart.rendering import Object, of_kind, rendered
@@ -76,9 +78,13 @@ def test_given_triggers_are_kedas_only_ones() -> None:
     assert scaled["spec"]["triggers"] == TRIGGERS
 
 
-async def test_what_keda_asks_is_the_number_of_overdue_holds(sql: Connection, settings: Settings) -> None:
+async def test_what_keda_asks_is_the_number_of_overdue_holds(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
     query = _trigger({"expirer": {"keda": {"enabled": True}}})["query"]
     held = await make_holds(sql, settings, 3)
     assert await sql.fetchval(query) == 0
     await make_overdue(sql, *held[:2])
     assert await sql.fetchval(query) == 2
+    await sweep.step(engine, settings)
+    assert await sql.fetchval(query) == 0

@@ -86,6 +86,13 @@ def test_their_authorities_are_where_the_urls_say() -> None:
     assert volumes["redis-ca"] == {"secretName": "cache-ca", "items": [{"key": "authority.pem", "path": "ca.crt"}]}
 
 
+def test_no_authority_is_wanted_for_a_store_that_comes_along() -> None:
+    unused = {f"external{name}": {"tls": {"caSecret": "ca"}} for name in ("Postgresql", "Redis", "Rabbitmq")}
+    spec = pod_specs(rendered(unused))["Deployment/rowlock-api"]
+    assert [volume["name"] for volume in spec["volumes"]] == ["tmp"]
+    assert api_variables(unused) == api_variables()
+
+
 @pytest.mark.parametrize(
     ("own", "block", "variable"),
     [
