@@ -1,7 +1,6 @@
 """The inbox settles dead letters in batches, acknowledges them after the commit, and parks what can't be settled."""
 
 import asyncio
-import time
 from typing import Any
 from uuid import UUID
 
@@ -197,9 +196,7 @@ async def test_what_fails_is_tried_as_often_as_the_setting_says(
     await sql.execute(REFUSE)
     try:
         async with inbox_of(engine, settings.model_copy(update={"inbox_tries_max": 4})) as inbox:
-            began = time.monotonic()
             await inbox.step()
-            assert time.monotonic() - began > 0.05 + 0.1 + 0.2, "with more and more time between them"
         await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
         assert await sql.fetchval("select last_value from tries") == 1 + 4, "together, and then four times alone"
     finally:
