@@ -6,12 +6,14 @@ from datetime import timedelta
 import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 
-from dev.postgres import Postgres
+from dev.postgres import Postgres, free_port
 from expirer import lease
 from service import cursors, eventlog
-from service.database import Connection
+from service.database import Connection, create_engine
 from service.settings import Settings
+from tests.factories import make_settings
 from tests.holdings import make_holds, make_numbered, number_all
 from tests.waiting import until, until_lock_waits
 
@@ -129,6 +131,19 @@ async def test_who_is_at_work_for_longer_than_the_lease_keeps_it(
     assert await owner_of(sql) == "a"
 
 
+async def test_work_goes_on_while_postgresql_does_not_renew_its_lease() -> None:
+    nowhere = create_engine(make_settings(f"postgresql://rowlock@127.0.0.1:{free_port()}/postgres"), "rowlock-test")
+    with capture_logs() as logs:
+        async with lease.kept(nowhere, "broker", "a", 40):
+
+            async def tried_again() -> bool:
+                return len(logs) > 1
+
+            await until(tried_again, "two renewals that failed")
+    assert {line["event"] for line in logs} == {"lease not renewed"}
+    await nowhere.dispose()
+
+
 async def test_a_reader_that_is_switched_on_for_the_first_time_starts_at_the_end(
     engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
@@ -143,3 +158,11 @@ async def test_a_reader_that_is_switched_on_for_the_first_time_starts_at_the_end
 async def test_the_end_is_known_where_every_event_was_trimmed(sql: Connection) -> None:
     await sql.execute("insert into cursors (name, number) values ('log', 41)")
     assert await cursors.take_lease(sql, "broker", "a", LONG_MS) == 41
+
+
+async def test_the_end_is_known_where_the_numbering_has_lost_its_place(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    last = await make_numbered(engine, sql, settings, 2)
+    await sql.execute("delete from cursors")
+    assert await cursors.take_lease(sql, "broker", "a", LONG_MS) == last
