@@ -27,13 +27,15 @@ check: $(BIN)/.installed ## formatting, lint, types, and that what is generated 
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m dev.settings_table --check
+	@$(BIN)/python -m dev.metrics_table --check
 
 fmt: $(BIN)/.installed ## formats the code, and mends what lint can mend
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-docs: $(BIN)/.installed ## writes the README's table of settings, from the model
+docs: $(BIN)/.installed ## writes the tables of settings and metrics, from the code
 	@$(BIN)/python -m dev.settings_table
+	@$(BIN)/python -m dev.metrics_table
 
 lock: $(BIN)/.installed ## pins the newest dependencies that fit, with hashes
 	@$(COMPILE) --upgrade --extra dev --output-file requirements-dev.lock
