@@ -15,9 +15,10 @@ from starlette.routing import Route
 
 from expirer import cursors, parked
 from expirer.loops import Loops
-from service import settings, telemetry
+from service import VERSION, settings, telemetry
 from service.database import create_engine, ping
 from service.errors import NotReady, Unavailable
+from service.metrics.exposition import exposed
 from service.settings import Settings
 
 log = structlog.stdlib.get_logger("rowlock.expirer")
@@ -40,9 +41,10 @@ def create_app(loaded: Settings) -> Starlette:
             log.critical("not starting", reason=str(error))
             raise
         running = asyncio.create_task(supervisor.run())
-        yield
-        supervisor.stop()
-        await running
+        async with exposed("expirer", VERSION, loaded.host, loaded.expirer_metrics_port, engine):
+            yield
+            supervisor.stop()
+            await running
         await loops.close()
         await engine.dispose()
 

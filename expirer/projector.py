@@ -3,6 +3,8 @@
 One replica does it at a time, under the lease of its cursor. No transaction is open while Redis is talked to.
 """
 
+import time
+
 import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -10,6 +12,7 @@ from service import eventlog
 from service.cache import Cache
 from service.database import transaction
 from service.eventlog import Logged
+from service.metrics import recording
 from service.reservation import SeatState
 from service.seatcache import STATE_OF, Change, SeatCache
 from service.seatreads import read_history
@@ -33,6 +36,7 @@ class Projector:
         Raises CacheAway, and whatever a transaction raises; then the batch is applied once more.
         """
         settings = self._settings
+        began = time.perf_counter()
         clock = await self._cache.clock()
         async with transaction(self._engine) as connection:
             number = await eventlog.take_lease(connection, CURSOR, self._owner, settings.lease_ms)
@@ -54,6 +58,7 @@ class Projector:
         if numbered:
             async with transaction(self._engine) as connection:
                 await eventlog.move_cursor(connection, CURSOR, self._owner, number, numbered[-1])
+        recording.batch_done("projector", len(numbered), time.perf_counter() - began)
         return settings.projector_interval_ms / 1000 if is_all else 0
 
     async def close(self) -> None:

@@ -3,6 +3,7 @@
 One replica does it at a time, under the lease of its cursor. No transaction is open while RabbitMQ is talked to.
 """
 
+import time
 from collections.abc import Sequence
 
 import structlog
@@ -16,6 +17,7 @@ from service.broker.publisher import Published, Publisher
 from service.database import transaction
 from service.errors import BrokerAway
 from service.eventlog import Logged
+from service.metrics import catalogue, recording
 from service.settings import Settings
 
 CURSOR = "broker"
@@ -42,6 +44,7 @@ class Relay:
         Raises BrokerAway, and whatever a transaction raises; then the batch is published once more.
         """
         settings = self._settings
+        began = time.perf_counter()
         # What a queue has refused is tried alone: the others need not get what comes after it again and again.
         batch_max = 1 if self._refusals else settings.relay_batch_max
         async with transaction(self._engine) as connection:
@@ -58,6 +61,8 @@ class Relay:
                 last = events[published.events - 1].number
                 assert last is not None
                 await eventlog.move_cursor(connection, CURSOR, self._owner, number, last)
+        catalogue.EVENTS_PUBLISHED.of().inc(published.events)
+        recording.batch_done("relay", published.events, time.perf_counter() - began)
         if published.events < len(events):
             return self._back_off(events[published.events])
         self._refusals = 0
@@ -74,17 +79,20 @@ class Relay:
         hints = [Hint(e.reservation_id, e.expires_at, e.due_in_ms) for e in events if e.reservation_id and e.expires_at]
         try:
             async with lease.kept(self._engine, CURSOR, self._owner, self._settings.lease_ms):
-                published = await self._thread.run(self._publisher.publish, events, hints)
+                with catalogue.CONFIRM_SECONDS.of().time():
+                    published = await self._thread.run(self._publisher.publish, events, hints)
         except BrokerAway:
             # Another replica may reach RabbitMQ where this one can't.
             await self._release()
             raise
         if published.hints_dropped:
+            catalogue.HINTS_DROPPED.of().inc(published.hints_dropped)
             log.warning("hints dropped; the sweep gives these seats back", count=published.hints_dropped)
         return published
 
     def _back_off(self, refused: Logged) -> float:
         self._refusals += 1
+        catalogue.EVENTS_REFUSED.of().inc()
         log.error(
             "a queue bound to rowlock.events refuses messages: look for one that is full with reject-publish",
             number=refused.number,

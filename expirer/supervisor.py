@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from service.metrics import catalogue
+
 BACKOFF_SECONDS = 0.5
 BACKOFF_SECONDS_MAX = 2.0
 """What was away is back at work within this time of its return."""
@@ -56,10 +58,13 @@ class Supervisor:
         failures = 0
         while not self.stopping.is_set():
             try:
-                wait_seconds = await self.steps[name]()
+                with catalogue.STEP_SECONDS.of(name).time():
+                    wait_seconds = await self.steps[name]()
                 failures = 0
+                catalogue.STEP_FINISHED.of(name).set_to_current_time()
             except Exception as error:  # noqa: BLE001 - a loop outlives whatever ends a step
                 failures += 1
+                catalogue.STEP_FAILURES.of(name).inc()
                 wait_seconds = min(BACKOFF_SECONDS * 2 ** min(failures - 1, 10), BACKOFF_SECONDS_MAX)
                 wait_seconds *= random.uniform(0.5, 1)  # noqa: S311 - nothing secret
                 log.warning("step failed", loop=name, failures=failures, error=repr(error), cause=repr(error.__cause__))

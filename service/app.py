@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from service import settings, telemetry
+from service import VERSION, settings, telemetry
 from service.accounts import Delays, Passwords
 from service.api import accounts, customer, health, listings, manager, problems
 from service.api.context import Context
@@ -25,6 +25,7 @@ from service.claims import Rules
 from service.database import create_engine, ping
 from service.errors import NotReady, RowlockError, Unavailable
 from service.listings import SessionList
+from service.metrics.exposition import exposed
 from service.ratelimit import RateLimits
 from service.seatmap import SeatMaps
 from service.settings import Settings
@@ -57,7 +58,7 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
         title="Rowlock",
         summary="Seat reservations that are never sold twice",
         description=DESCRIPTION,
-        version="0.1.0",
+        version=VERSION,
         docs_url=None,
         redoc_url=None,
         # A redirect would be to http, with the token, where somebody else ends TLS.
@@ -115,7 +116,8 @@ async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
         await engine.dispose()
         raise
     try:
-        yield {"context": context}
+        async with exposed("API", VERSION, loaded.host, loaded.metrics_port, engine):
+            yield {"context": context}
     finally:
         await context.box_office.drain()
         await context.seat_maps.drain()

@@ -21,7 +21,7 @@ from service.claims import (
     Situation,
     find_remembered,
 )
-from service.database import Connection, columns, expect_rows
+from service.database import Connection, columns, expect_rows, lock_rows
 from service.errors import Refusal
 from service.eventlog import Event, Kind, SeatChange
 from service.reservation import Seat, SeatState, State
@@ -105,7 +105,8 @@ async def hold(
     connection: Connection, requests: Sequence[HoldRequest], rules: Rules, render: Render
 ) -> list[Held | Overdue | Refusal]:
     """One answer for each request, in their order; what an earlier member is granted, a later one finds taken."""
-    customers = await connection.fetch(LOCK_CUSTOMERS, sorted({request.customer_id for request in requests}))
+    customer_ids = sorted({request.customer_id for request in requests})
+    customers = await lock_rows(connection, "customers", LOCK_CUSTOMERS, customer_ids)
     remembered = await _find_remembered(connection, requests)
     new = [request for request in requests if find_remembered(remembered, request) is None]
     seats = await _lock_seats_to_hold(connection, {seat_id for request in new for seat_id in request.seat_ids})
@@ -139,7 +140,7 @@ async def _find_remembered(
 
 
 async def _lock_seats_to_hold(connection: Connection, seat_ids: Iterable[int]) -> dict[int, LockedSeat]:
-    rows = await connection.fetch(LOCK_SEATS_TO_HOLD, sorted(seat_ids))
+    rows = await lock_rows(connection, "seats", LOCK_SEATS_TO_HOLD, sorted(seat_ids))
     return {
         row["id"]: LockedSeat(
             Seat(row["id"], row["position"], row["placement"], row["price"]),

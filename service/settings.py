@@ -160,6 +160,12 @@ class Settings(BaseSettings):
         int, Field(ge=1, le=5_000, description="Holds that one transaction of the sweep ends")
     ] = 500
     expirer_port: Annotated[int, Field(ge=0, le=65_535, description="Port of the expirer's `/livez`")] = 3001
+    metrics_port: Annotated[
+        int, Field(ge=0, le=65_535, description="Port of the API's `/metrics` for Prometheus; 0: none")
+    ] = 9100
+    expirer_metrics_port: Annotated[
+        int, Field(ge=0, le=65_535, description="Port of the expirer's `/metrics`; 0: none")
+    ] = 9101
     heartbeat_seconds_max: Annotated[
         int, Field(ge=5, le=600, description="A loop of the expirer whose step takes longer is dead")
     ] = 30

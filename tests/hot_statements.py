@@ -47,7 +47,7 @@ EXAMPLES: dict[str, list[Example]] = {
         )
     ],
     "service.settling.LOCK_HELD": [Example(f"{HELD}, array[null, null, null]::uuid[]")],
-    "service.settling.LOCK_OVERDUE": [Example("50, array[md5('none')::uuid]", rows_max=50, pages_max=400)],
+    "service.expiring.LOCK_OVERDUE": [Example("50, array[md5('none')::uuid]", rows_max=50, pages_max=400)],
     "service.settling.READ_RESERVATIONS": [Example(f"{HELD}, array[null, null, null]::uuid[]")],
     "service.settling.LOCK_SEATS": [Example(SEATS)],
     "service.settling.READ_SEATS": [Example(SEATS)],
@@ -73,7 +73,11 @@ EXAMPLES: dict[str, list[Example]] = {
     "service.seatreads.READ_LAYOUT": [Example("10007", rows_max=50_001, pages_max=5_000)],
     "service.seatreads.READ_STATES": [Example("10007", rows_max=50_001, pages_max=5_000)],
     "service.seatreads.READ_CHANGED": [Example("10007, 1", rows_max=50_001, pages_max=5_000)],
-    "service.settling.LOCK_DUE": [Example(HELD)],
+    "service.expiring.LOCK_DUE": [Example(HELD)],
+    "service.expiring.COUNT_DUE": [Example(HELD)],
+    "service.expiring.COUNT_OVERDUE": [
+        Example("'infinity', array[md5('none')::uuid], 100", rows_max=100, pages_max=400)
+    ],
     "service.eventlog.FIND_UNNUMBERED": [Example("1000", rows_max=1_000, pages_max=1_000)],
     "service.eventlog.NUMBER_EVENTS": [Example("'{11,12,13}', 0", pages_max=80)],
     "service.eventlog.READ_NUMBERED": [Example("0, 500", pages_max=40)],

@@ -13,7 +13,7 @@ PURE = {"service.errors": set[str](), "service.reservation": {"service.errors"}}
 PURE |= {"service.claims": {"service.errors", "service.reservation"}}
 """The modules without a clock and a database, and what else of the product they may import."""
 
-WRITES_OF_SEATS = {"service.holding", "service.settling"}
+WRITES_OF_SEATS = {"service.expiring", "service.holding", "service.settling"}
 SEATS_ARE_MADE_BY = {"service.sessions.INSERT_SEATS"}
 
 LEDGER = ("accounts", "database", "eventlog", "listings", "migrate", "seatreads", "sessions")

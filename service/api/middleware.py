@@ -4,7 +4,6 @@ import asyncio
 import re
 import time
 from contextlib import suppress
-from typing import Any
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,6 +12,7 @@ from uuid_utils.compat import uuid7
 
 from service.api import problems
 from service.errors import RowlockError, Unauthenticated
+from service.metrics import catalogue, recording
 from service.tokens import Role, Tokens
 
 REQUEST_ID_HEADER = "X-Request-ID"
@@ -45,6 +45,8 @@ class RequestLog:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         status = 0
         began = time.perf_counter()
+        in_progress = catalogue.HTTP_IN_PROGRESS.of()
+        in_progress.inc()
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -61,20 +63,22 @@ class RequestLog:
                 raise
             await problems.render(problems.InternalError(), request_id)(scope, receive, send_with_id)
         finally:
-            _write_line(scope, status, began)
+            in_progress.dec()
+            _note_answer(scope, status, time.perf_counter() - began)
 
 
-def _write_line(scope: Scope, status: int, began: float) -> None:
+def _note_answer(scope: Scope, status: int, seconds: float) -> None:
+    # The route's template: a path with ids in it would make each line, and each series, its own kind.
+    route: str | None = getattr(scope.get("route"), "path", None)
+    recording.request_answered(scope["method"], route, status, seconds)
     if scope["path"] in QUIET_PATHS and status < 500:  # noqa: PLR2004 - server errors
         return
-    # The route's template: a path with ids in it would make each line its own kind.
-    route: Any = scope.get("route")
     log.info(
         "request",
         method=scope["method"],
-        route=getattr(route, "path", None),
+        route=route,
         status=status,
-        duration_ms=round((time.perf_counter() - began) * 1000, 1),
+        duration_ms=round(seconds * 1000, 1),
     )
 
 

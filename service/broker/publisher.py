@@ -12,6 +12,7 @@ from service.broker.messages import Hint, encode_event
 from service.broker.topology import EVENTS, HINTS, routing_key
 from service.errors import BrokerAway
 from service.eventlog import Logged
+from service.metrics import catalogue
 from service.settings import Settings
 
 PERSISTENT = 2
@@ -113,6 +114,7 @@ class Publisher:
             # Their confirms may still come; or the queue is gone, and is declared with the next connection.
             self._link.close()
         if unconfirmed:
+            catalogue.CONFIRM_TIMEOUTS.of().inc()
             raise BrokerAway(f"{unconfirmed} events were not confirmed in time")
         return Published(confirmed, dropped)
 
