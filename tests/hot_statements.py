@@ -83,6 +83,9 @@ EXAMPLES: dict[str, list[Example]] = {
     "service.eventlog.READ_NUMBERED": [Example("0, 500", pages_max=40)],
     "service.eventlog.READ_COMMITTED": [Example("0, 500", rows_max=520, pages_max=600)],
     "service.eventlog.TRIM_EVENTS": [Example("72, 1000", pages_max=40)],
+    "service.observations.OBSERVE_HOLDS": [Example("1000", rows_max=2_200, pages_max=3_000)],
+    "service.observations.OBSERVE_LOG": [Example("100", rows_max=110, pages_max=150)],
+    "service.observations.OBSERVE_READERS": [Example("72, 100", rows_max=220, pages_max=300)],
     "service.sessions.INSERT_SESSION": [
         Example(f"'M', 'R', {DEADLINE}, 100, 100, 'EUR', 16, {CUSTOMER}, 2"),
     ],
@@ -106,6 +109,8 @@ EXEMPT = {
     "expirer.queues.NOTE_QUEUE": QUEUES,
     "expirer.queues.LIST_OTHERS": QUEUES,
     "expirer.queues.FORGET_QUEUES": QUEUES,
+    "service.observations.BOUND_STATEMENTS": "has no plan",
+    "service.observations.OBSERVE_SERVER": "looks at the server's sessions, which its max_connections bounds",
     "service.database.SCHEMA_NUMBER": "its table has one row",
     "service.migrate.LOCK_FOR_MIGRATION": "touches no table, and would wait for a migration",
     "service.sessions.ALLOW_SLOW_STATEMENTS": "has no plan",
