@@ -7,10 +7,10 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from service import eventlog, settings
+from service import cursors, settings
+from service.cursors import Cursor
 from service.database import Connection, create_engine, transaction
 from service.errors import NotReady, Unavailable
-from service.eventlog import Cursor
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -36,18 +36,18 @@ async def _run(parsed: argparse.Namespace) -> str:
     engine = create_engine(settings.load(), "rowlock-cursors")
     try:
         async with transaction(engine) as connection:
-            cursors = await eventlog.list_cursors(connection)
+            readers = await cursors.list_cursors(connection)
             if parsed.verb == "list":
-                return "\n".join([f"{len(cursors)} readers", *map(_line, cursors)])
-            return await _drop(connection, cursors, parsed.name)
+                return "\n".join([f"{len(readers)} readers", *map(_line, readers)])
+            return await _drop(connection, readers, parsed.name)
     finally:
         await engine.dispose()
 
 
-async def _drop(connection: Connection, cursors: Sequence[Cursor], name: str) -> str:
-    if name not in {cursor.name for cursor in cursors}:
+async def _drop(connection: Connection, readers: Sequence[Cursor], name: str) -> str:
+    if name not in {cursor.name for cursor in readers}:
         raise NotReady(f"there is no reader {name}")
-    if not await eventlog.drop_cursor(connection, name):
+    if not await cursors.drop_cursor(connection, name):
         raise NotReady(f"somebody reads for {name}: switch it off first")
     return f"{name} is forgotten"
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service import eventlog
+from service import cursors
 from service.database import transaction
 from service.errors import Unavailable
 
@@ -35,7 +35,7 @@ async def _renew(engine: AsyncEngine, name: str, owner: str, lease_ms: int, ende
             return
         try:
             async with transaction(engine) as connection:
-                await eventlog.take_lease(connection, name, owner, lease_ms)
+                await cursors.take_lease(connection, name, owner, lease_ms)
         except Unavailable as error:
             # Then somebody else may repeat the work.
             log.warning("lease not renewed", cursor=name, error=repr(error))

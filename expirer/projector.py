@@ -8,7 +8,7 @@ import time
 import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service import eventlog
+from service import cursors, eventlog
 from service.cache import Cache
 from service.database import transaction
 from service.eventlog import Logged
@@ -39,7 +39,7 @@ class Projector:
         began = time.perf_counter()
         clock = await self._cache.clock()
         async with transaction(self._engine) as connection:
-            number = await eventlog.take_lease(connection, CURSOR, self._owner, settings.lease_ms)
+            number = await cursors.take_lease(connection, CURSOR, self._owner, settings.lease_ms)
             if number is None:
                 return settings.projector_interval_ms / 1000
             epoch = f"{await read_history(connection)}/{clock.run}"
@@ -57,14 +57,14 @@ class Projector:
             await self._cache.renew(epoch, as_of, clock.ms)
         if numbered:
             async with transaction(self._engine) as connection:
-                await eventlog.move_cursor(connection, CURSOR, self._owner, number, numbered[-1])
+                await cursors.move_cursor(connection, CURSOR, self._owner, number, numbered[-1])
         recording.batch_done("projector", len(numbered), time.perf_counter() - began)
         return settings.projector_interval_ms / 1000 if is_all else 0
 
     async def close(self) -> None:
         """Lets another replica carry on at once."""
         async with transaction(self._engine) as connection:
-            await eventlog.release_lease(connection, CURSOR, self._owner)
+            await cursors.release_lease(connection, CURSOR, self._owner)
 
 
 def changes_by_session(events: list[Logged]) -> dict[int, list[Change]]:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer import lease
 from expirer.thread import Thread
-from service import eventlog
+from service import cursors, eventlog
 from service.broker.messages import Hint
 from service.broker.publisher import Published, Publisher
 from service.database import transaction
@@ -48,7 +48,7 @@ class Relay:
         # What a queue has refused is tried alone: the others need not get what comes after it again and again.
         batch_max = 1 if self._refusals else settings.relay_batch_max
         async with transaction(self._engine) as connection:
-            number = await eventlog.take_lease(connection, CURSOR, self._owner, settings.lease_ms)
+            number = await cursors.take_lease(connection, CURSOR, self._owner, settings.lease_ms)
             events: list[Logged] = []
             if number is not None:
                 events = await eventlog.read_numbered(connection, number, batch_max)
@@ -60,7 +60,7 @@ class Relay:
             async with transaction(self._engine) as connection:
                 last = events[published.events - 1].number
                 assert last is not None
-                await eventlog.move_cursor(connection, CURSOR, self._owner, number, last)
+                await cursors.move_cursor(connection, CURSOR, self._owner, number, last)
         catalogue.EVENTS_PUBLISHED.of().inc(published.events)
         recording.batch_done("relay", published.events, time.perf_counter() - began)
         if published.events < len(events):
@@ -102,4 +102,4 @@ class Relay:
 
     async def _release(self) -> None:
         async with transaction(self._engine) as connection:
-            await eventlog.release_lease(connection, CURSOR, self._owner)
+            await cursors.release_lease(connection, CURSOR, self._owner)

@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from service import VERSION, settings, telemetry
 from service.accounts import Delays, Passwords
-from service.api import accounts, customer, health, listings, manager, problems
+from service.api import accounts, customer, health, listings, manager, problems, refusals
 from service.api.context import Context
 from service.api.mapbody import MapBodies
 from service.api.middleware import BodyLimit, RequestLog
@@ -178,4 +178,4 @@ def _add_problem_schema(app: FastAPI) -> None:
     """Every refusal's schema stands once in the document, beside FastAPI's own."""
     document = app.openapi()
     schemas: dict[str, Any] = document["components"]["schemas"]
-    schemas["Problem"] = dict(problems.SCHEMA)
+    schemas["Problem"] = dict(refusals.SCHEMA)

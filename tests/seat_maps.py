@@ -15,7 +15,7 @@ from dev.containers import Container
 from dev.postgres import Postgres
 from dev.servers import Redis
 from expirer.projector import Projector
-from service import eventlog
+from service import numbering
 from service.cache import Cache
 from service.database import Connection, create_engine, transaction
 from service.seatcache import WATERMARK, SeatCache
@@ -62,7 +62,7 @@ class Projection:
     async def number(self) -> None:
         """Numbers everything that is committed."""
         async with transaction(self.engine) as connection:
-            await eventlog.number_committed(connection, 10_000)
+            await numbering.number_committed(connection, 10_000)
 
     async def get(self, on_sale: OnSale) -> SeatMap:
         """The map, not as it was remembered."""

@@ -3,7 +3,7 @@
 import pytest
 
 from dev.postgres import Postgres, free_port
-from service import eventlog
+from service import cursors
 from service.database import Connection
 from tests.commands import expirer_command
 
@@ -15,7 +15,7 @@ async def names(sql: Connection) -> set[str]:
 
 async def test_the_list_has_a_line_for_each_reader(postgres: Postgres, sql: Connection) -> None:
     await sql.execute("insert into cursors (name, number) values ('log', 50), ('broker', 8)")
-    await eventlog.take_lease(sql, "cache", "pod-7", 60_000)
+    await cursors.take_lease(sql, "cache", "pod-7", 60_000)
     done = await expirer_command(postgres.url(), "cursors", "list")
     assert (done.code, done.errors) == (0, "")
     count, broker, cache = done.output.splitlines()
@@ -28,8 +28,8 @@ async def test_the_list_has_a_line_for_each_reader(postgres: Postgres, sql: Conn
 
 async def test_a_reader_that_nobody_reads_for_is_dropped(postgres: Postgres, sql: Connection) -> None:
     await sql.execute("insert into cursors (name, number) values ('log', 50)")
-    await eventlog.take_lease(sql, "broker", "gone", 60_000)
-    await eventlog.take_lease(sql, "cache", "pod-7", 60_000)
+    await cursors.take_lease(sql, "broker", "gone", 60_000)
+    await cursors.take_lease(sql, "cache", "pod-7", 60_000)
     await sql.execute("update cursors set leased_until = clock_timestamp() where name = 'broker'")
     done = await expirer_command(postgres.url(), "cursors", "drop", "broker")
     assert (done.code, done.output) == (0, "broker is forgotten\n")
@@ -48,7 +48,7 @@ async def test_a_reader_at_work_the_numbering_and_a_wrong_name_are_not_dropped(
     postgres: Postgres, sql: Connection, name: str, message: str
 ) -> None:
     await sql.execute("insert into cursors (name, number) values ('log', 50)")
-    await eventlog.take_lease(sql, "cache", "pod-7", 60_000)
+    await cursors.take_lease(sql, "cache", "pod-7", 60_000)
     done = await expirer_command(postgres.url(), "cursors", "drop", name)
     assert (done.code, done.output, done.errors) == (1, "", message)
     assert await names(sql) == {"log", "cache"}
@@ -56,7 +56,7 @@ async def test_a_reader_at_work_the_numbering_and_a_wrong_name_are_not_dropped(
 
 async def test_the_cursor_of_the_numbering_is_never_dropped(sql: Connection) -> None:
     await sql.execute("insert into cursors (name, number) values ('log', 50)")
-    assert not await eventlog.drop_cursor(sql, "log")
+    assert not await cursors.drop_cursor(sql, "log")
     assert await names(sql) == {"log"}
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.postgres import Postgres
 from expirer import lease
-from service import eventlog
+from service import cursors, eventlog
 from service.database import Connection
 from service.settings import Settings
 from tests.holdings import make_holds, make_numbered, number_all
@@ -33,18 +33,18 @@ async def let_the_lease_end(sql: Connection) -> None:
 
 
 async def test_of_three_owners_one_has_the_lease(sql: Connection) -> None:
-    taken = [await eventlog.take_lease(sql, "broker", owner, LONG_MS) for owner in (*OWNERS, "a")]
+    taken = [await cursors.take_lease(sql, "broker", owner, LONG_MS) for owner in (*OWNERS, "a")]
     assert taken == [0, None, None, 0]
 
 
 async def test_of_three_owners_at_the_same_moment_one_gets_the_lease(postgres: Postgres, sql: Connection) -> None:
-    await eventlog.take_lease(sql, "broker", "gone", LONG_MS)
+    await cursors.take_lease(sql, "broker", "gone", LONG_MS)
     await let_the_lease_end(sql)
     connections = [await asyncpg.connect(postgres.url()) for _ in OWNERS]
     async with sql.transaction():
         await sql.execute("select from cursors for update")
         taking = [
-            asyncio.create_task(eventlog.take_lease(connection, "broker", owner, LONG_MS))
+            asyncio.create_task(cursors.take_lease(connection, "broker", owner, LONG_MS))
             for connection, owner in zip(connections, OWNERS, strict=True)
         ]
         await until_lock_waits(sql, 3)
@@ -58,8 +58,8 @@ async def test_of_two_owners_who_begin_a_cursor_at_the_same_moment_one_gets_the_
 ) -> None:
     first, second = [await asyncpg.connect(postgres.url()) for _ in range(2)]
     async with first.transaction():
-        assert await eventlog.take_lease(first, "broker", "a", LONG_MS) == 0
-        other = asyncio.create_task(eventlog.take_lease(second, "broker", "b", LONG_MS))
+        assert await cursors.take_lease(first, "broker", "a", LONG_MS) == 0
+        other = asyncio.create_task(cursors.take_lease(second, "broker", "b", LONG_MS))
         await until_lock_waits(sql)
     assert await other is None
     for connection in (first, second):
@@ -67,61 +67,61 @@ async def test_of_two_owners_who_begin_a_cursor_at_the_same_moment_one_gets_the_
 
 
 async def test_a_dead_owner_is_replaced_when_the_lease_is_over_by_the_clock_of_postgresql(sql: Connection) -> None:
-    await eventlog.take_lease(sql, "broker", "dead", 500)
+    await cursors.take_lease(sql, "broker", "dead", 500)
     ends = await sql.fetchval("select leased_until from cursors")
 
     async def taken() -> bool:
-        return await eventlog.take_lease(sql, "broker", "next", 500) is not None
+        return await cursors.take_lease(sql, "broker", "next", 500) is not None
 
     await until(taken, "the end of the lease")
     assert await sql.fetchval("select leased_until from cursors") >= ends + timedelta(milliseconds=500)
 
 
 async def test_the_lease_is_renewed_when_half_of_it_is_over_and_else_only_looked_at(sql: Connection) -> None:
-    await eventlog.take_lease(sql, "broker", "a", LONG_MS)
+    await cursors.take_lease(sql, "broker", "a", LONG_MS)
     row = await sql.fetchrow("select xmin, leased_until from cursors")
     assert row is not None
-    await eventlog.take_lease(sql, "broker", "a", LONG_MS)
+    await cursors.take_lease(sql, "broker", "a", LONG_MS)
     assert await sql.fetchrow("select xmin, leased_until from cursors") == row
     await sql.execute("update cursors set leased_until = clock_timestamp() + interval '29 s'")
-    await eventlog.take_lease(sql, "broker", "a", LONG_MS)
+    await cursors.take_lease(sql, "broker", "a", LONG_MS)
     assert await sql.fetchval("select leased_until from cursors") > row["leased_until"]
 
 
 async def test_the_cursor_moves_for_the_owner_and_no_longer_for_a_former_one(sql: Connection) -> None:
-    await eventlog.take_lease(sql, "broker", "a", LONG_MS)
-    assert await eventlog.move_cursor(sql, "broker", "a", 0, 5)
+    await cursors.take_lease(sql, "broker", "a", LONG_MS)
+    assert await cursors.move_cursor(sql, "broker", "a", 0, 5)
     await let_the_lease_end(sql)
-    assert await eventlog.take_lease(sql, "broker", "b", LONG_MS) == 5
-    assert not await eventlog.move_cursor(sql, "broker", "a", 5, 9)
-    assert await eventlog.take_lease(sql, "broker", "b", LONG_MS) == 5
-    assert await eventlog.move_cursor(sql, "broker", "b", 5, 7)
+    assert await cursors.take_lease(sql, "broker", "b", LONG_MS) == 5
+    assert not await cursors.move_cursor(sql, "broker", "a", 5, 9)
+    assert await cursors.take_lease(sql, "broker", "b", LONG_MS) == 5
+    assert await cursors.move_cursor(sql, "broker", "b", 5, 7)
 
 
 async def test_the_cursor_does_not_move_from_where_it_is_not(sql: Connection) -> None:
-    await eventlog.take_lease(sql, "broker", "a", LONG_MS)
-    assert await eventlog.move_cursor(sql, "broker", "a", 0, 5)
-    assert not await eventlog.move_cursor(sql, "broker", "a", 0, 3), "it never goes back"
-    assert await eventlog.take_lease(sql, "broker", "a", LONG_MS) == 5
+    await cursors.take_lease(sql, "broker", "a", LONG_MS)
+    assert await cursors.move_cursor(sql, "broker", "a", 0, 5)
+    assert not await cursors.move_cursor(sql, "broker", "a", 0, 3), "it never goes back"
+    assert await cursors.take_lease(sql, "broker", "a", LONG_MS) == 5
 
 
 async def test_a_lease_that_is_given_back_is_free_at_once_and_only_its_owner_gives_it_back(sql: Connection) -> None:
-    await eventlog.take_lease(sql, "broker", "a", LONG_MS)
-    await eventlog.release_lease(sql, "broker", "b")
-    assert await eventlog.take_lease(sql, "broker", "b", LONG_MS) is None
-    await eventlog.release_lease(sql, "broker", "a")
-    assert await eventlog.take_lease(sql, "broker", "b", LONG_MS) == 0
+    await cursors.take_lease(sql, "broker", "a", LONG_MS)
+    await cursors.release_lease(sql, "broker", "b")
+    assert await cursors.take_lease(sql, "broker", "b", LONG_MS) is None
+    await cursors.release_lease(sql, "broker", "a")
+    assert await cursors.take_lease(sql, "broker", "b", LONG_MS) == 0
 
 
 async def test_who_is_at_work_for_longer_than_the_lease_keeps_it(
     engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
     assert settings.lease_ms > 500
-    await eventlog.take_lease(sql, "broker", "a", 500)
+    await cursors.take_lease(sql, "broker", "a", 500)
     second_end = await sql.fetchval("select leased_until + interval '500 ms' from cursors")
 
     async def would_be_over() -> bool:
-        assert await eventlog.take_lease(sql, "broker", "b", 500) is None
+        assert await cursors.take_lease(sql, "broker", "b", 500) is None
         return bool(await sql.fetchval("select clock_timestamp() > $1", second_end))
 
     async with lease.kept(engine, "broker", "a", 500):
@@ -133,13 +133,13 @@ async def test_a_reader_that_is_switched_on_for_the_first_time_starts_at_the_end
     engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
     last = await make_numbered(engine, sql, settings, 5)
-    assert await eventlog.take_lease(sql, "broker", "a", LONG_MS) == last == 6
+    assert await cursors.take_lease(sql, "broker", "a", LONG_MS) == last == 6
     await make_holds(sql, settings, 2)
-    assert await eventlog.take_lease(sql, "cache", "a", LONG_MS) == 6
+    assert await cursors.take_lease(sql, "cache", "a", LONG_MS) == 6
     await number_all(engine, settings)
     assert [event.number for event in await eventlog.read_numbered(sql, 6, 10)] == [7, 8, 9]
 
 
 async def test_the_end_is_known_where_every_event_was_trimmed(sql: Connection) -> None:
     await sql.execute("insert into cursors (name, number) values ('log', 41)")
-    assert await eventlog.take_lease(sql, "broker", "a", LONG_MS) == 41
+    assert await cursors.take_lease(sql, "broker", "a", LONG_MS) == 41

@@ -14,7 +14,7 @@ import pytest
 from dev.containers import Container
 from dev.postgres import Postgres
 from dev.servers import Redis
-from service import eventlog
+from service import cursors
 from service.database import Connection
 from service.migrate import migrate
 from service.seatcache import BUMP
@@ -73,7 +73,7 @@ async def test_a_reader_that_was_forgotten_and_starts_at_the_end_finds_no_old_ma
     await projection.step()
     assert await mapped(projection, on_sale) == b"A" * 16
     await projection.projector.close()
-    assert await eventlog.drop_cursor(sql, "cache")
+    assert await cursors.drop_cursor(sql, "cache")
     # Nobody ever brings this to Redis.
     await give(sql, await make_customer(sql, projection.settings), *on_sale.seat_ids[:3])
     await projection.number()

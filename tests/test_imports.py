@@ -16,8 +16,18 @@ PURE |= {"service.claims": {"service.errors", "service.reservation"}}
 WRITES_OF_SEATS = {"service.expiring", "service.holding", "service.settling"}
 SEATS_ARE_MADE_BY = {"service.sessions.INSERT_SEATS"}
 
-LEDGER = ("accounts", "database", "eventlog", "listings", "migrate", "observations", "seatreads", "sessions")
-MAY_HOLD_SQL = WRITES_OF_SEATS | {f"service.{name}" for name in LEDGER} | {"expirer.queues"}
+LEDGER = {
+    "accounts",
+    "cursors",
+    "database",
+    "eventlog",
+    "listings",
+    "migrate",
+    "numbering",
+    "observations",
+    "seatreads",
+}
+MAY_HOLD_SQL = WRITES_OF_SEATS | {f"service.{name}" for name in LEDGER | {"sessions"}} | {"expirer.queues"}
 NAMELESS_SQL = {
     ("service.database", "begin"),
     ("service.database", "commit"),

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer import keeper
-from service import eventlog
+from service import cursors, eventlog
 from service.database import Connection
 from service.settings import Settings
 from tests.factories import make_session
@@ -91,7 +91,7 @@ async def test_a_reader_that_was_dropped_keeps_nothing_any_more(
 ) -> None:
     await add_events(sql, session_id, 9)
     await set_cursors(sql, log=9, cache=9, broker=0)
-    assert await eventlog.drop_cursor(sql, "broker")
+    assert await cursors.drop_cursor(sql, "broker")
     await keeper.step(engine, settings)
     assert await kept(sql) == []
 

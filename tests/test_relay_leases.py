@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.postgres import Postgres
 from expirer.relay import Relay
-from service import eventlog
+from service import cursors
 from service.database import Connection
 from service.errors import BrokerAway
 from service.settings import Settings
@@ -69,7 +69,7 @@ async def test_a_relay_whose_confirms_take_longer_than_a_lease_moves_on_beside_a
         third_lease = await sql.fetchval("select clock_timestamp() + interval '1500 ms'")
 
         async def over() -> bool:
-            assert await eventlog.take_lease(sql, "broker", "b", 500) is None
+            assert await cursors.take_lease(sql, "broker", "b", 500) is None
             return bool(await sql.fetchval("select clock_timestamp() > $1", third_lease))
 
         await until(over, "three leases' time")
@@ -94,8 +94,8 @@ async def test_a_relay_that_ends_leaves_its_lease_to_the_next(
     engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
     async with relaying(engine, settings, "a"):
-        assert await eventlog.take_lease(sql, "broker", "b", 60_000) is None
-    assert await eventlog.take_lease(sql, "broker", "b", 60_000) is not None
+        assert await cursors.take_lease(sql, "broker", "b", 60_000) is None
+    assert await cursors.take_lease(sql, "broker", "b", 60_000) is not None
 
 
 async def test_a_relay_without_events_keeps_its_connection(

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.postgres import Postgres
 from expirer import sequencer
-from service import eventlog
+from service import eventlog, numbering
 from service.database import Connection, create_engine
 from service.reservation import State
 from service.settings import Settings
@@ -86,14 +86,14 @@ async def test_of_two_sequencers_at_once_the_second_does_not_wait_and_numbers_no
     postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     await make_holds(sql, settings, 4)
-    assert await eventlog.number_committed(sql, 1) == 1
+    assert await numbering.number_committed(sql, 1) == 1
     first = await asyncpg.connect(postgres.url())
     try:
         async with first.transaction():
-            assert await eventlog.number_committed(first, 2) == 2
+            assert await numbering.number_committed(first, 2) == 2
             async with asyncio.timeout(5):
-                assert await eventlog.number_committed(sql, 10) == 0
-        assert await eventlog.number_committed(sql, 10) == 2
+                assert await numbering.number_committed(sql, 10) == 0
+        assert await numbering.number_committed(sql, 10) == 2
     finally:
         await first.close()
     assert await numbers(sql) == [1, 2, 3, 4, 5]
@@ -105,8 +105,8 @@ async def test_two_sequencers_that_begin_the_log_at_once_begin_it_once(
     await make_holds(sql, settings, 4)
     first, second = [await asyncpg.connect(postgres.url()) for _ in range(2)]
     async with first.transaction():
-        assert await eventlog.number_committed(first, 2) == 2
-        other = asyncio.create_task(eventlog.number_committed(second, 10))
+        assert await numbering.number_committed(first, 2) == 2
+        other = asyncio.create_task(numbering.number_committed(second, 10))
         await until_lock_waits(sql)
     assert await other == 3
     assert await numbers(sql) == [1, 2, 3, 4, 5]
@@ -118,12 +118,12 @@ async def test_what_a_sequencer_that_died_had_numbered_is_numbered_again(
     postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     await make_holds(sql, settings, 4)
-    assert await eventlog.number_committed(sql, 2) == 2
+    assert await numbering.number_committed(sql, 2) == 2
     dying = await asyncpg.connect(postgres.url())
     await dying.execute("begin")
-    assert await eventlog.number_committed(dying, 10) == 3
+    assert await numbering.number_committed(dying, 10) == 3
     await dying.close()
-    assert await eventlog.number_committed(sql, 10) == 3
+    assert await numbering.number_committed(sql, 10) == 3
     assert await numbers(sql) == [1, 2, 3, 4, 5]
 
 

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, EmailStr, Field
 
 from service import accounts
 from service.accounts import PASSWORD_BYTES_MAX, NewAccount
-from service.api import problems, shown
+from service.api import refusals, shown
 from service.api.context import Context, InContext, limit_sign_in
 from service.api.fields import NO_CONTROL_CHARACTERS, Body, Name, Printable, Reply, broken
 from service.errors import (
@@ -78,7 +78,7 @@ class SignedIn(Reply):
     "/sign-up",
     status_code=201,
     summary="Make an account",
-    responses=problems.responses(AddressInUse, *problems.BODY, TooManyRequests, Busy, DatabaseAway, OutcomeUnknown),
+    responses=refusals.responses(AddressInUse, *refusals.BODY, TooManyRequests, Busy, DatabaseAway, OutcomeUnknown),
     dependencies=[Depends(limit_sign_in)],
 )
 async def sign_up(body: SignUp, context: InContext) -> SignedIn:
@@ -94,7 +94,7 @@ async def sign_up(body: SignUp, context: InContext) -> SignedIn:
 @router.post(
     "/sign-in",
     summary="Get a token",
-    responses=problems.responses(WrongCredentials, *problems.BODY, TooManyRequests, Busy, DatabaseAway),
+    responses=refusals.responses(WrongCredentials, *refusals.BODY, TooManyRequests, Busy, DatabaseAway),
     dependencies=[Depends(limit_sign_in)],
 )
 async def sign_in(body: SignIn, context: InContext) -> SignedIn:

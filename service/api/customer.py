@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
-from service.api import problems, shown
+from service.api import problems, refusals, shown
 from service.api.context import TIME_HEADER, AsCustomer, Context, InContext, time_header
 from service.api.fields import Body, FromDigits, Reply, SeatId, broken
 from service.claims import Held, HoldRequest
@@ -66,7 +66,7 @@ ReservationId = Annotated[UUID, Path(alias="reservationId", examples=[shown.RESE
 SIGNED_IN = (Unauthenticated, Forbidden, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway)
 HOLD_REFUSALS = (
     SeatsUnknown, SeatsTaken, SaleClosed, SeatLimitReached, SeatsOfSeveralSessions, IdempotencyKeyReused,
-    OutcomeUnknown, *problems.BODY, *SIGNED_IN,
+    OutcomeUnknown, *refusals.BODY, *SIGNED_IN,
 )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ HOLD_REPLY = {
     status_code=201,
     summary="Hold one seat",
     response_class=Response,
-    responses={201: HOLD_REPLY, **problems.responses(*HOLD_REFUSALS)},
+    responses={201: HOLD_REPLY, **refusals.responses(*HOLD_REFUSALS)},
 )
 async def book_one(
     seat_id: Annotated[SeatId, Path(alias="seatId", examples=[17]), FromDigits],
@@ -163,7 +163,7 @@ async def book_one(
     status_code=201,
     summary="Hold several seats of one session, all or nothing",
     response_class=Response,
-    responses={201: HOLD_REPLY, **problems.responses(*HOLD_REFUSALS)},
+    responses={201: HOLD_REPLY, **refusals.responses(*HOLD_REFUSALS)},
 )
 async def book(
     body: Hold, context: InContext, customer: AsCustomer, idempotency_key: IdempotencyKey = None
@@ -191,7 +191,7 @@ async def _hold(
 @router.put(
     "/pay/{reservationId}",
     summary="Pay for a hold",
-    responses=problems.responses(NotFound, HoldExpired, ReservationCancelled, OutcomeUnknown, *SIGNED_IN),
+    responses=refusals.responses(NotFound, HoldExpired, ReservationCancelled, OutcomeUnknown, *SIGNED_IN),
 )
 async def pay(
     reservation_id: ReservationId, context: InContext, customer: AsCustomer, response: Response
@@ -203,7 +203,7 @@ async def pay(
 @router.delete(
     "/reservation/{reservationId}",
     summary="Release a hold",
-    responses=problems.responses(NotFound, HoldExpired, ReservationPaid, OutcomeUnknown, *SIGNED_IN),
+    responses=refusals.responses(NotFound, HoldExpired, ReservationPaid, OutcomeUnknown, *SIGNED_IN),
 )
 async def release(
     reservation_id: ReservationId, context: InContext, customer: AsCustomer, response: Response

@@ -5,7 +5,7 @@ from contextlib import suppress
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
-from service.api import problems
+from service.api import refusals
 from service.api.context import InContext
 from service.database import ping
 from service.errors import Busy, DatabaseAway, NotReady
@@ -22,7 +22,7 @@ async def livez() -> JSONResponse:
 @router.get(
     "/readyz",
     summary="PostgreSQL answers, with a schema that fits",
-    responses=problems.responses(DatabaseAway, NotReady),
+    responses=refusals.responses(DatabaseAway, NotReady),
 )
 async def readyz(context: InContext) -> JSONResponse:
     """Asks PostgreSQL each time. A pool that is busy is no reason to send its requests to the next replica's."""

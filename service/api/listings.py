@@ -8,7 +8,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from service import listings
-from service.api import mapbody, problems, shown
+from service.api import mapbody, problems, refusals, shown
 from service.api.context import AsCustomer, InContext, limit_read
 from service.api.cursors import Cursor, decode_reservation, decode_session, encode_session
 from service.api.customer import HeldSeat
@@ -57,7 +57,7 @@ class SessionPage(Reply):
 @router.get(
     "/list-sessions",
     summary="The sessions on sale",
-    responses=problems.responses(problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway),
+    responses=refusals.responses(problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway),
     dependencies=[Depends(limit_read)],
 )
 async def list_sessions(context: InContext, cursor: Cursor = None, limit: Limit = PAGE_SIZE) -> SessionPage:
@@ -119,7 +119,7 @@ MAP_HEADERS = {
     responses={
         200: {"model": SeatMapReply, "headers": MAP_HEADERS},
         304: {"description": "The seats are as the ETag says, at the time in the headers", "headers": MAP_HEADERS},
-        **problems.responses(NotFound, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway),
+        **refusals.responses(NotFound, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway),
     },
     dependencies=[Depends(limit_read)],
 )
@@ -177,7 +177,7 @@ class HistoryPage(Reply):
 @router.get(
     "/list-history",
     summary="Own purchases, or every attempt",
-    responses=problems.responses(
+    responses=refusals.responses(
         Unauthenticated, Forbidden, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway
     ),
 )

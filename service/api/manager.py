@@ -10,7 +10,7 @@ from pydantic_extra_types.currency_code import ISO4217
 from starlette.responses import Response
 
 from service import sessions
-from service.api import problems, shown
+from service.api import refusals, shown
 from service.api.context import AsManager, InContext
 from service.api.fields import Body, Name, Placement, Reply, Time, broken
 from service.database import transaction
@@ -86,8 +86,8 @@ class CreatedSession(Reply):
     response_class=Response,
     responses={
         201: {"model": CreatedSession},
-        **problems.responses(
-            Unauthenticated, Forbidden, *problems.BODY, TooManyRequests, Busy, DatabaseAway, OutcomeUnknown
+        **refusals.responses(
+            Unauthenticated, Forbidden, *refusals.BODY, TooManyRequests, Busy, DatabaseAway, OutcomeUnknown
         ),
     },
 )

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import orjson
 from starlette.responses import Response
@@ -240,70 +239,16 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
     ),
 }
 
-BODY = (MalformedBody, BodyTooLarge, UnsupportedMediaType, InvalidRequest)
-"""How a route with a body may refuse it."""
-
-EXAMPLES: Mapping[type[RowlockError], RowlockError] = {
-    type(example): example
-    for example in (
-        InvalidRequest([{"field": "seatIds.0", "message": "Input should be greater than or equal to 1"}]),
-        MethodNotAllowed("GET"),
-        BodyTooLarge(65_536),
-        errors.Forbidden("CUSTOMER"),
-        errors.NotFound("reservation"),
-        errors.SeatsUnknown((999,)),
-        errors.SeatsTaken((17, 18)),
-        errors.SaleClosed(datetime(2030, 6, 1, 18, tzinfo=UTC)),
-        errors.SeatLimitReached(10, 9),
-        errors.HoldExpired(
-            UUID("01926e2c-5a00-7000-8000-000000000001"), datetime(2030, 6, 1, 17, tzinfo=UTC) + timedelta(seconds=30)
-        ),
-        errors.ReservationPaid(UUID("01926e2c-5a00-7000-8000-000000000001")),
-        errors.ReservationCancelled(UUID("01926e2c-5a00-7000-8000-000000000001")),
-        errors.Busy("lock"),
-        errors.TooManyRequests("account", 600, 3),
-    )
-}
-
 
 def render(error: RowlockError, request_id: str) -> Response:
     """The answer to the client."""
     problem = PROBLEMS[type(error)]
-    body = orjson.dumps(_body(error, problem) | {"requestId": request_id})
-    return Response(body, problem.status, problem.headers(error), MEDIA_TYPE)
+    content = orjson.dumps(body(error, problem) | {"requestId": request_id})
+    return Response(content, problem.status, problem.headers(error), MEDIA_TYPE)
 
 
-def responses(*kinds: type[RowlockError]) -> dict[int | str, dict[str, Any]]:
-    """FastAPI's `responses` for a route that refuses in these ways, each with an example."""
-    by_status: dict[int | str, dict[str, Any]] = {}
-    for kind in kinds:
-        problem = PROBLEMS[kind]
-        answer = by_status.setdefault(problem.status, {"description": problem.title, "content": {MEDIA_TYPE: {}}})
-        content = answer["content"][MEDIA_TYPE]
-        content["schema"] = {"$ref": "#/components/schemas/Problem"}
-        examples = content.setdefault("examples", {})
-        body = _body(EXAMPLES.get(kind) or kind(), problem) | {"requestId": "01926e2c5a007000"}
-        examples[problem.name] = {"summary": problem.title, "value": body}
-        answer["description"] = " / ".join(example["summary"] for example in examples.values())
-    return by_status
-
-
-SCHEMA: Mapping[str, Any] = {
-    "type": "object",
-    "description": "RFC 9457. `type` is stable; further members carry the facts, such as `seatIds`.",
-    "required": ["type", "title", "status", "detail", "requestId"],
-    "properties": {
-        "type": {"type": "string", "format": "uri"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "requestId": {"type": "string"},
-    },
-}
-"""What every refusal has; it stands in the OpenAPI document as `Problem`."""
-
-
-def _body(error: RowlockError, problem: Problem) -> dict[str, Any]:
+def body(error: RowlockError, problem: Problem) -> dict[str, Any]:
+    """What it says, but for the request's id."""
     return {
         "type": TYPE_PREFIX + problem.name,
         "title": problem.title,
