@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer import keeper, sequencer, sweep
+from expirer.audit import Audit
 from expirer.inbox import Inbox
 from expirer.observer import Observer
 from expirer.projector import Projector
@@ -55,6 +56,7 @@ class Loops:
             optional["relay"] = Relay(engine, settings, owner)
             optional["inbox"] = Inbox(engine, settings)
             optional["queues"] = HoldQueues(engine, settings)
+        optional["audit"] = Audit(engine, settings, owner, cache)
         if cache:
             optional["projector"] = Projector(engine, cache, settings, owner)
         supervisor = Supervisor({name: loop.step for name, loop in optional.items()})

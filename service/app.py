@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from service import VERSION, settings, telemetry
 from service.accounts import Delays, Passwords
-from service.api import accounts, customer, health, listings, manager, problems, refusals
+from service.api import accounts, audits, customer, health, listings, manager, problems, refusals
 from service.api.context import Context
 from service.api.mapbody import MapBodies
 from service.api.middleware import BodyLimit, RequestLog
@@ -76,7 +76,7 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
         bytes_max_by_path={manager.CREATE_PATH: loaded.session_body_bytes_max},
     )
     app.add_middleware(RequestLog)
-    for module in (accounts, customer, listings, manager, health):
+    for module in (accounts, customer, listings, manager, audits, health):
         app.include_router(module.router)
     app.mount(ASSETS_PATH, StaticFiles(packages=[("fastapi_offline", "static")]))
     app.add_route("/api-docs", _api_docs, include_in_schema=False)

@@ -166,6 +166,9 @@ class Settings(BaseSettings):
     expirer_metrics_port: Annotated[
         int, Field(ge=0, le=65_535, description="Port of the expirer's `/metrics`; 0: none")
     ] = 9101
+    audit_interval_seconds: Annotated[
+        int, Field(ge=1, le=86_400, description="From the end of a round of the self-audit to the next one")
+    ] = 60
     heartbeat_seconds_max: Annotated[
         int, Field(ge=5, le=600, description="A loop of the expirer whose step takes longer is dead")
     ] = 30

@@ -289,8 +289,8 @@ AUDIT_ROUND_SECONDS = AUDIT.gauge(
 AUDIT_CHECKED = AUDIT.counter(
     "rowlock_audit_checked_total",
     "rows",
-    "Rows that the audit has looked at: reservations, seats, events, maps.",
-    {"check": values.CHECKS},
+    "What this expirer's audit has looked at.",
+    {"what": values.AUDITED},
 )
 AUDIT_REPAIRED = AUDIT.counter("rowlock_audit_repairs_total", "maps", "Maps that the audit has thrown out of Redis.")
 

@@ -22,6 +22,7 @@ LOOPS: Final = (*BATCH_LOOPS, "queues", "observer", "audit")
 READERS: Final = ("sequencer", "relay", "projector")
 SOURCES: Final = ("redis", "postgresql")
 QUEUES: Final = ("holds", "expired", "parked")
+AUDITED: Final = ("holds", "seats", "reservations", "events", "maps")
 CHECKS: Final = ("owners", "money", "ownerless", "overdue", "log", "cache")
 
 AGES: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30, 60, 300)
