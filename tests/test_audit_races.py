@@ -33,6 +33,14 @@ def _small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logaudit, "SLICE_MAX", 3)
 
 
+@pytest.fixture
+async def elsewhere(postgres: Postgres, sql: Connection) -> AsyncIterator[Connection]:  # noqa: ARG001 - emptied first
+    """The connection of those who buy meanwhile."""
+    connection = await asyncpg.connect(postgres.url())
+    yield connection
+    await connection.close()
+
+
 @asynccontextmanager
 async def before_each_look(
     monkeypatch: pytest.MonkeyPatch, happens: Callable[[], Coroutine[Any, Any, None]]
@@ -96,11 +104,10 @@ class Crowd:
 
 @pytest.mark.oldest_postgresql
 async def test_what_is_committed_between_two_looks_is_no_fault(
-    engine: AsyncEngine, sql: Connection, settings: Settings, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, sql: Connection, settings: Settings, elsewhere: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connection = await asyncpg.connect(postgres.url())
     seats = list((await make_session(sql, settings, 40)).seat_ids)
-    crowd = Crowd(connection, await make_customers(sql, settings, 5), seats)
+    crowd = Crowd(elsewhere, await make_customers(sql, settings, 5), seats)
     for _ in range(60):
         await crowd.change()
     # As if the log had begun long ago: else it could not be expected to know of each hold.
@@ -110,13 +117,11 @@ async def test_what_is_committed_between_two_looks_is_no_fault(
             assert await do_round(engine, sql, settings) == {}
     assert crowd.changes > 150
     assert {logaudit.CHECK_OPEN, logaudit.CHECK_EVENTS, audit.CHECK_SEATS, audit.CHECK_RESERVATIONS} <= set(looks)
-    await connection.close()
 
 
 async def test_a_payment_between_the_log_and_the_question_whether_it_knows_of_all_is_no_fault(
-    engine: AsyncEngine, sql: Connection, settings: Settings, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, sql: Connection, settings: Settings, elsewhere: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connection = await asyncpg.connect(postgres.url())
     (customer,) = await make_customers(sql, settings, 1)
     held = [await give(sql, customer, seat) for seat in (await make_session(sql, settings)).seat_ids[:3]]
     async with sql.transaction():
@@ -126,16 +131,15 @@ async def test_a_payment_between_the_log_and_the_question_whether_it_knows_of_al
     async def after_a_payment(self: logaudit.LogAudit, look: Connection) -> audit.Slice:
         assert self.open == set(held)
         for id_, is_numbered in zip(held, (True, False, False), strict=True):
-            async with connection.transaction():
-                await settle(connection, [settle_of(id_, State.CONFIRMED)])
+            async with elsewhere.transaction():
+                await settle(elsewhere, [settle_of(id_, State.CONFIRMED)])
                 if is_numbered:
-                    await number_committed(connection, 100)
+                    await number_committed(elsewhere, 100)
         return await check_open(self, look)
 
     monkeypatch.setattr(logaudit.LogAudit, "check_open", after_a_payment)
     assert await do_round(engine, sql, settings) == {}
     assert await sql.fetchval("select count(*) from reservations where state = 'CONFIRMED'") == 3
-    await connection.close()
 
 
 async def test_a_log_that_is_trimmed_while_it_is_read_is_no_fault(
