@@ -39,14 +39,14 @@ order by id
 for no key update skip locked
 """
 
-# How many there are up to the last one that was locked: those among them that were not, somebody else is at work on.
+# How many there are before the last one that was locked: those among them that were not, somebody else is at work on.
 COUNT_OVERDUE = """
 select count(*)
 from (
     select
     from reservations
     where state = 'HELD'
-    and expires_at <= least($1, statement_timestamp())
+    and expires_at < least($1, statement_timestamp())
     and id <> all($2::uuid[])
     order by expires_at
     limit $3
@@ -80,9 +80,11 @@ async def lock_overdue(connection: Connection, batch_max: int, set_aside: Sequen
 async def settle_overdue(connection: Connection, batch_max: int, set_aside: Sequence[UUID] = ()) -> Ended:
     """Ends those that `lock_overdue` gets."""
     locked = await lock_overdue(connection, batch_max, set_aside)
+    # Of several with one deadline a full batch may have left some for the next one.
     last = max(locked.values()) if len(locked) == batch_max else NEVER
     overdue = await connection.fetchval(COUNT_OVERDUE, last, set_aside, 2 * batch_max)
-    return await _expire_locked(connection, locked.keys(), overdue)
+    skipped = overdue - sum(deadline < last for deadline in locked.values())
+    return await _expire_locked(connection, locked.keys(), skipped)
 
 
 async def settle_due(connection: Connection, reservation_ids: Iterable[UUID]) -> Ended:
@@ -91,14 +93,14 @@ async def settle_due(connection: Connection, reservation_ids: Iterable[UUID]) ->
     locked = {row["id"] for row in await connection.fetch(LOCK_DUE, asked)}
     # Most often the rest was paid for; that some of it is only locked is rare.
     due = await connection.fetchval(COUNT_DUE, asked) if len(locked) < len(asked) else len(locked)
-    return await _expire_locked(connection, locked, due)
+    return await _expire_locked(connection, locked, due - len(locked))
 
 
-async def _expire_locked(connection: Connection, locked: AbstractSet[UUID], due: int) -> Ended:
+async def _expire_locked(connection: Connection, locked: AbstractSet[UUID], skipped: int) -> Ended:
     answers: list[Settled | Refusal] = []
     if locked:
         requests = [SettleRequest(id_, None, State.EXPIRED) for id_ in locked]
         answers = await settle_locked(connection, requests, locked)
     ended = tuple(answer.reservation for answer in answers if isinstance(answer, Settled))
     # Between the two statements more may have come to be due, and some may have been ended by somebody else.
-    return Ended(ended, max(0, due - len(locked)))
+    return Ended(ended, max(0, skipped))

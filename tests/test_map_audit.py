@@ -1,4 +1,4 @@
-"""The self-audit of the seat maps in Redis: one that is not the ledger's is found, and built anew by its next reader."""
+"""The audit of the seat maps in Redis: one that is not the ledger's is found, and its next reader builds it anew."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
