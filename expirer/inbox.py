@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer.thread import Thread
+from service import tracing
 from service.broker.consumer import DeadLetters, Delivery
 from service.database import roll_back, transaction
 from service.errors import BrokerAway, Busy, Unavailable, concerns_all
@@ -39,6 +40,7 @@ class Inbox:
         self._taken: list[Delivery] = []
         self._pauses = 0
 
+    @tracing.batched("inbox", "settle dead letter", "consumer")
     async def step(self) -> float:
         """Takes a batch, settles it, acknowledges it; seconds to wait, more of them while PostgreSQL is away.
 
@@ -73,6 +75,7 @@ class Inbox:
             await self._park(delivery, "unreadable")
         if not self._taken:
             return
+        tracing.note_members({d.hint.reservation_id: d.traceparent for d in self._taken if d.hint})
         try:
             expired = await self._settle(self._taken)
         except Exception as error:

@@ -7,7 +7,7 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer import lease
-from service import cursors, eventlog
+from service import cursors, eventlog, tracing
 from service.cache import Cache
 from service.database import transaction
 from service.eventlog import Logged
@@ -28,6 +28,7 @@ class Projector:
         self._settings = settings
         self._owner = owner
 
+    @tracing.batched("projector", "bring event to the cache", "consumer")
     async def step(self) -> float:
         """Applies one batch, renews the watermark if that was all, moves the cursor; seconds to wait.
 
@@ -46,6 +47,8 @@ class Projector:
             await self._cache.begin_epoch()
             return 0
         numbered = [event.number for event in events if event.number is not None]
+        # What has no number yet comes once more, with one.
+        tracing.note_members({event.number: event.traceparent for event in events if event.number is not None})
         is_all = len(numbered) < settings.projector_batch_max > len(events) - len(numbered)
         async with lease.kept(self._engine, CURSOR, self._owner, settings.lease_ms):
             await self._cache.apply(epoch, changes_by_session(events))

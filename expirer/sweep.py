@@ -8,6 +8,7 @@ import structlog
 from cachetools import TTLCache
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service import tracing
 from service.database import roll_back, transaction
 from service.errors import concerns_all
 from service.reservation import State
@@ -30,6 +31,7 @@ def nothing_set_aside() -> SetAside:
     return TTLCache(SET_ASIDE_MAX, SET_ASIDE_SECONDS)
 
 
+@tracing.batched("sweep", "expire hold", "internal")
 async def step(engine: AsyncEngine, settings: Settings, set_aside: SetAside | None = None) -> float:
     """Settles one batch; seconds to wait, 0 after a full batch. Any number of replicas may do it at once."""
     set_aside = nothing_set_aside() if set_aside is None else set_aside
