@@ -113,6 +113,7 @@ def _set_defaults(folder: Path) -> None:
         "ROWLOCK_METRICS_PORT": str(postgres.free_port()),
         "ROWLOCK_EXPIRER_METRICS_PORT": str(postgres.free_port()),
         "ROWLOCK_OPEN_MANAGER_SIGN_UP": "true",
+        "ROWLOCK_LOG_FORMAT": "text",
         "ROWLOCK_TOKEN_SECRET": kept_secret(folder),
     }
     for name, value in defaults.items():

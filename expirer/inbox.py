@@ -5,21 +5,25 @@ there is nothing left to do for it.
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer.thread import Thread
+from service import tracing
 from service.broker.consumer import DeadLetters, Delivery
 from service.database import roll_back, transaction
-from service.errors import BrokerAway, Unavailable
+from service.errors import BrokerAway, Busy, Unavailable, concerns_all
 from service.expiring import settle_due
 from service.metrics import catalogue, recording
 from service.settings import Settings
 
 WAIT_MS = 500
 RETRY_MS = 50
+ONE_BY_ONE_SECONDS_MAX = 5
+"""Each of them may wait for its lock: the loop must be seen to live, and what is left comes with the next step."""
 PAUSE_SECONDS = 0.2
 PAUSE_SECONDS_MAX = 2.0
 
@@ -37,6 +41,7 @@ class Inbox:
         self._taken: list[Delivery] = []
         self._pauses = 0
 
+    @tracing.batched("inbox", "settle dead letter", "consumer")
     async def step(self) -> float:
         """Takes a batch, settles it, acknowledges it; seconds to wait, more of them while PostgreSQL is away.
 
@@ -72,11 +77,13 @@ class Inbox:
             await self._park(delivery, "unreadable")
         if not self._taken:
             return
+        tracing.note_members({d.hint.reservation_id: d.traceparent for d in self._taken if d.hint})
         try:
             expired = await self._settle(self._taken)
-        except Unavailable:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others' seats must come back
+        except Exception as error:
+            if concerns_all(error):
+                raise
+            # Whatever is wrong with one, the others' seats must come back.
             log.warning("batch failed, trying one by one", error=repr(error), count=len(self._taken))
             await self._settle_one_by_one()
         else:
@@ -97,23 +104,32 @@ class Inbox:
 
     async def _settle_one_by_one(self) -> None:
         """Those that fail are tried again when the others are done, and at last parked."""
-        for n in range(self._settings.inbox_tries_max):
-            if n:
-                await asyncio.sleep(RETRY_MS * 2 ** (n - 1) / 1000)
+        deadline = time.monotonic() + ONE_BY_ONE_SECONDS_MAX
+        rounds = 0
+        while self._taken:
+            if rounds:
+                await asyncio.sleep(RETRY_MS * 2 ** (rounds - 1) / 1000)
+            rounds += 1
             for delivery in list(self._taken):
+                if time.monotonic() > deadline:
+                    return
                 await self._settle_alone(delivery)
-            if not self._taken:
-                return
-        for delivery in list(self._taken):
-            await self._park(delivery, "failing")
 
     async def _settle_alone(self, delivery: Delivery) -> None:
         try:
             await self._settle([delivery])
-        except Unavailable:
-            raise
-        except Exception as error:  # noqa: BLE001 - the same
+        except Exception as error:
+            if concerns_all(error):
+                raise
+            if isinstance(error, Busy):
+                # Somebody is at work on one of its seats, as with a hold that is locked itself.
+                log.info("dead letter left to the sweep", hint=repr(delivery.hint), error=repr(error))
+                await self._done([delivery])
+                return
             log.warning("dead letter failed", hint=repr(delivery.hint), error=repr(error))
+            delivery.failures += 1
+            if delivery.failures >= self._settings.inbox_tries_max:
+                await self._park(delivery, "failing")
         else:
             await self._done([delivery])
 

@@ -2,12 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 
 import orjson
 
 from service import settings
-from service.broker.parked import Parked, ParkedMessages
+from service.broker.parked import Choice, Parked, ParkedMessages
 from service.errors import BrokerAway, NotReady
 from service.settings import Settings
 
@@ -38,10 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m expirer parked", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("list", help="one line each, the oldest first")
-    verbs.add_parser("show", help="one as a whole, as JSON").add_argument("position", type=int)
+    verbs.add_parser("show", help="one as a whole, as JSON").add_argument("name", help="from the list")
     for verb, meaning in (("requeue", "send to the inbox once more"), ("drop", "remove for good")):
         chosen = verbs.add_parser(verb, help=meaning).add_mutually_exclusive_group(required=True)
-        chosen.add_argument("position", type=int, nargs="?", help="from the list")
+        chosen.add_argument("name", nargs="?", help="from the list")
         chosen.add_argument("--all", action="store_true")
     return parser
 
@@ -52,7 +52,7 @@ def _do(messages: ParkedMessages, parsed: argparse.Namespace) -> str:
             found = messages.look()
             return "\n".join([f"{len(found)} parked", *map(_line, found)])
         case "show":
-            found = [parked for parked in messages.look() if parked.position == parsed.position]
+            found = [parked for parked in messages.look() if parked.name == parsed.name]
             _counted(len(found), parsed)
             return _whole(found[0])
         case "requeue":
@@ -61,20 +61,20 @@ def _do(messages: ParkedMessages, parsed: argparse.Namespace) -> str:
             return f"{_counted(messages.drop(_chosen(parsed)), parsed)} dropped"
 
 
-def _chosen(parsed: argparse.Namespace) -> Container[int]:
-    return range(1, sys.maxsize) if parsed.all else {parsed.position}
+def _chosen(parsed: argparse.Namespace) -> Choice:
+    return lambda name: parsed.all or name == parsed.name
 
 
 def _counted(count: int, parsed: argparse.Namespace) -> int:
-    if count == 0 and parsed.position is not None:
-        raise NotReady(f"nothing is parked at position {parsed.position}")
+    if count == 0 and parsed.name is not None:
+        raise NotReady(f"nothing that is parked is named {parsed.name}")
     return count
 
 
 def _line(parked: Parked) -> str:
-    return f"{parked.position:>4}  {parked.reason or 'unknown':<14}  {parked.body[:BODY_LISTED_MAX]}"
+    return f"{parked.name}  {parked.reason or 'unknown':<14}  {parked.body[:BODY_LISTED_MAX]}"
 
 
 def _whole(parked: Parked) -> str:
-    content = {"position": parked.position, "reason": parked.reason, "body": parked.body, "headers": parked.headers}
+    content = {"name": parked.name, "reason": parked.reason, "body": parked.body, "headers": parked.headers}
     return orjson.dumps(content, option=orjson.OPT_INDENT_2, default=str).decode()

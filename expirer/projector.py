@@ -8,7 +8,8 @@ import time
 import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service import cursors, eventlog
+from expirer import lease
+from service import cursors, eventlog, tracing
 from service.cache import Cache
 from service.database import transaction
 from service.eventlog import Logged
@@ -30,6 +31,7 @@ class Projector:
         self._settings = settings
         self._owner = owner
 
+    @tracing.batched("projector", "bring event to the cache", "consumer")
     async def step(self) -> float:
         """Applies one batch, renews the watermark if that was all, moves the cursor; seconds to wait.
 
@@ -48,13 +50,16 @@ class Projector:
             # The cursor was dropped, and made again at the end: nobody has applied what is between.
             await self._cache.begin_epoch()
             return 0
-        await self._cache.apply(epoch, changes_by_session(events))
         numbered = [event.number for event in events if event.number is not None]
-        if numbered or clock.place_epoch != epoch:
-            await self._cache.note_place(epoch, numbered[-1] if numbered else number)
+        # What has no number yet comes once more, with one.
+        tracing.note_members({event.number: event.traceparent for event in events if event.number is not None})
         is_all = len(numbered) < settings.projector_batch_max > len(events) - len(numbered)
-        if is_all:
-            await self._cache.renew(epoch, as_of, clock.ms)
+        async with lease.kept(self._engine, CURSOR, self._owner, settings.lease_ms):
+            await self._cache.apply(epoch, changes_by_session(events))
+            if numbered or clock.place_epoch != epoch:
+                await self._cache.note_place(epoch, numbered[-1] if numbered else number)
+            if is_all:
+                await self._cache.renew(epoch, as_of, clock.ms)
         if numbered:
             async with transaction(self._engine) as connection:
                 await cursors.move_cursor(connection, CURSOR, self._owner, number, numbered[-1])

@@ -5,13 +5,14 @@ One replica does it at a time, under the lease of its cursor. No transaction is 
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer import lease
 from expirer.thread import Thread
-from service import cursors, eventlog
+from service import cursors, eventlog, tracing
 from service.broker.messages import Hint
 from service.broker.publisher import Published, Publisher
 from service.database import transaction
@@ -38,6 +39,7 @@ class Relay:
         self._thread = Thread("relay")
         self._refusals = 0
 
+    @tracing.batched("relay", "publish event", "producer")
     async def step(self) -> float:
         """Publishes one batch and moves the cursor after its confirms; seconds to wait, 0 after a full batch.
 
@@ -76,7 +78,13 @@ class Relay:
 
     async def _publish(self, events: Sequence[Logged]) -> Published:
         """With the hints of the new holds among them."""
-        hints = [Hint(e.reservation_id, e.expires_at, e.due_in_ms) for e in events if e.reservation_id and e.expires_at]
+        tracing.note_members({event.number: event.traceparent for event in events})
+        events = [replace(e, traceparent=tracing.traceparent_of(e.number) or e.traceparent) for e in events]
+        hints = [
+            Hint(e.reservation_id, e.expires_at, e.due_in_ms, e.traceparent)
+            for e in events
+            if e.reservation_id and e.expires_at
+        ]
         try:
             async with lease.kept(self._engine, CURSOR, self._owner, self._settings.lease_ms):
                 with catalogue.CONFIRM_SECONDS.of().time():

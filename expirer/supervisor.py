@@ -57,6 +57,8 @@ class Supervisor:
     async def _loop(self, name: str) -> None:
         failures = 0
         while not self.stopping.is_set():
+            structlog.contextvars.clear_contextvars()
+            structlog.contextvars.bind_contextvars(loop=name, batch_id=f"{random.getrandbits(32):08x}")
             try:
                 with catalogue.STEP_SECONDS.of(name).time():
                     wait_seconds = await self.steps[name]()
@@ -67,7 +69,7 @@ class Supervisor:
                 catalogue.STEP_FAILURES.of(name).inc()
                 wait_seconds = min(BACKOFF_SECONDS * 2 ** min(failures - 1, 10), BACKOFF_SECONDS_MAX)
                 wait_seconds *= random.uniform(0.5, 1)  # noqa: S311 - nothing secret
-                log.warning("step failed", loop=name, failures=failures, error=repr(error), cause=repr(error.__cause__))
+                log.warning("step failed", failures=failures, error=repr(error), cause=repr(error.__cause__))
             self.beats[name] = time.monotonic() + wait_seconds
             # New work is no reason to try sooner what has just failed.
             await self._pause(self.stopping if failures else self.wakes[name], wait_seconds)

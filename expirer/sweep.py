@@ -8,8 +8,9 @@ import structlog
 from cachetools import TTLCache
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service import tracing
 from service.database import roll_back, transaction
-from service.errors import Busy, Unavailable
+from service.errors import concerns_all
 from service.expiring import lock_overdue, settle_overdue
 from service.metrics import recording
 from service.reservation import State
@@ -32,6 +33,7 @@ def nothing_set_aside() -> SetAside:
     return TTLCache(SET_ASIDE_MAX, SET_ASIDE_SECONDS)
 
 
+@tracing.batched("sweep", "expire hold", "internal")
 async def step(engine: AsyncEngine, settings: Settings, set_aside: SetAside | None = None) -> float:
     """Settles one batch; seconds to wait, 0 after a full batch. Any number of replicas may do it at once."""
     set_aside = nothing_set_aside() if set_aside is None else set_aside
@@ -39,7 +41,7 @@ async def step(engine: AsyncEngine, settings: Settings, set_aside: SetAside | No
     try:
         found = expired = await _settle_batch(engine, batch_max, set_aside)
     except Exception as error:
-        if _is_about_all(error):
+        if concerns_all(error):
             raise
         # Whatever is wrong with one hold, the others' seats must come back.
         log.warning("batch failed, trying one by one", error=repr(error))
@@ -57,11 +59,6 @@ async def _settle_batch(engine: AsyncEngine, batch_max: int, set_aside: SetAside
     return len(ended.reservations)
 
 
-def _is_about_all(error: Exception) -> bool:
-    """PostgreSQL or the pool is in trouble; but a lock that does not come is one hold's."""
-    return isinstance(error, Unavailable) and not (isinstance(error, Busy) and error.what == "lock")
-
-
 async def _settle_one_by_one(
     engine: AsyncEngine, batch_max: int, set_aside: SetAside, clock: Callable[[], float] = time.monotonic
 ) -> tuple[int, int]:
@@ -77,7 +74,7 @@ async def _settle_one_by_one(
         try:
             await _settle_alone(engine, id_)
         except Exception as error:
-            if _is_about_all(error):
+            if concerns_all(error):
                 raise
             set_aside[id_] = None
             log.error("hold can't be ended", reservation_id=str(id_), error=repr(error))  # noqa: TRY400 - expected shape

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from service import VERSION, settings, telemetry
+from service import VERSION, settings, telemetry, tracing
 from service.accounts import Delays, Passwords
 from service.api import accounts, audits, customer, health, listings, manager, problems, refusals
 from service.api.context import Context
@@ -53,7 +53,7 @@ class State(TypedDict):
 def create_app(loaded: Settings | None = None) -> FastAPI:
     """The API. Raises NotReady where the settings are wrong; the lifespan does where the schema is too old."""
     loaded = loaded or settings.load()
-    telemetry.configure_logging(loaded.log_level)
+    telemetry.configure_logging(loaded.log_level, loaded.log_format)
     app = FastAPI(
         title="Rowlock",
         summary="Seat reservations that are never sold twice",
@@ -63,7 +63,7 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
         redoc_url=None,
         # A redirect would be to http, with the token, where somebody else ends TLS.
         redirect_slashes=False,
-        lifespan=lambda app: _lifespan(app, loaded),
+        lifespan=lambda app: _traced_lifespan(app, loaded),
         exception_handlers={
             RowlockError: _answer,
             RequestValidationError: _answer_invalid,
@@ -82,6 +82,12 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
     app.add_route("/api-docs", _api_docs, include_in_schema=False)
     _add_problem_schema(app)
     return app
+
+
+@asynccontextmanager
+async def _traced_lifespan(app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
+    async with tracing.exported(loaded, "rowlock-api"), _lifespan(app, loaded) as state:
+        yield state
 
 
 @asynccontextmanager
@@ -130,7 +136,8 @@ async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
 async def _answer(request: Request, error: Exception) -> Response:
     assert isinstance(error, RowlockError)
     if isinstance(error, Unavailable):
-        log.warning("unavailable", error=repr(error), cause=repr(error.__cause__))
+        # In the request's one line.
+        request.state.failure = {"error": repr(error), "cause": repr(error.__cause__)}
     return problems.render(error, request.state.request_id)
 
 

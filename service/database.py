@@ -21,6 +21,7 @@ from service.errors import Busy, DatabaseAway, NotReady, OutcomeUnknown
 from service.metrics import catalogue, recording
 from service.migrations import NEWEST
 from service.settings import Settings
+from service.statements import TracedConnection
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -74,6 +75,7 @@ async def _connect(settings: Settings, application_name: str) -> Connection:
     with _translated():
         connection = await asyncpg.connect(
             settings.database_url.get_secret_value(),
+            connection_class=TracedConnection,
             timeout=settings.connect_timeout_ms / 1000,
             # Only for a network that swallows packets: PostgreSQL's own timeout comes first.
             command_timeout=settings.statement_timeout_ms / 1000 + 1,

@@ -133,6 +133,11 @@ class Busy(Unavailable):
     what: str
 
 
+def concerns_all(error: Exception) -> bool:
+    """PostgreSQL or the pool is in trouble, whatever is asked of it; but a lock that does not come is one hold's."""
+    return isinstance(error, Unavailable) and not (isinstance(error, Busy) and error.what == "lock")
+
+
 class DatabaseAway(Unavailable):
     """PostgreSQL does not answer. Nothing was changed."""
 

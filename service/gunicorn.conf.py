@@ -18,7 +18,7 @@ try:
 except NotReady as error:
     sys.exit(f"rowlock: {error}")
 
-telemetry.configure_logging(_settings.log_level)
+telemetry.configure_logging(_settings.log_level, _settings.log_format)
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no types

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from service import eventlog
+from service import eventlog, tracing
 from service.claims import (
     Accepted,
     Claim,
@@ -75,23 +75,23 @@ WRITE_HOLDS = """
 with inserted_reservations as (
     insert into reservations (
         id, customer_id, session_id, seat_ids, state, total, currency, created_at, expires_at,
-        idempotency_key, request_fingerprint, reply
+        idempotency_key, request_fingerprint, reply, traceparent
     )
     select
         id, customer_id, session_id, seat_ids::bigint[], 'HELD', total, currency, created_at, expires_at,
-        idempotency_key, request_fingerprint, reply
+        idempotency_key, request_fingerprint, reply, traceparent
     from unnest(
         $1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::text[],
-        $7::timestamptz[], $8::timestamptz[], $9::text[], $10::bytea[], $11::text[]
+        $7::timestamptz[], $8::timestamptz[], $9::text[], $10::bytea[], $11::text[], $12::text[]
     ) as held (
         id, customer_id, session_id, seat_ids, total, currency,
-        created_at, expires_at, idempotency_key, request_fingerprint, reply
+        created_at, expires_at, idempotency_key, request_fingerprint, reply, traceparent
     )
 ),
 updated_seats as (
     update seats
     set state = 'HELD', reservation_id = taken.reservation_id, version = version + 1
-    from unnest($12::bigint[], $13::uuid[]) as taken (seat_id, reservation_id)
+    from unnest($13::bigint[], $14::uuid[]) as taken (seat_id, reservation_id)
     where seats.id = taken.seat_id
     and seats.state = 'AVAILABLE'
     returning 1
@@ -197,6 +197,7 @@ async def _write_holds(connection: Connection, accepted: Sequence[Accepted]) -> 
             hold.request.idempotency_key,
             hold.request.fingerprint(),
             hold.reply,
+            tracing.traceparent_of(hold.reservation.id),
         )
         for hold in accepted
     ]

@@ -74,6 +74,13 @@ class RateLimits:
                 break
         return _counted_as(address)
 
+    def is_proxy(self, peer: str | None) -> bool:
+        """Whether the connection is from a trusted proxy."""
+        try:
+            return self._is_trusted(_parsed(peer or ""))
+        except ValueError:
+            return False
+
     def _is_trusted(self, address: IPv4Address | IPv6Address) -> bool:
         return any(address in network for network in self._trusted)
 

@@ -175,6 +175,14 @@ class Settings(BaseSettings):
     shutdown_seconds: Annotated[
         int, Field(ge=1, le=300, description="Time for the requests under way when the process is stopped")
     ] = 20
+    trace_endpoint: Annotated[
+        SecretStr | None,
+        Field(description="Base URL of an OTLP receiver (http/protobuf), `http://host:4318`; without it no traces"),
+    ] = None
+    trace_sample_ratio: Annotated[
+        float, Field(ge=0, le=1, description="Share of requests that is traced, where no trusted proxy decides")
+    ] = 0.01
+    log_format: Annotated[str, Field(pattern="^(json|text)$", description="`json`, or `text` for people")] = "json"
     log_level: Annotated[
         str, Field(pattern="^(debug|info|warning|error)$", description="`debug`, `info`, `warning` or `error`")
     ] = "info"
@@ -188,6 +196,11 @@ class Settings(BaseSettings):
     @classmethod
     def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
         return _checked(value, "redis", "rediss", "unix")
+
+    @field_validator("trace_endpoint")
+    @classmethod
+    def _is_http(cls, value: SecretStr | None) -> SecretStr | None:
+        return _checked(value, "http", "https")
 
     @field_validator("broker_url")
     @classmethod

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
-from service import eventlog
+from service import eventlog, tracing
 from service.database import Connection, columns, expect_rows, lock_rows
 from service.errors import NotFound, Refusal
 from service.eventlog import Event, Kind, SeatChange
@@ -51,7 +51,8 @@ for no key update of r
 # A statement after the locks: a condition on the clock in the locking one is not evaluated again after a wait.
 READ_RESERVATIONS = """
 select (select clock_timestamp()) as now, asked.customer_id as asker,
-    r.id, r.customer_id, session_id, seat_ids, state, total, currency, created_at, expires_at, settled_at
+    r.id, r.customer_id, session_id, seat_ids, state, total, currency, created_at, expires_at, settled_at,
+    traceparent
 from unnest($1::uuid[], $2::uuid[]) as asked (id, customer_id)
 join reservations as r using (id)
 where r.customer_id = coalesce(asked.customer_id, r.customer_id)
@@ -154,6 +155,7 @@ async def _read_docket(connection: Connection, requests: Sequence[SettleRequest]
     rows = await connection.fetch(READ_RESERVATIONS, *asked)
     # One that is held but not locked was committed after the first statement had looked: it was not there yet.
     rows = [row for row in rows if row["state"] != State.HELD or row["id"] in locked]
+    tracing.note_members({row["id"]: row["traceparent"] for row in rows})
     return Docket(
         now=rows[0]["now"] if rows else None,
         theirs={(row["id"], row["asker"]) for row in rows},

@@ -31,7 +31,7 @@ EXAMPLES: dict[str, list[Example]] = {
     "service.eventlog.INSERT_EVENTS": [
         Example(
             "array['reservation.held'], array[10001], array[md5('reservation 1010')::uuid],"
-            " array['[]'::jsonb], array[clock_timestamp()]"
+            " array['[]'::jsonb], array[clock_timestamp()], array[null]"
         )
     ],
     "service.holding.LOCK_CUSTOMERS": [Example(CUSTOMERS)],
@@ -43,7 +43,7 @@ EXAMPLES: dict[str, list[Example]] = {
         Example(
             f"array[md5('new')::uuid], array[{CUSTOMER}], array[10001], array['{{40001,40002}}'], array[2500],"
             f" array['EUR'], array[clock_timestamp()], array[{DEADLINE}], array['new key'], array['\\x00'::bytea],"
-            " array['reply'], array[40001, 40002], array[md5('new')::uuid, md5('new')::uuid]"
+            " array['reply'], array[null], array[40001, 40002], array[md5('new')::uuid, md5('new')::uuid]"
         )
     ],
     "service.settling.LOCK_HELD": [Example(f"{HELD}, array[null, null, null]::uuid[]")],

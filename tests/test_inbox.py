@@ -9,9 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
 from dev.postgres import Postgres
+from expirer import sweep
 from service.broker.messages import Hint
 from service.broker.topology import EXPIRED_QUEUE, PARKED_QUEUE
-from service.database import Connection, transaction
+from service.database import Connection, create_engine, transaction
 from service.errors import BrokerAway
 from service.reservation import State
 from service.settings import Settings
@@ -110,6 +111,39 @@ async def test_a_hold_that_a_payment_is_at_work_on_is_left_to_it_and_nobody_wait
         await inbox.step()
         assert [await state_of(sql, id_) for id_ in ids] == ["EXPIRED", "HELD", "EXPIRED"]
     assert unsettled(rabbitmq.url) == 0
+
+
+async def test_a_seat_whose_lock_does_not_come_is_left_to_the_sweep_and_its_neighbours_are_settled(
+    postgres: Postgres, sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    ids = await make_dead_letters(sql, settings, rabbitmq.url, 3)
+    (seat,) = await sql.fetchval("select seat_ids from reservations where id = $1", ids[1])
+    engine = create_engine(settings.model_copy(update={"lock_timeout_ms": 100}), "rowlock-test")
+    async with inbox_of(engine, settings) as inbox, locked(postgres, "seats", seat):
+        assert await inbox.step() == 0
+        assert [await state_of(sql, id_) for id_ in ids] == ["EXPIRED", "HELD", "EXPIRED"]
+        assert inbox._taken == []
+    assert unsettled(rabbitmq.url) == 0
+    await until_waiting(rabbitmq.url, PARKED_QUEUE, 0)
+    await sweep.step(engine, settings)
+    assert await state_of(sql, ids[1]) == "EXPIRED"
+    await engine.dispose()
+
+
+async def test_a_batch_that_is_settled_one_by_one_goes_on_with_the_next_step_when_its_time_is_over(
+    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await make_dead_letters(sql, settings, rabbitmq.url, 4)
+    await tamper(sql, ids[1])
+    async with inbox_of(engine, settings) as inbox:
+        with monkeypatch.context() as patched:
+            patched.setattr("expirer.inbox.ONE_BY_ONE_SECONDS_MAX", 0)
+            assert await inbox.step() == 0
+        assert await count_states(sql) == {"HELD": 4}
+        await inbox.step()
+        await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
+    assert [await state_of(sql, id_) for id_ in ids] == ["EXPIRED", "HELD", "EXPIRED", "EXPIRED"]
+    await mend(sql, ids[1])
 
 
 UNREADABLE: dict[str, tuple[bytes, dict[str, Any]]] = {

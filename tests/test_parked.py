@@ -43,22 +43,29 @@ async def parked(settings: Settings, *arguments: str) -> Result:
     return await expirer_command(urls[0], "parked", *arguments, broker_url=urls[1])
 
 
-async def bodies_listed(settings: Settings) -> list[str]:
-    """The bodies in the list, by position."""
+async def names_listed(settings: Settings) -> dict[str, str]:
+    """The name of each body in the list, in its order."""
     done = await parked(settings, "list")
     assert (done.code, done.errors) == (0, "")
     count, *lines = done.output.splitlines()
     assert count == f"{len(lines)} parked"
-    assert [int(line.split()[0]) for line in lines] == list(range(1, len(lines) + 1))
-    return [line.split()[-1] for line in lines]
+    return {line.split()[-1]: line.split()[0] for line in lines}
+
+
+async def bodies_listed(settings: Settings) -> list[str]:
+    """The bodies in the list, in its order."""
+    return list(await names_listed(settings))
 
 
 @pytest.mark.usefixtures("three_parked")
 async def test_the_list_names_each_message_in_its_order_and_takes_none_however_often_it_is_read(
     settings: Settings, rabbitmq: Broker
 ) -> None:
-    for _ in range(3):
-        assert await bodies_listed(settings) == ["first", "second", "third"]
+    first = await names_listed(settings)
+    assert list(first) == ["first", "second", "third"]
+    assert len(set(first.values())) == 3
+    for _ in range(2):
+        assert await names_listed(settings) == first, "a name is for good"
         await until_waiting(rabbitmq.url, PARKED_QUEUE, 3)
     assert "rejected" in (await parked(settings, "list")).output
 
@@ -77,28 +84,34 @@ def test_a_thousand_looks_at_a_message_lose_nothing(rabbitmq: Broker) -> None:
 
 @pytest.mark.usefixtures("three_parked")
 async def test_show_prints_a_message_as_a_whole(settings: Settings) -> None:
-    done = await parked(settings, "show", "2")
+    name = (await names_listed(settings))["second"]
+    done = await parked(settings, "show", name)
     assert (done.code, done.errors) == (0, "")
     shown = orjson.loads(done.output)
-    assert (shown["position"], shown["reason"], shown["body"]) == (2, "rejected", "second")
+    assert (shown["name"], shown["reason"], shown["body"]) == (name, "rejected", "second")
     assert shown["headers"]["x-death"][0]["queue"] == EXPIRED_QUEUE.name
 
 
 @pytest.mark.usefixtures("three_parked")
-async def test_drop_removes_the_message_at_the_position_and_with_all_every_one(settings: Settings) -> None:
-    done = await parked(settings, "drop", "2")
+async def test_drop_removes_the_message_of_that_name_whatever_has_gone_before_it_and_with_all_every_one(
+    settings: Settings,
+) -> None:
+    names = await names_listed(settings)
+    done = await parked(settings, "drop", names["first"])
     assert (done.code, done.output) == (0, "1 dropped\n")
-    assert await bodies_listed(settings) == ["first", "third"]
+    done = await parked(settings, "drop", names["second"])
+    assert (done.code, done.output) == (0, "1 dropped\n")
+    assert await names_listed(settings) == {"third": names["third"]}
     done = await parked(settings, "drop", "--all")
-    assert (done.code, done.output) == (0, "2 dropped\n")
+    assert (done.code, done.output) == (0, "1 dropped\n")
     assert await bodies_listed(settings) == []
 
 
 @pytest.mark.usefixtures("three_parked")
-async def test_requeue_sends_the_message_at_the_position_to_the_inbox_and_with_all_every_one(
+async def test_requeue_sends_the_message_of_that_name_to_the_inbox_and_with_all_every_one(
     settings: Settings, rabbitmq: Broker
 ) -> None:
-    done = await parked(settings, "requeue", "2")
+    done = await parked(settings, "requeue", (await names_listed(settings))["second"])
     assert (done.code, done.output) == (0, "1 sent to the inbox\n")
     assert await bodies_listed(settings) == ["first", "third"]
     with connected(rabbitmq.url) as connection:
@@ -117,12 +130,15 @@ async def test_what_was_parked_is_settled_once_its_cause_is_mended_and_it_is_sen
     async with inbox_of(engine, settings) as inbox:
         await settle_all(inbox, rabbitmq.url)
         await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
-        assert str(id_) in (await parked(settings, "list")).output
-        await parked(settings, "requeue", "1")
+        listed = (await parked(settings, "list")).output
+        assert str(id_) in listed
+        name = listed.splitlines()[1].split()[0]
+        await parked(settings, "requeue", name)
         await settle_all(inbox, rabbitmq.url)
         await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
         await mend(sql, id_)
-        await parked(settings, "requeue", "1")
+        assert (await parked(settings, "requeue", name)).code == 1, "parked again it has another name"
+        await parked(settings, "requeue", "--all")
         await settle_all(inbox, rabbitmq.url)
     assert await state_of(sql, id_) == "EXPIRED"
     await until_waiting(rabbitmq.url, PARKED_QUEUE, 0)
@@ -135,22 +151,23 @@ async def test_a_message_that_can_not_be_decompressed_is_listed_and_dropped(
     async with inbox_of(engine, settings) as inbox:
         await settle_all(inbox, rabbitmq.url)
     await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
-    assert await bodies_listed(settings) == ["odd"]
-    assert (await parked(settings, "drop", "1")).output == "1 dropped\n"
+    names = await names_listed(settings)
+    assert list(names) == ["odd"]
+    assert (await parked(settings, "drop", names["odd"])).output == "1 dropped\n"
 
 
 @pytest.mark.usefixtures("three_parked")
 @pytest.mark.parametrize("verb", ["show", "requeue", "drop"])
-async def test_a_position_where_nothing_is_changes_nothing_and_is_an_error(settings: Settings, verb: str) -> None:
-    for position in ("4", "0"):
-        done = await parked(settings, verb, position)
+async def test_a_name_that_nothing_has_changes_nothing_and_is_an_error(settings: Settings, verb: str) -> None:
+    for name in ("1", "0" * 12):
+        done = await parked(settings, verb, name)
         assert (done.code, done.output) == (1, "")
-        assert done.errors == f"parked: nothing is parked at position {position}\n"
+        assert done.errors == f"parked: nothing that is parked is named {name}\n"
     assert await bodies_listed(settings) == ["first", "second", "third"]
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("burn",), ("show",), ("drop",), ("requeue", "one"), ("drop", "1", "--all")], ids=" ".join
+    "arguments", [(), ("burn",), ("show",), ("drop",), ("requeue", "one", "two"), ("drop", "1", "--all")], ids=" ".join
 )
 async def test_what_is_no_command_is_answered_with_the_usage(arguments: tuple[str, ...]) -> None:
     done = await expirer_command("postgresql://rowlock@127.0.0.1/postgres", "parked", *arguments)

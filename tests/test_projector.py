@@ -60,6 +60,13 @@ async def hanging_at_the_cursor(postgres: Postgres) -> AsyncIterator[None]:
         await connection.close()
 
 
+READ_LEASED_UNTIL = """
+select leased_until
+from cursors
+where name = 'cache'
+"""
+
+
 async def cursor_of(sql: Connection) -> int:
     """Where the projector is in the log; -1 where it has no cursor."""
     return int(await sql.fetchval("select coalesce((select number from cursors where name = 'cache'), -1)"))
@@ -162,6 +169,29 @@ async def test_a_projector_that_lost_its_lease_while_it_worked_does_not_move_the
     await projection.step()
     assert await cursor_of(sql) == before
     assert (await projection.get(on_sale)).states[:1] == b"H"
+
+
+async def test_a_projector_that_works_for_longer_than_its_lease_keeps_it(
+    projection: Projection, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_sale = await make_session(sql, settings)
+    await projection.step()
+    await give(sql, await make_customer(sql, settings), on_sale.seat_ids[0])
+    await projection.number()
+    apply, number = projection.projector._cache.apply, await sql.fetchval("select max(number) from events")
+
+    async def apply_until_the_lease_is_renewed(*arguments: object) -> None:
+        await apply(*arguments)  # type: ignore[arg-type]
+        taken = await sql.fetchval(READ_LEASED_UNTIL)
+
+        async def renewed() -> bool:
+            return bool(await sql.fetchval(READ_LEASED_UNTIL) > taken)
+
+        await until(renewed, "a lease that was renewed")
+
+    monkeypatch.setattr(projection.projector._cache, "apply", apply_until_the_lease_is_renewed)
+    await projection.step()
+    assert await cursor_of(sql) == number
 
 
 async def test_a_projector_killed_between_cache_and_cursor_is_repeated_and_every_byte_is_right(

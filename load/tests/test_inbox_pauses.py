@@ -18,7 +18,6 @@ from service.settings import Settings
 from tests.broker import message_count, send_hints, until_waiting, write_queues_down
 from tests.conftest import EMPTY_TABLES
 from tests.factories import make_overdue, make_settings
-from tests.forcing import locked
 from tests.holdings import count_states, hints_of, make_holds
 from tests.inboxes import inbox_of, make_dead_letters, settle_all
 from tests.processes import expirer_process
@@ -93,16 +92,17 @@ async def test_while_postgresql_is_away_dead_letters_are_kept_and_none_is_parked
     await assert_all_settled(server, rabbitmq.url)
 
 
-async def test_a_lock_that_does_not_come_in_time_pauses_the_inbox_and_counts_against_no_message(
-    engine: AsyncEngine, server: Postgres, own_sql: Connection, settings: Settings, rabbitmq: Broker
+async def test_a_pool_without_a_free_connection_pauses_the_inbox_and_counts_against_no_message(
+    server: Postgres, own_sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
-    ids = await make_dead_letters(own_sql, settings, rabbitmq.url, 3)
-    (seat,) = await own_sql.fetchval("select seat_ids from reservations where id = $1", ids[1])
+    await make_dead_letters(own_sql, settings, rabbitmq.url, 3)
+    engine = create_engine(settings.model_copy(update={"pool_size": 1, "pool_wait_ms": 50}), "rowlock-test")
     async with inbox_of(engine, settings) as inbox:
-        async with locked(server, "seats", seat):
+        async with engine.connect():
             waits = [await inbox.step() for _ in range(settings.inbox_tries_max + 2)]
         assert waits == [0.2, 0.4, 0.8, 1.6, 2]
         assert await inbox.step() == 0
+    await engine.dispose()
     await own_sql.close()
     await assert_all_settled(server, rabbitmq.url)
 
@@ -110,19 +110,20 @@ async def test_a_lock_that_does_not_come_in_time_pauses_the_inbox_and_counts_aga
 async def test_a_connection_to_rabbitmq_that_is_lost_during_a_pause_brings_the_messages_again(
     engine: AsyncEngine, server: Postgres, own_sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
-    ids = await make_dead_letters(own_sql, settings, rabbitmq.url, 3)
+    await make_dead_letters(own_sql, settings, rabbitmq.url, 3)
     await asyncio.to_thread(write_queues_down, rabbitmq)
-    (seat,) = await own_sql.fetchval("select seat_ids from reservations where id = $1", ids[1])
     async with inbox_of(engine, settings) as inbox:
-        async with locked(server, "seats", seat):
+        await asyncio.to_thread(server.stop, immediate=True)
+        try:
             assert await inbox.step() > 0
             await asyncio.to_thread(rabbitmq.kill)
             with pytest.raises(BrokerAway):
                 await inbox.step()
-            assert inbox._taken == [], "they are somebody's who reads the queue now"
+        finally:
+            await asyncio.to_thread(server.start)
+        assert inbox._taken == [], "they are somebody's who reads the queue now"
         await asyncio.to_thread(rabbitmq.start)
         await settle_all(inbox, rabbitmq.url)
-    await own_sql.close()
     await assert_all_settled(server, rabbitmq.url)
 
 

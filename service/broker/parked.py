@@ -1,14 +1,16 @@
 """What an operator does with parked messages: look at them, send them back to the inbox, drop them."""
 
-from collections.abc import Container, Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from kombu import Connection
 
 from service.broker.link import Link
-from service.broker.messages import Hint, body_of
+from service.broker.messages import Hint, body_of, traceparent_of
 from service.broker.publisher import Line, drain
 from service.broker.topology import EXPIRED_QUEUE, PARKED
 from service.errors import BrokerAway
@@ -18,11 +20,19 @@ TAKEN_MAX = 10_000
 """More are not looked at in one go; what is left comes with the next."""
 
 
+NAME_LENGTH = 12
+
+Choice = Callable[[str], bool]
+"""Of messages by their names."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """`position` counts from 1, the oldest first; `reason` is RabbitMQ's: rejected, delivery_limit; None if unknown."""
+    """`name` is made from the body and from when and why RabbitMQ moved it: it stays the same however often somebody
+    looks, and messages that share it are the same in everything. `reason` is RabbitMQ's; None if unknown.
+    """
 
-    position: int
+    name: str
     reason: str | None
     hint: Hint | None
     body: str
@@ -30,7 +40,7 @@ class Parked:
 
 
 class ParkedMessages:
-    """For one thread, and for one operator at a time: positions are those of the moment."""
+    """For one thread. What another operator looks at meanwhile is not seen."""
 
     def __init__(self, settings: Settings) -> None:
         self._link = Link(settings)
@@ -39,26 +49,26 @@ class ParkedMessages:
     def look(self) -> list[Parked]:
         """What is there, and stays. Raises BrokerAway."""
         with self._taken() as (_, messages):
-            return [_parked(position, message) for position, message in enumerate(messages, 1)]
+            return [_parked(message) for message in messages]
 
-    def drop(self, positions: Container[int]) -> int:
-        """Removes those at the positions; how many. Raises BrokerAway."""
+    def drop(self, chosen: Choice) -> int:
+        """Removes those that are chosen; how many. Raises BrokerAway."""
         with self._taken() as (_, messages):
-            dropping = _chosen(messages, positions)
+            dropping = [message for message in messages if chosen(_name(message))]
             for message in dropping:
                 message.ack()
             return len(dropping)
 
-    def requeue(self, positions: Container[int]) -> int:
-        """Sends those at the positions to the inbox once more; how many. Raises BrokerAway.
+    def requeue(self, chosen: Choice) -> int:
+        """Sends those that are chosen to the inbox once more; how many. Raises BrokerAway.
 
         Each is removed here only once it is safe there.
         """
         with self._taken() as (connection, messages):
             line = Line.open(connection, "", must_take=True)
-            moving = _chosen(messages, positions)
+            moving = [message for message in messages if chosen(_name(message))]
             for message in moving:
-                line.send(EXPIRED_QUEUE.name, body_of(message))
+                line.send(EXPIRED_QUEUE.name, body_of(message), traceparent_of(message))
             drain(connection, (line,), self._confirm_seconds)
             if line.waiting or line.refused or line.homeless:
                 raise BrokerAway("the inbox's queue did not confirm: nothing was removed here")
@@ -81,13 +91,15 @@ class ParkedMessages:
             yield connection, messages
 
 
-def _chosen(messages: list[Any], positions: Container[int]) -> list[Any]:
-    return [message for position, message in enumerate(messages, 1) if position in positions]
-
-
-def _parked(position: int, message: Any) -> Parked:
+def _parked(message: Any) -> Parked:
     body = body_of(message)
-    return Parked(position, _reason(message), Hint.decode(body), body.decode(errors="replace"), message.headers)
+    return Parked(_name(message), _reason(message), Hint.decode(body), body.decode(errors="replace"), message.headers)
+
+
+def _name(message: Any) -> str:
+    # Other headers count the deliveries: they change with each look.
+    moved = orjson.dumps(message.headers.get("x-death"), default=str)
+    return hashlib.sha256(moved + b"\n" + body_of(message)).hexdigest()[:NAME_LENGTH]
 
 
 def _reason(message: Any) -> str | None:
