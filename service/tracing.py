@@ -1,7 +1,7 @@
 """Traces: what a request or a batch has done, one span for each step, where somebody wants to see it.
 
 Whether a request is traced is decided first, by us. Where it is not, no object is made, here or later: everything
-below looks at `current`, which is None then. Without an endpoint not even OpenTelemetry is imported (`service.spans`).
+below looks at `current`, which is None then. Without an endpoint not even the exporter is imported (`service.spans`).
 
 A trace goes on wherever its `traceparent` (W3C Trace Context) goes: with the reservation and its events in PostgreSQL,
 in the headers of RabbitMQ's messages. A batch serves many traces, so it is one of its own that links to theirs, and
@@ -61,7 +61,7 @@ async def exported(settings: Settings, part: str) -> AsyncIterator[None]:
     if settings.trace_endpoint is None:
         yield
         return
-    from service.spans import Spans  # noqa: PLC0415 - half of the service's memory otherwise, for nobody
+    from service.spans import Spans  # noqa: PLC0415 - whoever traces nothing needs no exporter
 
     spans = Spans(settings.trace_endpoint.get_secret_value(), part)
     _state.spans, _state.ratio = spans, settings.trace_sample_ratio
