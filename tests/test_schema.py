@@ -148,6 +148,14 @@ async def test_only_what_may_be_unknown_may_be_null(sql: Connection) -> None:
         "events.reservation_id",
         "cursors.owner",
         "cursors.leased_until",
+        "audits.owner",
+        "audits.leased_until",
+        "audits.began_at",
+        "audits.finished_at",
+        "audits.checked",
+        "audits.violations",
+        "reservations.traceparent",
+        "events.traceparent",
     }
 
 
