@@ -52,6 +52,7 @@ check: $(BIN)/.installed ## formatting, lint, types, and that what is generated 
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m dev.settings_table --check
+	@$(BIN)/python -m dev.metrics_table --check
 	@$(BIN)/python -m dev.chart_docs --check
 
 workflows: $(BIN)/.installed ## lints what GitHub Actions and skaffold would run; needs Go
@@ -62,8 +63,9 @@ fmt: $(BIN)/.installed ## formats the code, and mends what lint can mend
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-docs: $(BIN)/.installed ## writes what is generated: the tables of settings and of the chart's values, and its schema's bounds
+docs: $(BIN)/.installed ## writes what is generated: the tables of settings, metrics and the chart's values, and its schema's bounds
 	@$(BIN)/python -m dev.settings_table
+	@$(BIN)/python -m dev.metrics_table
 	@$(BIN)/python -m dev.chart_docs
 
 lock: $(BIN)/.installed ## pins the newest dependencies that fit, with hashes

@@ -13,6 +13,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from service import tracing
 from service.database import Connection, columns
 from service.reservation import SeatState, State
 
@@ -54,10 +55,10 @@ class Event:
 
 
 INSERT_EVENTS = """
-insert into events (kind, session_id, reservation_id, seats, at)
-select kind, session_id, reservation_id, seats, at
-from unnest($1::text[], $2::bigint[], $3::uuid[], $4::jsonb[], $5::timestamptz[])
-    with ordinality as new (kind, session_id, reservation_id, seats, at, n)
+insert into events (kind, session_id, reservation_id, seats, at, traceparent)
+select kind, session_id, reservation_id, seats, at, traceparent
+from unnest($1::text[], $2::bigint[], $3::uuid[], $4::jsonb[], $5::timestamptz[], $6::text[])
+    with ordinality as new (kind, session_id, reservation_id, seats, at, traceparent, n)
 order by n
 """
 
@@ -71,6 +72,7 @@ async def append(connection: Connection, events: Iterable[Event]) -> None:
             event.reservation_id,
             orjson.dumps([_json(seat) for seat in event.seats]).decode(),
             event.at,
+            tracing.traceparent_of(event.reservation_id),
         )
         for event in events
     ]
@@ -85,7 +87,7 @@ def _json(seat: SeatChange) -> dict[str, int | str]:
 @dataclass(frozen=True, slots=True)
 class Logged:
     """A row of the log; `seats` is JSON. `number` is None before it was given; a new hold only has `expires_at`, and
-    `due_in_ms`, which is how far that was away when the row was read.
+    `due_in_ms`, which is how far that was away when the row was read. `traceparent` is of what made it, if traced.
     """
 
     number: int | None
@@ -96,10 +98,12 @@ class Logged:
     at: datetime
     expires_at: datetime | None = None
     due_in_ms: int | None = None
+    traceparent: str | None = None
 
 
 READ_NUMBERED = """
 select number, kind, events.session_id, reservation_id, seats::text as seats, at, r.expires_at,
+    events.traceparent,
     ceil(1000 * greatest(0, extract(epoch from r.expires_at - clock_timestamp())))::bigint as due_in_ms
 from events
 left join reservations as r on r.id = reservation_id and kind = 'reservation.held'
@@ -120,7 +124,7 @@ select statement_timestamp() as as_of, unread.*
 from (values (1)) as once (one)
 left join lateral (
     (
-        select number, kind, session_id, reservation_id, seats::text as seats, at
+        select number, kind, session_id, reservation_id, seats::text as seats, at, traceparent
         from events
         where number > $1
         order by number
@@ -128,7 +132,7 @@ left join lateral (
     )
     union all
     (
-        select number, kind, session_id, reservation_id, seats::text as seats, at
+        select number, kind, session_id, reservation_id, seats::text as seats, at, traceparent
         from events
         where number is null
         order by id
@@ -156,6 +160,7 @@ def _logged(row: asyncpg.Record) -> Logged:
         row["at"],
         row.get("expires_at"),
         row.get("due_in_ms"),
+        row["traceparent"],
     )
 
 
