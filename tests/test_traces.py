@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -71,7 +72,7 @@ async def test_one_trace_spans_request_relay_dead_letter_inbox_and_projector(
     async with api_process(postgres.url(), **traced) as api, expirer_process(postgres.url(), **traced):
 
         async def both_read() -> bool:
-            return await sql.fetchval("select count(*) from cursors where name in ('broker', 'cache')") == 2
+            return bool(await sql.fetchval("select count(*) = 2 from cursors where name in ('broker', 'cache')"))
 
         await until(both_read, "a cursor of the relay and one of the projector")
         with connected(rabbitmq.url) as connection:
@@ -160,7 +161,12 @@ async def test_what_is_not_sampled_makes_no_span_and_stores_nothing(
 
     made: list[str] = []
     start_span = Tracer.start_span
-    monkeypatch.setattr(Tracer, "start_span", lambda *a, **o: [made.append(a[1]), start_span(*a, **o)][1])
+
+    def note_span(tracer: Tracer, name: str, *arguments: Any, **options: Any) -> Any:
+        made.append(name)
+        return start_span(tracer, name, *arguments, **options)
+
+    monkeypatch.setattr(Tracer, "start_span", note_span)
     customer = await make_customer(sql, settings)
     session = await make_session(sql, settings)
     unsampled = settings.model_copy(update={"trace_sample_ratio": 0})
