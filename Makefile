@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Without the registry's address, and for every Python and platform that the project supports.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
 
-.PHONY: help run test check fmt docs lock clean
+.PHONY: help run test faults chart check fmt docs lock clean
 
 help: ## lists these verbs
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -22,20 +22,27 @@ faults: $(BIN)/.installed ## long tests of faults and punctuality, which want th
 	@dev/install-packages postgresql-15 redis-server rabbitmq-server
 	@ROWLOCK_TEST_STORM_SECONDS=60 $(BIN)/python -m pytest -n 0 -p tests.conftest $(or $(ARGS),load/tests tests/test_sequencer.py)
 
+chart: $(BIN)/.installed ## what helm makes of the chart, without a cluster; needs helm and kubeconform on PATH
+	@for program in helm kubeconform; do command -v $$program >/dev/null || { echo "rowlock: $$program is missing: install it" >&2; exit 1; }; done
+	@helm lint --strict chart
+	@$(BIN)/python -m pytest tests/chart $(ARGS)
+
 check: $(BIN)/.installed ## formatting, lint, types, and that what is generated is up to date
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m dev.settings_table --check
 	@$(BIN)/python -m dev.metrics_table --check
+	@$(BIN)/python -m dev.chart_docs --check
 
 fmt: $(BIN)/.installed ## formats the code, and mends what lint can mend
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-docs: $(BIN)/.installed ## writes the tables of settings and metrics, from the code
+docs: $(BIN)/.installed ## writes what is generated: tables of settings, metrics and the chart's values, and its schema's bounds
 	@$(BIN)/python -m dev.settings_table
 	@$(BIN)/python -m dev.metrics_table
+	@$(BIN)/python -m dev.chart_docs
 
 lock: $(BIN)/.installed ## pins the newest dependencies that fit, with hashes
 	@$(COMPILE) --upgrade --extra dev --output-file requirements-dev.lock

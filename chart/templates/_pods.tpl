@@ -1,0 +1,221 @@
+{{/*
+Everything that runs our image: the API, the expirer, the migrations and the smoke test.
+*/}}
+
+{{/* Every setting of the service that the chart gives. Takes (dict "root" $ "component" NAME). */}}
+{{- define "rowlock.variables" -}}
+{{- $values := .root.Values -}}
+{{- $component := ternary $values.api $values.expirer (ne .component "expirer") -}}
+{{ include "rowlock.secretVariable" (dict "name" "ROWLOCK_TOKEN_SECRET" "secret" (include "rowlock.tokenSecretName" .root) "key" $values.auth.secretKeys.tokenSecret) }}
+{{- include "rowlock.storeVariables" .root }}
+- name: ROWLOCK_POOL_SIZE
+  value: {{ $component.poolSize | quote }}
+- name: ROWLOCK_SHUTDOWN_SECONDS
+  value: {{ $component.shutdownSeconds | quote }}
+{{- if $values.api.trustedProxies }}
+- name: ROWLOCK_TRUSTED_PROXIES
+  value: {{ join "," $values.api.trustedProxies | quote }}
+{{- end }}
+{{- $config := include "rowlock.config" .root | fromYaml }}
+{{- range $name, $value := $config }}
+- name: {{ $name }}
+  value: {{ include "rowlock.text" $value | quote }}
+{{- end }}
+{{- end -}}
+
+{{/*
+`config`, and where requests come through a proxy that nobody has named, no limits per address: all customers would share one.
+The number is the largest that the settings take.
+*/}}
+{{- define "rowlock.config" -}}
+{{- $config := dict -}}
+{{- if include "rowlock.proxiesUnnamed" . -}}
+{{- $config = dict "ROWLOCK_ADDRESS_REQUESTS_PER_MINUTE" 1000000 "ROWLOCK_ADDRESS_SIGN_INS_PER_MINUTE" 1000000 -}}
+{{- end -}}
+{{- toYaml (merge (deepCopy .Values.config) $config) -}}
+{{- end -}}
+
+{{/* A value as a variable holds it: whole numbers come as floats and would be written as 1e+06. */}}
+{{- define "rowlock.text" -}}
+{{- if and (kindIs "float64" .) (eq (float64 (int64 .)) .) }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
+{{- end -}}
+
+{{- define "rowlock.proxiesUnnamed" -}}
+{{- if and (or .Values.ingress.enabled .Values.httpRoute.enabled) (empty .Values.api.trustedProxies) }}true{{ end -}}
+{{- end -}}
+
+{{- define "rowlock.tokenSecretName" -}}
+{{- default (printf "%s-auth" (include "rowlock.fullname" .)) .Values.auth.existingSecret -}}
+{{- end -}}
+
+{{- define "rowlock.mounts" -}}
+- name: tmp
+  mountPath: /tmp
+{{- range include "rowlock.authorities" . | fromJsonArray }}
+- name: {{ .store }}-ca
+  mountPath: {{ include "rowlock.caFile" .store | dir }}
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "rowlock.volumes" -}}
+- name: tmp
+  emptyDir: {}
+{{- range include "rowlock.authorities" . | fromJsonArray }}
+- name: {{ .store }}-ca
+  secret:
+    secretName: {{ .secret }}
+    items:
+      - key: {{ .key | quote }}
+        path: ca.crt
+{{- end }}
+{{- end -}}
+
+{{/* Waits until the migrations have brought the schema. Takes (dict "root" $ "component" NAME). */}}
+{{- define "rowlock.schemaWait" -}}
+{{- $component := index .root.Values .component -}}
+- name: schema
+  {{- include "rowlock.image" (dict "root" .root "image" $component.image) | nindent 2 }}
+  command: [python, -m, service.migrate, --wait, "300"]
+  env:
+    {{- include "rowlock.variables" . | nindent 4 }}
+    {{- with $component.env }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  resources:
+    {{- toYaml $component.resources | nindent 4 }}
+  securityContext:
+    {{- toYaml $component.securityContext | nindent 4 }}
+  volumeMounts:
+    {{- include "rowlock.mounts" .root | nindent 4 }}
+    {{- with $component.extraVolumeMounts }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- end -}}
+
+{{/* The probes of a component: what is asked is fixed, how often is a value. Takes (dict "component" BLOCK "port" NAME "ready" PATH). */}}
+{{- define "rowlock.probes" -}}
+startupProbe:
+  httpGet: {path: /livez, port: {{ .port }}}
+  {{- toYaml .component.probes.startup | nindent 2 }}
+livenessProbe:
+  httpGet: {path: /livez, port: {{ .port }}}
+  {{- toYaml .component.probes.liveness | nindent 2 }}
+readinessProbe:
+  httpGet: {path: {{ .ready }}, port: {{ .port }}}
+  {{- toYaml .component.probes.readiness | nindent 2 }}
+{{- end -}}
+
+{{/* A Deployment. Takes (dict "root" $ "component" NAME "command" LIST "port" NUMBER "portName" NAME "metricsPort" NUMBER "ready" PATH). */}}
+{{- define "rowlock.deployment" -}}
+{{- $component := index .root.Values .component -}}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  {{- include "rowlock.metadata" (dict "root" .root "component" .component) | nindent 2 }}
+spec:
+  {{- if not (or $component.autoscaling.enabled $component.keda.enabled) }}
+  replicas: {{ $component.replicas }}
+  {{- end }}
+  revisionHistoryLimit: 3
+  strategy:
+    type: RollingUpdate
+    rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
+  selector:
+    matchLabels:
+      {{- include "rowlock.selectorLabels" . | nindent 6 }}
+  template:
+    metadata:
+      labels:
+        {{- include "rowlock.selectorLabels" . | nindent 8 }}
+        {{- with $component.podLabels }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- with $component.podAnnotations }}
+      annotations:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+    spec:
+      {{- include "rowlock.podCommon" .root | nindent 6 }}
+      {{- with $component.priorityClassName }}
+      priorityClassName: {{ . }}
+      {{- end }}
+      securityContext:
+        {{- toYaml $component.podSecurityContext | nindent 8 }}
+      terminationGracePeriodSeconds: {{ $component.terminationGracePeriodSeconds }}
+      initContainers:
+        {{- include "rowlock.schemaWait" . | nindent 8 }}
+        {{- with $component.extraInitContainers }}
+        {{- tpl (toYaml .) $.root | nindent 8 }}
+        {{- end }}
+      containers:
+        - name: {{ .component }}
+          {{- include "rowlock.image" (dict "root" .root "image" $component.image) | nindent 10 }}
+          command: {{ toJson .command }}
+          env:
+            {{- include "rowlock.variables" . | nindent 12 }}
+            {{- with $component.env }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+          ports:
+            - {name: {{ .portName }}, containerPort: {{ .port }}}
+            - {name: metrics, containerPort: {{ .metricsPort }}}
+          {{- include "rowlock.probes" (dict "component" $component "port" .portName "ready" .ready) | nindent 10 }}
+          {{- if $component.preStopSeconds }}
+          # Requests that are on their way while the pod leaves the Service still find it open.
+          lifecycle:
+            preStop:
+              sleep:
+                seconds: {{ $component.preStopSeconds }}
+          {{- end }}
+          resources:
+            {{- toYaml $component.resources | nindent 12 }}
+          securityContext:
+            {{- toYaml $component.securityContext | nindent 12 }}
+          volumeMounts:
+            {{- include "rowlock.mounts" .root | nindent 12 }}
+            {{- with $component.extraVolumeMounts }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+        {{- with $component.extraContainers }}
+        {{- tpl (toYaml .) $.root | nindent 8 }}
+        {{- end }}
+      volumes:
+        {{- include "rowlock.volumes" .root | nindent 8 }}
+        {{- with $component.extraVolumes }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- with $component.nodeSelector }}
+      nodeSelector:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $component.tolerations }}
+      tolerations:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $component.affinity }}
+      affinity:
+        {{- tpl (toYaml .) $.root | nindent 8 }}
+      {{- end }}
+      topologySpreadConstraints:
+        {{- include "rowlock.spread" . | nindent 8 }}
+{{- end -}}
+
+{{/* The given constraints; without any, pods spread over zones and nodes where they can. */}}
+{{- define "rowlock.spread" -}}
+{{- $given := (index .root.Values .component).topologySpreadConstraints -}}
+{{- if $given -}}
+{{ tpl (toYaml $given) .root }}
+{{- else -}}
+{{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+- maxSkew: 1
+  topologyKey: {{ . }}
+  whenUnsatisfiable: ScheduleAnyway
+  # Pods of one revision are counted: during a rollout the old ones would pull the new ones apart.
+  matchLabelKeys: [pod-template-hash]
+  labelSelector:
+    matchLabels:
+      {{- include "rowlock.selectorLabels" $ | nindent 6 }}
+{{- end }}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,99 @@
+"""What helm makes of the chart with some values, or what it says where it refuses them."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CHART = Path(__file__).parents[2] / "chart"
+RELEASE = "rowlock"
+NAMESPACE = "shop"
+Object = dict[str, Any]
+"""A Kubernetes object, or a part of one."""
+
+
+def run(program: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs one of the programs that these tests are about."""
+    path = shutil.which(program)
+    assert path, f"{program} is not on PATH, and the chart's tests are nothing without it: install it"
+    return subprocess.run([path, *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=60)
+
+
+def rendered(
+    values: Object | None = None, *, apis: Sequence[str] = (), chart: Path = CHART, **more: str
+) -> list[Object]:
+    """The objects of an installation with these values, in a cluster that has these APIs besides Kubernetes's own."""
+    result = _template(values, apis, chart, more)
+    assert result.returncode == 0, result.stderr
+    return [found for found in yaml.safe_load_all(result.stdout) if found]
+
+
+def refusal(values: Object) -> str:
+    """What helm says instead of rendering."""
+    result = _template(values, (), CHART, {})
+    assert result.returncode != 0, "these values were accepted"
+    return result.stderr
+
+
+def text(values: Object | None = None, **more: str) -> str:
+    """The manifest as it is written."""
+    result = _template(values, (), CHART, more)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def _template(
+    values: Object | None, apis: Sequence[str], chart: Path, more: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    return run(
+        "helm",
+        "template",
+        more.get("release", RELEASE),
+        str(chart),
+        f"--namespace={NAMESPACE}",
+        "--values=-",
+        *(f"--api-versions={api}" for api in apis),
+        stdin=json.dumps(values or {}),
+    )
+
+
+def of_kind(objects: Sequence[Object], kind: str) -> dict[str, Object]:
+    """Those of a kind, by their names."""
+    return {found["metadata"]["name"]: found for found in objects if found["kind"] == kind}
+
+
+def pod_specs(objects: Sequence[Object]) -> dict[str, Object]:
+    """The specification of every pod that comes of the objects, by kind and name."""
+    specs = {}
+    for found in objects:
+        name = f"{found['kind']}/{found['metadata']['name']}"
+        if found["kind"] == "Pod":
+            specs[name] = found["spec"]
+        elif found["kind"] in {"Deployment", "StatefulSet", "Job"}:
+            specs[name] = found["spec"]["template"]["spec"]
+    return specs
+
+
+def containers(spec: Object) -> Iterator[Object]:
+    """Those of a pod, the ones that come first too."""
+    yield from spec.get("initContainers", [])
+    yield from spec["containers"]
+
+
+def variables(container: Object) -> dict[str, Any]:
+    """Name to value, or to the key of a Secret as `secret/key`."""
+    found = {}
+    for variable in container["env"]:
+        reference = variable.get("valueFrom", {}).get("secretKeyRef")
+        found[variable["name"]] = f"{reference['name']}/{reference['key']}" if reference else variable["value"]
+    return found
+
+
+def api_variables(values: Object | None = None) -> dict[str, Any]:
+    """Those of the API's container."""
+    spec = pod_specs(rendered(values))[f"Deployment/{RELEASE}-api"]
+    return variables(spec["containers"][0])

@@ -1,0 +1,73 @@
+"""How customers come in: Service, Ingress and HTTPRoute, and whose word counts for their addresses."""
+
+import pytest
+
+from service.settings import Settings
+from tests.chart.rendering import Object, api_variables, of_kind, rendered
+
+INGRESS: Object = {"ingress": {"enabled": True, "hosts": ["tickets.example", "www.tickets.example"]}}
+ROUTE: Object = {"httpRoute": {"enabled": True, "parentRefs": [{"name": "gate"}], "hostnames": ["tickets.example"]}}
+LIMITS = ("ROWLOCK_ADDRESS_REQUESTS_PER_MINUTE", "ROWLOCK_ADDRESS_SIGN_INS_PER_MINUTE")
+
+
+def test_without_values_nobody_outside_comes_in() -> None:
+    objects = rendered()
+    assert not of_kind(objects, "Ingress")
+    assert not of_kind(objects, "HTTPRoute")
+    assert {found["spec"].get("type", "ClusterIP") for found in of_kind(objects, "Service").values()} == {"ClusterIP"}
+
+
+def test_the_service_leads_to_the_api_and_not_to_its_metrics() -> None:
+    values = {"service": {"type": "NodePort", "port": 80, "nodePort": 30080, "externalTrafficPolicy": "Local"}}
+    service = of_kind(rendered(values), "Service")["rowlock-api"]["spec"]
+    assert service["ports"] == [{"name": "http", "port": 80, "targetPort": "http", "nodePort": 30080}]
+    assert (service["type"], service["externalTrafficPolicy"]) == ("NodePort", "Local")
+    assert service["selector"]["app.kubernetes.io/component"] == "api"
+
+
+def test_an_ingress_leads_every_host_to_the_service() -> None:
+    tls = [{"secretName": "certificate", "hosts": ["tickets.example"]}]
+    values = {"ingress": INGRESS["ingress"] | {"className": "traefik", "tls": tls, "annotations": {"a": "b"}}}
+    ingress = of_kind(rendered(values), "Ingress")["rowlock-api"]
+    assert ingress["metadata"]["annotations"] == {"a": "b"}
+    assert ingress["spec"]["ingressClassName"] == "traefik"
+    assert ingress["spec"]["tls"] == tls
+    assert [rule["host"] for rule in ingress["spec"]["rules"]] == INGRESS["ingress"]["hosts"]
+    for rule in ingress["spec"]["rules"]:
+        (path,) = rule["http"]["paths"]
+        assert path["backend"] == {"service": {"name": "rowlock-api", "port": {"name": "http"}}}
+    assert "ingressClassName" not in of_kind(rendered(INGRESS), "Ingress")["rowlock-api"]["spec"]
+
+
+def test_a_route_hangs_on_its_gateway_and_leads_to_the_service() -> None:
+    route = of_kind(rendered(ROUTE | {"service": {"port": 80}}), "HTTPRoute")["rowlock-api"]["spec"]
+    assert route["parentRefs"] == [{"name": "gate"}]
+    assert route["hostnames"] == ["tickets.example"]
+    assert [rule["backendRefs"] for rule in route["rules"]] == [[{"name": "rowlock-api", "port": 80}]]
+
+
+def test_nothing_leads_to_the_metrics_from_outside() -> None:
+    for values in (INGRESS, ROUTE):
+        door = [found for found in rendered(values) if found["kind"] in {"Ingress", "HTTPRoute"}]
+        assert "metrics" not in str(door)
+
+
+@pytest.mark.parametrize("door", [INGRESS, ROUTE], ids=["ingress", "route"])
+def test_behind_a_proxy_that_nobody_named_addresses_are_not_limited(door: Object) -> None:
+    given = api_variables(door)
+    for name in LIMITS:
+        field = Settings.model_fields[name.removeprefix("ROWLOCK_").lower()]
+        assert int(given[name]) == next(bound.le for bound in field.metadata if hasattr(bound, "le"))
+    assert "ROWLOCK_TRUSTED_PROXIES" not in given
+
+
+@pytest.mark.parametrize("door", [INGRESS, ROUTE], ids=["ingress", "route"])
+def test_behind_a_named_proxy_they_are(door: Object) -> None:
+    given = api_variables(door | {"api": {"trustedProxies": ["10.0.0.0/8", "192.0.2.7"]}})
+    assert given["ROWLOCK_TRUSTED_PROXIES"] == "10.0.0.0/8,192.0.2.7"
+    assert not set(LIMITS) & set(given)
+
+
+def test_a_limit_that_is_given_counts_all_the_same() -> None:
+    given = api_variables(INGRESS | {"config": {LIMITS[0]: 50}})
+    assert (given[LIMITS[0]], given[LIMITS[1]]) == ("50", "1000000")

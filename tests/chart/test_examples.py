@@ -1,0 +1,99 @@
+"""Each example renders into objects that Kubernetes knows, and fits the other objects that it comes with."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.rendering import CHART, Object, api_variables, of_kind, pod_specs, rendered, run, text
+
+EXAMPLES = CHART / "examples"
+VALUES = ["gitops", "ingress", "production"]
+OTHERS = "ScaledObject,HTTPRoute,ServiceMonitor,PodMonitor,PrometheusRule"
+"""Kinds that are no part of Kubernetes, and whose schemas it does not have."""
+
+
+def _read(name: str) -> Any:
+    return yaml.safe_load(Path(EXAMPLES, f"{name}.yaml").read_text())
+
+
+def _accepted(manifest: str) -> None:
+    result = run("kubeconform", "-strict", f"-skip={OTHERS}", "-", stdin=manifest)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_no_example_is_forgotten_here() -> None:
+    manifests = {"argocd-application", "cloudnative-pg", "gateway", "rabbitmq-cluster"}
+    assert {path.stem for path in EXAMPLES.iterdir()} == manifests | set(VALUES)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_an_example_is_accepted_by_lint_and_by_the_schemas_of_kubernetes(name: str) -> None:
+    result = run("helm", "lint", "--strict", str(CHART), f"--values={EXAMPLES / name}.yaml")
+    assert result.returncode == 0, result.stdout
+    _accepted(text(_read(name)))
+
+
+def test_so_is_the_chart_without_values_and_with_all_that_can_be_on() -> None:
+    _accepted(text())
+    scaling = {"autoscaling": {"enabled": True}}
+    everything = {
+        "api": scaling,
+        "expirer": scaling,
+        "postgresql": {"maxConnections": 200},
+        "ingress": {"enabled": True, "hosts": ["a.example"]},
+        "imagePullSecrets": [{"name": "pull"}],
+        "serviceAccount": {"annotations": {"a": "b"}},
+        "monitoring": {"force": True, "podMonitor": {"enabled": True}, "dashboards": {"enabled": True}},
+    }
+    _accepted(text(everything))
+
+
+def test_production_finds_what_the_operators_make() -> None:
+    given = api_variables(_read("production"))
+    database, broker = _read("cloudnative-pg"), _read("rabbitmq-cluster")
+    name = database["metadata"]["name"]
+    assert f"@{name}-rw:5432/{database['spec']['bootstrap']['initdb']['database']}?" in given["ROWLOCK_DATABASE_URL"]
+    assert given["PGPASSWORD"] == f"{name}-app/password"
+    assert given["ROWLOCK_BROKER_URL"] == f"{broker['metadata']['name']}-default-user/connection_string"
+    values = _read("production")
+    allowed = int(database["spec"]["postgresql"]["parameters"]["max_connections"])
+    assert values["externalPostgresql"]["maxConnections"] == allowed
+    assert values["externalPostgresql"]["tls"]["caSecret"] == f"{name}-ca"
+    peers = values["networkPolicy"]["externalPeers"]
+    assert peers["postgresql"][0]["podSelector"]["matchLabels"] == {"cnpg.io/cluster": name}
+    assert peers["rabbitmq"][0]["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": broker["metadata"]["name"]}
+
+
+def test_production_hangs_on_its_gateway_and_keeps_its_zones_level() -> None:
+    objects = rendered(_read("production"))
+    gateway = _read("gateway")
+    (route,) = of_kind(objects, "HTTPRoute").values()
+    assert route["spec"]["parentRefs"] == [{"name": gateway["metadata"]["name"]}]
+    assert route["spec"]["hostnames"] == [gateway["spec"]["listeners"][0]["hostname"]]
+    for component in ("api", "expirer"):
+        (constraint,) = pod_specs(objects)[f"Deployment/rowlock-{component}"]["topologySpreadConstraints"]
+        labels = of_kind(objects, "Deployment")[f"rowlock-{component}"]["spec"]["template"]["metadata"]["labels"]
+        assert constraint["labelSelector"]["matchLabels"].items() <= labels.items()
+        assert (constraint["topologyKey"], constraint["whenUnsatisfiable"]) == (
+            "topology.kubernetes.io/zone",
+            "DoNotSchedule",
+        )
+    assert set(of_kind(objects, "ScaledObject")) == {"rowlock-expirer"}
+    assert set(of_kind(objects, "HorizontalPodAutoscaler")) == {"rowlock-api"}
+
+
+def test_gitops_makes_no_secret_and_renders_the_same_each_time() -> None:
+    assert not of_kind(rendered(_read("gitops")), "Secret")
+    assert text(_read("gitops")) == text(_read("gitops"))
+    application = _read("argocd-application")
+    assert application["spec"]["source"]["helm"]["valueFiles"] == ["examples/gitops.yaml"]
+
+
+def test_extra_objects_may_hold_template_code() -> None:
+    extra: list[Object | str] = [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-more"}},
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: '{{ .Release.Namespace }}-text'}",
+    ]
+    assert {"rowlock-more", "shop-text"} <= set(of_kind(rendered({"extraObjects": extra}), "ConfigMap"))

@@ -1,0 +1,135 @@
+"""Who may reach whom, worked out from the rendered NetworkPolicies."""
+
+from itertools import product
+from typing import Any, NamedTuple
+
+from tests.chart.rendering import NAMESPACE, Object, of_kind, rendered
+from tests.chart.test_stores import EXTERNAL
+
+PORTS = {
+    ("api", "http"): 3000,
+    ("api", "metrics"): 9100,
+    ("expirer", "livez"): 3001,
+    ("expirer", "metrics"): 9101,
+    ("postgresql", "postgresql"): 5432,
+    ("redis", "redis"): 6379,
+    ("rabbitmq", "rabbitmq"): 5672,
+}
+OURS = ("api", "expirer", "migrate", "smoke", "postgresql", "redis", "rabbitmq")
+STRAY = {"app": "stray"}
+
+
+class Peer(NamedTuple):
+    """The other end of a connection."""
+
+    labels: dict[str, str]
+    namespace: str
+
+
+def _labels(component: str) -> dict[str, str]:
+    names = {"name": "rowlock", "instance": "rowlock", "component": component}
+    return {f"app.kubernetes.io/{key}": value for key, value in names.items()}
+
+
+def _selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
+
+
+def _allows(policies: list[Object], way: str, pod: dict[str, str], peer: Peer, port: tuple[str, int]) -> bool:
+    """Whether the policies that hold for the pod let it hear the peer (Ingress) or speak to it (Egress)."""
+    specs = [policy["spec"] for policy in policies]
+    holding = [spec for spec in specs if _selects(spec["podSelector"], pod) and way in spec["policyTypes"]]
+    if not holding:
+        return True
+    rules = [rule for spec in holding for rule in spec.get(way.lower(), [])]
+    return any(
+        any(allowed["port"] in port for allowed in rule["ports"])
+        and _is_peer(rule.get("from" if way == "Ingress" else "to"), peer)
+        for rule in rules
+    )
+
+
+def _is_peer(peers: list[Object] | None, peer: Peer) -> bool:
+    if peers is None:
+        return True
+    return any(
+        _selects(allowed.get("podSelector", {}), peer.labels)
+        and (
+            _selects(allowed["namespaceSelector"], {"kubernetes.io/metadata.name": peer.namespace})
+            if "namespaceSelector" in allowed
+            else peer.namespace == NAMESPACE
+        )
+        for allowed in peers
+    )
+
+
+def _reached(values: Object | None = None, caller: str = "stray", namespace: str = NAMESPACE) -> set[str]:
+    """What a pod of a component, or a stray one, may reach: component and name of the port."""
+    policies = list(of_kind(rendered(values), "NetworkPolicy").values())
+    labels = _labels(caller) if caller in OURS else STRAY
+    return {
+        f"{component} {name}"
+        for (component, name), number in PORTS.items()
+        if _allows(policies, "Ingress", _labels(component), Peer(labels, namespace), (name, number))
+        and _allows(policies, "Egress", labels, Peer(_labels(component), NAMESPACE), (name, number))
+    }
+
+
+def test_a_stray_pod_reaches_nothing_but_the_door() -> None:
+    assert _reached() == {"api http"}
+    assert _reached(namespace="elsewhere") == {"api http"}
+
+
+def test_each_component_reaches_what_it_works_with() -> None:
+    stores = {"postgresql postgresql", "redis redis", "rabbitmq rabbitmq"}
+    assert _reached(caller="api") == stores
+    assert _reached(caller="expirer") == stores
+    assert _reached(caller="migrate") == {"postgresql postgresql"}
+    assert _reached(caller="smoke") == {"postgresql postgresql", "api http"}
+    for store in ("postgresql", "redis", "rabbitmq"):
+        assert _reached(caller=store) == set()
+
+
+def test_prometheus_reads_the_metrics_from_its_namespace() -> None:
+    assert _reached(namespace="monitoring") == {"api http", "api metrics", "expirer metrics"}
+    assert _reached({"metrics": {"from": []}}, namespace="monitoring") == {"api http"}
+
+
+def test_the_door_may_be_for_the_proxy_alone() -> None:
+    values = {
+        "networkPolicy": {
+            "apiFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "traefik"}}}]
+        }
+    }
+    assert _reached(values) == set()
+    assert _reached(values, namespace="traefik") == {"api http"}
+    assert "api http" in _reached(values, caller="smoke")
+
+
+def test_keda_asks_the_postgresql_that_comes_along() -> None:
+    assert "postgresql postgresql" not in _reached(namespace="keda")
+    assert "postgresql postgresql" in _reached({"expirer": {"keda": {"enabled": True}}}, namespace="keda")
+
+
+def test_everybody_may_ask_dns_and_nobody_else_outside() -> None:
+    policies = list(of_kind(rendered(), "NetworkPolicy").values())
+    for component, port in product(OURS, (53, 443)):
+        allowed = _allows(policies, "Egress", _labels(component), Peer(STRAY, "kube-system"), ("", port))
+        assert allowed == (port == 53), (component, port)
+
+
+def test_external_stores_are_reached_by_their_ports_or_at_the_named_peers() -> None:
+    policies = list(of_kind(rendered(EXTERNAL), "NetworkPolicy").values())
+    for component, ports in {"api": (6432, 6380, 5671), "expirer": (6432, 6380, 5671), "migrate": (6432,)}.items():
+        for port in (6432, 6380, 5671, 5432):
+            allowed = _allows(policies, "Egress", _labels(component), Peer(STRAY, "elsewhere"), ("", port))
+            assert allowed == (port in ports), (component, port)
+    database = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "databases"}}}]
+    named = EXTERNAL | {"networkPolicy": {"externalPeers": {"postgresql": database}}}
+    policies = list(of_kind(rendered(named), "NetworkPolicy").values())
+    assert _allows(policies, "Egress", _labels("api"), Peer(STRAY, "databases"), ("", 6432))
+    assert not _allows(policies, "Egress", _labels("api"), Peer(STRAY, "elsewhere"), ("", 6432))
+
+
+def test_policies_may_be_left_to_somebody_else() -> None:
+    assert not of_kind(rendered({"networkPolicy": {"enabled": False}}), "NetworkPolicy")

@@ -1,0 +1,105 @@
+"""What an installation tells: the next steps, and what is not as it should be in production."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.chart.rendering import CHART, Object, rendered
+
+AS_OBJECT = """{{- define "notes" -}}
+%s
+{{- end -}}
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: notes}
+data: {notes: {{ include "notes" . | toJson }}}
+"""
+"""`helm template` leaves the notes out, so they are put into an object."""
+STORES: Object = {
+    **{name: {"enabled": False} for name in ("postgresql", "redis", "rabbitmq")},
+    **{f"external{name}": {"host": "away", "existingSecret": "s"} for name in ("Postgresql", "Redis", "Rabbitmq")},
+}
+"""All of them elsewhere."""
+BUNDLED: Object = {name: {"enabled": True} if "enabled" in block else {} for name, block in STORES.items()}
+
+
+@pytest.fixture
+def chart(tmp_path: Path) -> Path:
+    """The chart with an object that holds its notes."""
+    copy = tmp_path / "chart"
+    shutil.copytree(CHART, copy)
+    (copy / "templates/notes.yaml").write_text(AS_OBJECT % (copy / "templates/NOTES.txt").read_text())
+    return copy
+
+
+def _notes(chart: Path, values: Object | None = None) -> str:
+    (found,) = [found for found in rendered(values, chart=chart) if found["metadata"]["name"] == "notes"]
+    notes: str = found["data"]["notes"]
+    return notes
+
+
+def test_the_next_steps_can_be_pasted(chart: Path) -> None:
+    said = _notes(chart)
+    available = "wait --for=condition=Available --timeout=5m deployment --selector app.kubernetes.io/instance=rowlock"
+    manager = "exec -it deployment/rowlock-api -c api -- python -m service.make_manager you@example.com"
+    for step in (
+        f"kubectl --namespace shop {available}",
+        f"kubectl --namespace shop {manager}",
+        "kubectl --namespace shop port-forward service/rowlock-api 3000:3000",
+        "helm --namespace shop test rowlock",
+    ):
+        assert f"     {step}\n" in said
+    assert "helm" not in _notes(chart, {"smoke": {"enabled": False}}).partition("PostgreSQL:")[0]
+
+
+def test_the_door_that_is_open_is_named(chart: Path) -> None:
+    ingress: Object = {"enabled": True, "hosts": ["tickets.example"]}
+    assert "http://tickets.example/api-docs" in _notes(chart, {"ingress": ingress})
+    tls = [{"secretName": "certificate", "hosts": ["tickets.example"]}]
+    assert "https://tickets.example/api-docs" in _notes(chart, {"ingress": ingress | {"tls": tls}})
+    route: Object = {"enabled": True, "parentRefs": [{"name": "gate"}], "hostnames": ["tickets.example"]}
+    assert "https://tickets.example/api-docs" in _notes(chart, {"httpRoute": route})
+
+
+def test_the_sum_of_the_pools_stands_beside_what_postgresql_allows(chart: Path) -> None:
+    # Of the API 2 pods and one more with 10 each, of the expirer 2 and one more with 8 each, and the migrations.
+    assert "the pods open at most 55 of its 100 connections" in _notes(chart)
+    scaled = {"api": {"autoscaling": {"enabled": True, "maxReplicas": 4}, "poolSize": 5}, "expirer": {"replicas": 1}}
+    assert "the pods open at most 42 of its 100 connections" in _notes(chart, scaled)
+    keda = {"expirer": {"keda": {"enabled": True, "maxReplicas": 3}}, "postgresql": {"maxConnections": 300}}
+    assert "the pods open at most 63 of its 300 connections" in _notes(chart, keda)
+
+
+@pytest.mark.parametrize(
+    ("values", "warning"),
+    [
+        (BUNDLED, "WARNING: postgresql, redis, rabbitmq came with the release"),
+        ({"redis": {"enabled": True}, "externalRedis": {}}, "WARNING: redis came with the release"),
+        ({"ingress": {"enabled": True, "hosts": ["a.example"]}}, "api.trustedProxies is empty"),
+        ({"service": {"type": "LoadBalancer"}}, "the Service is a LoadBalancer without externalTrafficPolicy: Local"),
+        ({"monitoring": {"podMonitor": {"enabled": True}}}, "this cluster does not know PodMonitor"),
+    ],
+)
+def test_what_is_not_as_it_should_be_is_warned_of(chart: Path, values: Object, warning: str) -> None:
+    (told,) = re.findall(r"WARNING: .*", _notes(chart, STORES | values))
+    assert warning in told
+
+
+def test_nothing_is_warned_of_without_a_reason(chart: Path) -> None:
+    values: Object = {
+        **STORES,
+        "ingress": {"enabled": True, "hosts": ["a.example"]},
+        "api": {"trustedProxies": ["10.0.0.0/8"]},
+        "service": {"type": "NodePort", "externalTrafficPolicy": "Local"},
+        "monitoring": {"podMonitor": {"enabled": True}, "force": True},
+    }
+    assert "WARNING" not in _notes(chart, values)
+
+
+def test_where_secrets_are_made_it_says_what_that_means_for_gitops(chart: Path) -> None:
+    assert "secrets.generate" in _notes(chart)
+    named: Object = {name: {"auth": {"existingSecret": "s"}} for name in ("postgresql", "redis", "rabbitmq")}
+    named |= {"secrets": {"generate": False}, "auth": {"existingSecret": "s"}, "smoke": {"existingSecret": "s"}}
+    assert "secrets.generate" not in _notes(chart, named)

@@ -1,0 +1,187 @@
+"""Every pod that the chart makes: what it may do, and how it comes and goes."""
+
+import pytest
+
+from tests.chart.rendering import containers, of_kind, pod_specs, rendered
+
+
+def test_no_values_give_the_whole_system() -> None:
+    objects = rendered()
+    assert set(pod_specs(objects)) == {
+        "Deployment/rowlock-api",
+        "Deployment/rowlock-expirer",
+        "Job/rowlock-migrate-0-1-0-1",
+        "Pod/rowlock-smoke",
+        "StatefulSet/rowlock-postgresql",
+        "StatefulSet/rowlock-rabbitmq",
+        "StatefulSet/rowlock-redis",
+    }
+    images = {container["image"] for spec in pod_specs(objects).values() for container in containers(spec)}
+    assert images == {"rowlock:0.1.0", "postgres:17", "redis:8", "rabbitmq:4"}
+
+
+def test_every_pod_is_what_pod_security_calls_restricted() -> None:
+    for name, spec in pod_specs(rendered()).items():
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["runAsUser"] == (999 if name.startswith("StatefulSet") else 10001), name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        for container in containers(spec):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, name
+
+
+def test_no_pod_knows_anything_of_the_cluster() -> None:
+    for name, spec in pod_specs(rendered()).items():
+        assert spec["automountServiceAccountToken"] is False, name
+        assert spec["enableServiceLinks"] is False, name
+        assert spec["serviceAccountName"] == "rowlock", name
+    assert of_kind(rendered(), "ServiceAccount")["rowlock"]["automountServiceAccountToken"] is False
+
+
+def test_every_container_says_what_it_needs_and_is_bounded_in_memory_alone() -> None:
+    for name, spec in pod_specs(rendered()).items():
+        for container in containers(spec):
+            assert set(container["resources"]["requests"]) == {"cpu", "memory"}, name
+            assert set(container["resources"]["limits"]) == {"memory"}, name
+            assert container["imagePullPolicy"] == "IfNotPresent", name
+
+
+def test_the_account_may_be_somebody_elses() -> None:
+    objects = rendered({"serviceAccount": {"create": False}})
+    assert not of_kind(objects, "ServiceAccount")
+    assert {spec["serviceAccountName"] for spec in pod_specs(objects).values()} == {"default"}
+    named = rendered({"serviceAccount": {"create": False, "name": "theirs"}, "imagePullSecrets": [{"name": "pull"}]})
+    for spec in pod_specs(named).values():
+        assert spec["serviceAccountName"] == "theirs"
+        assert spec["imagePullSecrets"] == [{"name": "pull"}]
+
+
+@pytest.mark.parametrize("component", ["api", "expirer"])
+def test_a_rollout_takes_no_pod_away_before_a_new_one_is_ready(component: str) -> None:
+    deployment = of_kind(rendered(), "Deployment")[f"rowlock-{component}"]
+    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+
+
+@pytest.mark.parametrize("component", ["api", "expirer"])
+def test_both_wait_for_the_schema(component: str) -> None:
+    spec = pod_specs(rendered())[f"Deployment/rowlock-{component}"]
+    assert [first["command"] for first in spec["initContainers"]] == [
+        ["python", "-m", "service.migrate", "--wait", "300"]
+    ]
+    assert spec["initContainers"][0]["env"] == spec["containers"][0]["env"]
+
+
+def test_liveness_asks_the_process_alone_and_readiness_of_the_api_the_database() -> None:
+    specs = pod_specs(rendered())
+    paths = {
+        component: [
+            specs[f"Deployment/rowlock-{component}"]["containers"][0][f"{probe}Probe"]["httpGet"]["path"]
+            for probe in ("startup", "liveness", "readiness")
+        ]
+        for component in ("api", "expirer")
+    }
+    assert paths == {"api": ["/livez", "/livez", "/readyz"], "expirer": ["/livez", "/livez", "/livez"]}
+
+
+def test_a_pod_of_the_api_leaves_the_service_before_it_stops() -> None:
+    spec = pod_specs(rendered())["Deployment/rowlock-api"]
+    container = spec["containers"][0]
+    assert container["lifecycle"]["preStop"] == {"sleep": {"seconds": 5}}
+    assert {"name": "ROWLOCK_SHUTDOWN_SECONDS", "value": "20"} in container["env"]
+    assert spec["terminationGracePeriodSeconds"] == 40
+
+
+def test_no_store_is_restarted_for_being_slow() -> None:
+    for name, spec in pod_specs(rendered()).items():
+        if name.startswith("StatefulSet"):
+            assert "livenessProbe" not in spec["containers"][0], name
+            assert "readinessProbe" in spec["containers"][0], name
+
+
+def test_pods_spread_softly_over_zones_and_nodes() -> None:
+    for constraint in pod_specs(rendered())["Deployment/rowlock-api"]["topologySpreadConstraints"]:
+        assert constraint["whenUnsatisfiable"] == "ScheduleAnyway"
+        assert constraint["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] == "api"
+
+
+def test_what_is_given_for_one_component_reaches_its_pods_alone() -> None:
+    given = {
+        "image": {"repository": "mirror/rowlock", "tag": "fixed"},
+        "env": [{"name": "ROWLOCK_LOG_LEVEL", "value": "debug"}],
+        "podAnnotations": {"a": "b"},
+        "podLabels": {"c": "d"},
+        "nodeSelector": {"disk": "fast"},
+        "tolerations": [{"key": "tickets", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "high",
+        "extraVolumes": [{"name": "more", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+        "extraInitContainers": [{"name": "first", "image": "{{ .Release.Name }}:1"}],
+        "extraContainers": [{"name": "beside", "image": "{{ .Release.Name }}:2"}],
+    }
+    deployments = of_kind(rendered({"expirer": given}), "Deployment")
+    template = deployments["rowlock-expirer"]["spec"]["template"]
+    spec = template["spec"]
+    assert template["metadata"]["annotations"] == {"a": "b"}
+    assert template["metadata"]["labels"]["c"] == "d"
+    assert [c["image"] for c in containers(spec)] == [
+        "mirror/rowlock:fixed",
+        "rowlock:1",
+        "mirror/rowlock:fixed",
+        "rowlock:2",
+    ]
+    for container in (spec["initContainers"][0], spec["containers"][0]):
+        assert container["env"][-1] == {"name": "ROWLOCK_LOG_LEVEL", "value": "debug"}
+        assert container["volumeMounts"][-1]["mountPath"] == "/more"
+    assert spec["volumes"][-1]["name"] == "more"
+    for key in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
+        assert spec[key] == given[key]
+    assert deployments["rowlock-api"] == of_kind(rendered(), "Deployment")["rowlock-api"]
+
+
+def test_a_digest_wins_over_a_tag() -> None:
+    digest = "sha256:" + "0" * 64
+    spec = pod_specs(rendered({"image": {"tag": "ignored", "digest": digest}}))["Deployment/rowlock-api"]
+    assert {c["image"] for c in containers(spec)} == {f"rowlock@{digest}"}
+    own = pod_specs(rendered({"image": {"digest": digest}, "api": {"image": {"tag": "own"}}}))["Deployment/rowlock-api"]
+    assert {c["image"] for c in containers(own)} == {"rowlock:own"}
+
+
+def test_the_migrations_are_a_job_of_the_revision_and_no_hook() -> None:
+    (job,) = of_kind(rendered(), "Job").values()
+    assert "annotations" not in job["metadata"]
+    assert job["spec"]["ttlSecondsAfterFinished"] == 24 * 3600
+    assert job["spec"]["template"]["spec"]["restartPolicy"] == "OnFailure"
+
+
+def test_names_stay_within_what_kubernetes_takes() -> None:
+    for found in rendered(release="a-release-with-a-name-of-fifty-three-characters-long"):
+        assert len(found["metadata"]["name"]) <= (52 if found["kind"] == "StatefulSet" else 63), found["metadata"][
+            "name"
+        ]
+        for value in found["metadata"]["labels"].values():
+            assert len(value) <= 63
+
+
+def test_selectors_are_of_name_instance_and_component_only() -> None:
+    for found in rendered({"commonLabels": {"team": "tickets"}}):
+        assert found["metadata"]["labels"]["team"] == "tickets"
+        if found["kind"] in {"Deployment", "StatefulSet"}:
+            expected = {f"app.kubernetes.io/{key}" for key in ("name", "instance", "component")}
+            assert set(found["spec"]["selector"]["matchLabels"]) == expected
+            assert set(found["spec"]["template"]["metadata"]["labels"]) == expected
+        for claim in found["spec"].get("volumeClaimTemplates", []) if found["kind"] == "StatefulSet" else []:
+            assert "team" not in claim["metadata"]["labels"]
+
+
+def test_helm_test_buys_through_the_service_as_a_manager_whom_an_init_container_makes() -> None:
+    objects = rendered({"service": {"port": 80}})
+    smoke = of_kind(objects, "Pod")["rowlock-smoke"]
+    assert smoke["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    assert smoke["spec"]["containers"][0]["command"] == ["python", "-m", "service.smoke", "http://rowlock-api:80"]
+    assert "service.make_manager" in smoke["spec"]["initContainers"][0]["command"][-1]
+    assert smoke["spec"]["restartPolicy"] == "Never"
+    assert not of_kind(rendered({"smoke": {"enabled": False}}), "Pod")

@@ -1,0 +1,206 @@
+"""Values that do not fit are refused before anything is made, in words that name them."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.rendering import CHART, refusal, rendered
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    (
+        {
+            "ingress": {"enabled": True, "hosts": ["a.example"]},
+            "httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}]},
+        },
+        "ingress and httpRoute are both enabled: choose one",
+    ),
+    ({"ingress": {"enabled": True}}, "ingress.hosts is empty: name at least one host"),
+    ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is empty: name the Gateway"),
+    ({"service": {"nodePort": 30000}}, "service.nodePort is set, but service.type is ClusterIP"),
+    (
+        {"service": {"externalTrafficPolicy": "Local"}},
+        "service.externalTrafficPolicy is set, but service.type is ClusterIP",
+    ),
+    (
+        {"expirer": {"autoscaling": {"enabled": True}, "keda": {"enabled": True}}},
+        "expirer.autoscaling and expirer.keda are both enabled: choose one",
+    ),
+    (
+        {"api": {"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 4}}},
+        "api.autoscaling.minReplicas (5) is more than maxReplicas (4)",
+    ),
+    (
+        {"api": {"autoscaling": {"enabled": True, "targetCpuPercent": 0}}},
+        "api.autoscaling is enabled without anything to scale by: set targetCpuPercent or metrics",
+    ),
+    (
+        {"api": {"autoscaling": {"enabled": True}, "resources": {"requests": {"cpu": None}}}},
+        "api.autoscaling.targetCpuPercent is of the CPU requested, and api.resources.requests.cpu is not set",
+    ),
+    (
+        {"expirer": {"keda": {"enabled": True, "minReplicas": 5, "maxReplicas": 4}}},
+        "expirer.keda.minReplicas (5) is more than maxReplicas (4)",
+    ),
+    ({"api": {"keda": {"enabled": True}}}, "api.keda is enabled without anything to scale by: set triggers"),
+    (
+        {
+            "expirer": {"keda": {"enabled": True}},
+            "postgresql": {"enabled": False},
+            "externalPostgresql": {"existingSecret": "db", "secretKeys": {"url": "uri"}},
+        },
+        "expirer.keda needs triggers where PostgreSQL's address is a URL in a Secret",
+    ),
+    (
+        {"api": {"terminationGracePeriodSeconds": 35}},
+        "api.terminationGracePeriodSeconds (35) must be more than 35: preStopSeconds (5), shutdownSeconds (20) and 10",
+    ),
+    (
+        {"expirer": {"shutdownSeconds": 31}},
+        "expirer.terminationGracePeriodSeconds (40) must be more than 41: preStopSeconds (0), shutdownSeconds (31)",
+    ),
+    (
+        {"externalPostgresql": {"host": "db"}},
+        "externalPostgresql is set, but would not be used: set postgresql.enabled to false",
+    ),
+    ({"externalRedis": {"existingSecret": "cache"}}, "externalRedis is set, but would not be used"),
+    (
+        {"postgresql": {"enabled": False}},
+        "postgresql.enabled is false, but nothing says where else it is: set externalPostgresql.host",
+    ),
+    (
+        {"redis": {"enabled": False}},
+        "redis.enabled is false, but nothing says where else it is: set externalRedis.host",
+    ),
+    (
+        {"rabbitmq": {"enabled": False}},
+        "rabbitmq.enabled is false, but nothing says where else it is: set externalRabbitmq.host",
+    ),
+    (
+        {"postgresql": {"enabled": False}, "externalPostgresql": {"secretKeys": {"url": "uri"}}},
+        "externalPostgresql.secretKeys.url names a key, but externalPostgresql.existingSecret no Secret",
+    ),
+    (
+        {"rabbitmq": {"enabled": False}, "externalRabbitmq": {"host": "broker"}},
+        "externalRabbitmq has neither a password nor an existingSecret",
+    ),
+    (
+        {"redis": {"enabled": False}, "externalRedis": {"host": "cache", "password": "a@b"}},
+        "externalRedis.password has characters that a URL does not take as they are",
+    ),
+    (
+        {"redis": {"auth": {"password": "a b"}}},
+        "redis.auth.password has characters that a URL does not take as they are",
+    ),
+    ({"rabbitmq": {"auth": {"password": "a/b"}}}, "rabbitmq.auth.password has characters that a URL does not take"),
+    (
+        {"redis": {"enabled": False}, "externalRedis": {"host": "cache", "tls": {"caSecret": "ca"}}},
+        "externalRedis.tls.caSecret is set, but externalRedis.tls.enabled is false",
+    ),
+    (
+        {
+            "postgresql": {"enabled": False},
+            "externalPostgresql": {"host": "db", "password": "p", "tls": {"mode": "verify-full"}},
+        },
+        "externalPostgresql.tls.mode is verify-full, which needs the authority's certificate: set tls.caSecret",
+    ),
+    (
+        {"postgresql": {"auth": {"password": "p", "existingSecret": "s"}}},
+        "postgresql.auth has both a value and an existingSecret: choose one",
+    ),
+    (
+        {"auth": {"tokenSecret": "t" * 32, "existingSecret": "s"}},
+        "auth has both a value and an existingSecret: choose one",
+    ),
+    ({"auth": {"tokenSecret": "t" * 31}}, "auth.tokenSecret has 31 characters: at least 32 are needed"),
+    ({"api": {"replicas": 8}}, "the pods may open 115 connections to PostgreSQL, and of 100 it leaves 97"),
+    (
+        {"monitoring": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}},
+        "monitoring.serviceMonitor and monitoring.podMonitor are both enabled",
+    ),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), REFUSED, ids=[message[:50] for _, message in REFUSED])
+def test_what_does_not_fit_together_is_refused_by_name(values: dict[str, Any], message: str) -> None:
+    assert f"- {message}" in refusal(values)
+
+
+def test_every_check_of_the_chart_has_a_test() -> None:
+    checks = re.sub(r"{{-?/\*.*?\*/-?}}", "", Path(CHART, "templates/_checks.tpl").read_text(), flags=re.DOTALL)
+    seen = [refusal(values) for values, _ in REFUSED] + [refusal({"secrets": {"generate": False}})]
+    for line in checks.splitlines():
+        # What is no template code in a line that does not begin with it is a message; its longest part tells which.
+        fixed = max(re.split(r"{{.*?}}", line), key=len).strip()
+        if fixed and not line.startswith("{{-"):
+            assert any(fixed in said for said in seen), f"no test sees: {line}"
+
+
+def test_all_faults_are_told_at_once() -> None:
+    said = refusal({"ingress": {"enabled": True}, "redis": {"enabled": False}})
+    assert "ingress.hosts is empty" in said
+    assert "redis.enabled is false" in said
+
+
+def test_without_generated_secrets_each_one_must_be_named() -> None:
+    said = refusal({"secrets": {"generate": False}, "rabbitmq": {"auth": {"password": "given"}}})
+    for block in ("auth", "postgresql.auth", "redis.auth", "smoke"):
+        assert f"secrets.generate is false, so {block}.existingSecret must name a Secret" in said
+    assert "rabbitmq" not in said
+
+
+def _closed_maps(values: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The places in values.yaml where only known keys may stand: all maps but the empty ones and Kubernetes's own."""
+    yield path
+    for key, value in values.items():
+        if isinstance(value, dict) and value and key not in OPEN:
+            yield from _closed_maps(value, (*path, key))
+
+
+OPEN = {"podSecurityContext", "securityContext", "behavior", "labels", "requests", "limits"}
+
+
+@pytest.mark.parametrize(
+    "path", list(_closed_maps(yaml.safe_load(Path(CHART, "values.yaml").read_text()))), ids=".".join
+)
+def test_a_typo_is_refused_by_name_wherever_it_stands(path: tuple[str, ...]) -> None:
+    values: dict[str, Any] = {"typo": 1}
+    for key in reversed(path):
+        values = {key: values}
+    said = refusal(values)
+    assert "additional properties 'typo' not allowed" in said
+    assert f"at '{''.join(f'/{key}' for key in path)}'" in said
+
+
+@pytest.mark.parametrize(
+    ("values", "place"),
+    [
+        ({"config": {"ROWLOCK_HOLD_SECOND": 60}}, "additional properties 'ROWLOCK_HOLD_SECOND' not allowed"),
+        (
+            {"config": {"ROWLOCK_HOLD_SECONDS": 3601}},
+            "at '/config/ROWLOCK_HOLD_SECONDS': maximum: got 3,601, want 3,600",
+        ),
+        ({"config": {"ROWLOCK_LOG_LEVEL": "loud"}}, "at '/config/ROWLOCK_LOG_LEVEL'"),
+        ({"config": {"ROWLOCK_DATABASE_URL": "postgresql://db"}}, "'ROWLOCK_DATABASE_URL' not allowed"),
+        ({"api": {"poolSize": 0}}, "at '/api/poolSize': minimum: got 0, want 1"),
+        ({"api": {"replicas": "2"}}, "at '/api/replicas': got string, want integer"),
+        ({"expirer": {"replicas": 0}}, "at '/expirer/replicas': minimum: got 0, want 1"),
+        ({"api": {"trustedProxies": ["traefik"]}}, "at '/api/trustedProxies/0'"),
+        ({"api": {"pdb": {"maxUnavailable": 0}}}, "at '/api/pdb/maxUnavailable'"),
+        ({"redis": None}, "at '': missing property 'redis'"),
+        ({"api": {"pdb": None}}, "at '/api': missing property 'pdb'"),
+        ({"image": {"digest": "sha256:short"}}, "at '/image/digest'"),
+        ({"service": {"type": "Headless"}}, "at '/service/type'"),
+        ({"fullnameOverride": "x" * 41}, "at '/fullnameOverride'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_value_that_cannot_be_is_refused_with_its_place(values: dict[str, Any], place: str) -> None:
+    assert place in refusal(values)
+
+
+def test_the_chart_may_be_a_part_of_another_one() -> None:
+    assert rendered({"global": {"anything": 1}})

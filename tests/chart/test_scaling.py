@@ -1,0 +1,90 @@
+"""How many pods there are, and how many may be missing."""
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from expirer import sweep
+from service.database import Connection
+from service.settings import Settings
+from tests.chart.rendering import Object, of_kind, rendered
+from tests.factories import make_overdue
+from tests.holdings import make_holds
+
+COMPONENTS = ["api", "expirer"]
+TRIGGERS = [{"type": "cron", "metadata": {"start": "0 9 * * *"}}]
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_drain_takes_one_pod_at_a_time_and_is_not_kept_by_a_broken_one(component: str) -> None:
+    budget = of_kind(rendered(), "PodDisruptionBudget")[f"rowlock-{component}"]["spec"]
+    assert budget["maxUnavailable"] == 1
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+    assert budget["selector"]["matchLabels"]["app.kubernetes.io/component"] == component
+    assert not of_kind(
+        rendered({name: {"pdb": {"enabled": False}} for name in COMPONENTS}),
+        "PodDisruptionBudget",
+    )
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_what_scales_sets_the_number_of_pods_and_the_chart_does_not(component: str) -> None:
+    name = f"rowlock-{component}"
+    assert of_kind(rendered({component: {"replicas": 3}}), "Deployment")[name]["spec"]["replicas"] == 3
+    for scaler in ({"autoscaling": {"enabled": True}}, {"keda": {"enabled": True, "triggers": TRIGGERS}}):
+        assert "replicas" not in of_kind(rendered({component: scaler}), "Deployment")[name]["spec"]
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_the_autoscaler_goes_by_cpu_and_by_whatever_is_given(component: str) -> None:
+    more = {
+        "type": "Pods",
+        "pods": {"metric": {"name": "held"}, "target": {"type": "AverageValue", "averageValue": "10"}},
+    }
+    values = {component: {"autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 4, "metrics": [more]}}}
+    (scaler,) = of_kind(rendered(values), "HorizontalPodAutoscaler").values()
+    spec = scaler["spec"]
+    assert spec["scaleTargetRef"]["name"] == f"rowlock-{component}"
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (3, 4)
+    assert spec["metrics"][0]["resource"]["target"] == {"type": "Utilization", "averageUtilization": 70}
+    assert spec["metrics"][1] == more
+    assert spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"] == 300
+    without_cpu = {component: {"autoscaling": {"enabled": True, "targetCpuPercent": 0, "metrics": [more]}}}
+    (scaler,) = of_kind(rendered(without_cpu), "HorizontalPodAutoscaler").values()
+    assert scaler["spec"]["metrics"] == [more]
+
+
+def _trigger(values: Object) -> Object:
+    (scaled,) = of_kind(rendered(values), "ScaledObject").values()
+    assert scaled["spec"]["scaleTargetRef"] == {"name": "rowlock-expirer", "envSourceContainerName": "expirer"}
+    (trigger,) = scaled["spec"]["triggers"]
+    found: Object = trigger["metadata"]
+    return found
+
+
+def test_keda_asks_the_same_postgresql_from_its_own_namespace() -> None:
+    keda = {"expirer": {"keda": {"enabled": True}}}
+    own = _trigger(keda)
+    assert (own["host"], own["port"], own["sslmode"]) == ("rowlock-postgresql.shop.svc", "5432", "disable")
+    assert own["passwordFromEnv"] == "PGPASSWORD"
+    external = {"host": "db", "existingSecret": "s", "tls": {"mode": "verify-ca", "caSecret": "ca"}}
+    near = _trigger(keda | {"postgresql": {"enabled": False}, "externalPostgresql": external})
+    assert (near["host"], near["sslmode"]) == ("db.shop.svc", "require")
+    far = _trigger(keda | {"postgresql": {"enabled": False}, "externalPostgresql": external | {"host": "db.example"}})
+    assert far["host"] == "db.example"
+
+
+def test_given_triggers_are_kedas_only_ones() -> None:
+    (scaled,) = of_kind(rendered({"api": {"keda": {"enabled": True, "triggers": TRIGGERS}}}), "ScaledObject").values()
+    assert scaled["spec"]["triggers"] == TRIGGERS
+
+
+async def test_what_keda_asks_is_the_number_of_overdue_holds(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    query = _trigger({"expirer": {"keda": {"enabled": True}}})["query"]
+    held = await make_holds(sql, settings, 3)
+    assert await sql.fetchval(query) == 0
+    await make_overdue(sql, *held[:2])
+    assert await sql.fetchval(query) == 2
+    await sweep.step(engine, settings)
+    assert await sql.fetchval(query) == 0

@@ -1,0 +1,80 @@
+"""Secrets: given, found or made, never rolled by a rendering, and never in an object that is no Secret."""
+
+from base64 import b64decode
+
+from tests.chart.rendering import Object, of_kind, pod_specs, rendered, text, variables
+
+GENERATED = {"rowlock-auth", "rowlock-postgresql", "rowlock-redis", "rowlock-rabbitmq", "rowlock-smoke"}
+
+
+def _data(values: Object | None = None) -> dict[str, dict[str, str]]:
+    secrets = of_kind(rendered(values), "Secret")
+    return {
+        name: {key: b64decode(value).decode() for key, value in found["data"].items()}
+        for name, found in secrets.items()
+    }
+
+
+def test_two_renderings_differ_in_nothing_but_the_generated_secrets() -> None:
+    """So that the same installation again, which finds those in the cluster, changes nothing and restarts nobody."""
+    first, second = (
+        [found for found in rendered() if found["metadata"]["name"] not in GENERATED or found["kind"] != "Secret"]
+        for _ in range(2)
+    )
+    assert first == second
+    assert {name for name, found in of_kind(rendered(), "Secret").items()} == GENERATED
+
+
+def test_what_is_made_is_kept_when_the_release_goes() -> None:
+    for found in of_kind(rendered(), "Secret").values():
+        assert found["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+
+
+def test_what_is_made_is_long_and_of_characters_that_a_url_takes() -> None:
+    made = _data()
+    assert len(made["rowlock-auth"]["token-secret"]) == 64
+    for store in ("postgresql", "redis", "rabbitmq", "smoke"):
+        password = made[f"rowlock-{store}"]["password"]
+        assert len(password) == 32
+        assert password.isalnum()
+    assert made["rowlock-smoke"]["email"].startswith("smoke-")
+    assert made["rowlock-smoke"]["email"] != _data()["rowlock-smoke"]["email"]
+
+
+def test_what_is_given_counts_and_stands_in_its_secret_alone() -> None:
+    values: Object = {"auth": {"tokenSecret": "given-" + "t" * 32}}
+    for store in ("postgresql", "redis", "rabbitmq"):
+        values[store] = {"auth": {"password": f"given-to-{store}"}}
+    made = _data(values)
+    assert made["rowlock-auth"]["token-secret"] == "given-" + "t" * 32
+    for store in ("postgresql", "redis", "rabbitmq"):
+        assert made[f"rowlock-{store}"]["password"] == f"given-to-{store}"
+    assert "given-" not in text(values)
+
+
+def test_every_secret_may_be_somebody_elses() -> None:
+    values: Object = {
+        "secrets": {"generate": False},
+        "auth": {"existingSecret": "mine", "secretKeys": {"tokenSecret": "tokens"}},
+        "smoke": {"existingSecret": "mine-too"},
+    }
+    for store in ("postgresql", "redis", "rabbitmq"):
+        values[store] = {"auth": {"existingSecret": "mine", "secretKeys": {"password": store}}}
+    objects = rendered(values)
+    assert not of_kind(objects, "Secret")
+    specs = pod_specs(objects)
+    given = variables(specs["Deployment/rowlock-api"]["containers"][0])
+    assert given["ROWLOCK_TOKEN_SECRET"] == "mine/tokens"
+    assert (given["PGPASSWORD"], given["REDIS_PASSWORD"], given["RABBITMQ_PASSWORD"]) == (
+        "mine/postgresql",
+        "mine/redis",
+        "mine/rabbitmq",
+    )
+    smoke = variables(specs["Pod/rowlock-smoke"]["containers"][0])
+    assert smoke == {"ROWLOCK_SMOKE_EMAIL": "mine-too/email", "ROWLOCK_SMOKE_PASSWORD": "mine-too/password"}
+    for store, variable in (
+        ("postgresql", "POSTGRES_PASSWORD"),
+        ("redis", "REDIS_PASSWORD"),
+        ("rabbitmq", "RABBITMQ_PASSWORD"),
+    ):
+        assert variables(specs[f"StatefulSet/rowlock-{store}"]["containers"][0])[variable] == f"mine/{store}"

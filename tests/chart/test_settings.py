@@ -1,0 +1,89 @@
+"""What the chart tells the service fits the service's own settings, and what it relies on there is so."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dev.chart_docs import SET_BY_VALUES
+from service.settings import PREFIX, Settings
+from tests.chart.rendering import CHART, RELEASE, api_variables, containers, pod_specs, rendered, variables
+
+ROOT = CHART.parent
+GIVEN = {
+    "database_url": "postgresql://rowlock@db/rowlock",
+    "redis_url": "redis://cache",
+    "broker_url": "amqp://broker",
+    "token_secret": "t" * 32,
+}
+"""Where the chart gives a Secret's content, or a part of it."""
+SMOKE = {"ROWLOCK_SMOKE_EMAIL", "ROWLOCK_SMOKE_PASSWORD"}
+"""Of the smoke test alone, which is no part of the service."""
+
+
+def test_every_variable_in_the_chart_is_a_setting() -> None:
+    settings = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    for path in sorted(CHART.rglob("*")):
+        if path.is_file():
+            assert set(re.findall(r"ROWLOCK_[A-Z0-9_]+", path.read_text())) - SMOKE <= settings, path
+
+
+def test_the_service_takes_what_the_chart_gives() -> None:
+    values: dict[str, Any] = {
+        "api": {"trustedProxies": ["10.0.0.0/8", "2001:db8::/32"], "poolSize": 7, "shutdownSeconds": 9},
+        "config": {"ROWLOCK_COUNTS_SECONDS": 0.5, "ROWLOCK_OPEN_MANAGER_SIGN_UP": True, "ROWLOCK_WRITES_MAX": 100_000},
+    }
+    given = {
+        name.removeprefix(PREFIX).lower(): value for name, value in api_variables(values).items() if name[:8] == PREFIX
+    }
+    settings = Settings(**(given | GIVEN))
+    assert [str(network) for network in settings.trusted_proxies] == ["10.0.0.0/8", "2001:db8::/32"]
+    assert (settings.pool_size, settings.shutdown_seconds, settings.writes_max) == (7, 9, 100_000)
+    assert (settings.counts_seconds, settings.open_manager_sign_up) == (0.5, True)
+
+
+def test_each_setting_is_given_by_the_chart_or_taken_by_config() -> None:
+    values = {"api": {"trustedProxies": ["10.0.0.0/8"]}, "config": dict.fromkeys(_config(), None)}
+    relied_on = {f"{PREFIX}{name}" for name in ("PORT", "EXPIRER_PORT")}
+    ours = {f"{PREFIX}{name.upper()}" for name in SET_BY_VALUES}
+    assert {name for name in api_variables({"api": values["api"]}) if name.startswith(PREFIX)} == ours - relied_on
+    assert ours | set(_config()) == {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+
+
+def _config() -> dict[str, Any]:
+    schema = yaml.safe_load(Path(CHART, "values.schema.json").read_text())
+    found: dict[str, Any] = schema["definitions"]["config"]["properties"]
+    return found
+
+
+def test_all_of_our_containers_get_the_same_stores_and_keys() -> None:
+    specs = pod_specs(rendered())
+    seen = [variables(c) for name, spec in specs.items() for c in containers(spec) if c["image"].startswith("rowlock:")]
+    # All but the smoke test itself, which is a customer.
+    assert len(seen) == 7
+    stores = [{name: value for name, value in of_one.items() if name.endswith("_URL")} for of_one in seen]
+    assert stores.count(stores[0]) == 6
+    assert set(stores[0]) == {"ROWLOCK_DATABASE_URL", "ROWLOCK_REDIS_URL", "ROWLOCK_BROKER_URL"}
+    assert [of_one for of_one in seen if set(of_one) == SMOKE]
+
+
+def test_ports_are_those_that_the_service_listens_on() -> None:
+    specs = pod_specs(rendered())
+    fields = Settings.model_fields
+    for component, field in (("api", "port"), ("expirer", "expirer_port")):
+        ports = specs[f"Deployment/{RELEASE}-{component}"]["containers"][0]["ports"]
+        assert ports[0]["containerPort"] == fields[field].default
+
+
+def test_the_time_after_the_requests_is_what_the_server_takes() -> None:
+    server = Path(ROOT, "service/gunicorn.conf.py").read_text()
+    assert "graceful_timeout = _settings.shutdown_seconds + 10\n" in server
+    assert "shutdownSeconds 10 }}" in Path(CHART, "templates/_checks.tpl").read_text()
+
+
+def test_the_chart_is_of_the_release_that_it_installs() -> None:
+    chart = yaml.safe_load(Path(CHART, "Chart.yaml").read_text())
+    project = re.search(r'^version = "(.*)"$', Path(ROOT, "pyproject.toml").read_text(), re.MULTILINE)
+    assert project
+    assert chart["appVersion"] == project.group(1)
