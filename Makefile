@@ -29,7 +29,7 @@ chart: $(BIN)/.installed ## what helm makes of the chart, without a cluster; nee
 
 monitoring: $(BIN)/.installed ## dashboards and alerts: promtool, and a real Prometheus over a running system
 	@dev/install-packages postgresql-15 redis-server rabbitmq-server prometheus
-	@$(BIN)/python -m pytest -n 0 -p tests.conftest tests/monitoring $(ARGS)
+	@$(BIN)/python -m pytest -n 0 tests/monitoring $(ARGS)
 
 check: $(BIN)/.installed ## formatting, lint, types, and that what is generated is up to date
 	@$(BIN)/ruff format --check .
