@@ -54,13 +54,15 @@ class System:
                     await release(self.api, customer, held)
 
     async def browse(self, session_id: int, seconds: float) -> None:
-        """Reads maps and lists, and signs up and in, as those do who do not buy."""
+        """Reads maps and lists, and signs up or tries to sign in, as those do who do not buy."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             await self.api.get(f"/customer/session/{session_id}")
             await self.api.get("/customer/list-sessions")
             address = f"{random.randint(0, 10**12)}@example.com"
             await self.api.post("/sign-up", json={"email": address, "password": "correct horse", "name": "Ada"})
+            # Whoever has mistaken the password waits before the next try.
+            await self.api.post("/sign-in", json={"email": "ada@example.com", "password": "not this one"})
             await asyncio.sleep(0.5)
 
 
