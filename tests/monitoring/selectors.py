@@ -31,12 +31,14 @@ def known() -> dict[str, Known]:
     """Every series that the service shows, by its name."""
     series: dict[str, Known] = {}
     for family in (family for group in GROUPS for family in group.families):
-        labels = {name: None if isinstance(bound, str) else frozenset(bound) for name, bound in family.labels.items()}
+        labels: dict[str, frozenset[str] | None] = {
+            name: None if isinstance(bound, str) else frozenset(bound) for name, bound in family.labels.items()
+        }
         endings = ("_count", "_sum", "_bucket") if family.make is Histogram else ("",)
         assert family.make is not Counter or family.name.endswith("_total")
         for ending in endings:
             bounds = map(_as_shown, family.options.get("buckets", ()))
-            more = {"le": frozenset(bounds) | {"+Inf"}} if ending == "_bucket" else {}
+            more: dict[str, frozenset[str] | None] = {"le": frozenset(bounds) | {"+Inf"}} if ending == "_bucket" else {}
             series[family.name + ending] = Known(labels | more)
     return series | {name: Known(dict.fromkeys(labels)) for name, labels in FOREIGN.items()}
 
