@@ -17,7 +17,7 @@ from tests.monitoring.system import CUSTOMERS, watched
 from tests.servers import NEWEST, Servers
 
 DOCS = Path(__file__).parents[2] / "docs"
-SECONDS = 60
+SECONDS = 20
 SETTLE_SECONDS = 12
 """Until the rates of what was before are over."""
 Curves = Mapping[str, Curve]
