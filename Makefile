@@ -6,10 +6,10 @@ BIN := .venv/bin
 # Without the registry's address, and for every Python and platform that the project supports.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
 
-.PHONY: help run test faults chart check fmt docs lock clean
+.PHONY: help run test faults chart image compose e2e up down check workflows fmt docs lock clean
 
 help: ## lists these verbs
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 run: $(BIN)/.installed ## API, expirer and demo data on a PostgreSQL of its own, until Ctrl-C; ROWLOCK_PORT (3000)
 	@exec $(BIN)/python -m dev.run
@@ -31,6 +31,26 @@ monitoring: $(BIN)/.installed ## dashboards and alerts: promtool, and a real Pro
 	@dev/install-packages postgresql-15 redis-server rabbitmq-server prometheus
 	@$(BIN)/python -m pytest -n 0 tests/monitoring $(ARGS)
 
+image: $(BIN)/.installed ## builds the image and tries it and compose.yml; needs Docker
+	@dev/need-docker
+	@$(BIN)/python -m pytest -n 0 --timeout 900 tests/image $(ARGS)
+
+compose: ## the whole product in containers, until docker compose down; needs Docker
+	@dev/need-docker
+	@dev/write-env
+	@docker compose up --build --wait
+	@echo "rowlock: http://$$(docker compose port proxy 8000)/api-docs"
+
+e2e: $(BIN)/.installed ## everything in a kind cluster of its own, faults included; needs Docker, kind, kubectl and helm
+	@dev/need-docker
+	@$(BIN)/python -m pytest -n 0 --timeout 900 tests/cluster $(ARGS)
+
+up: ## Rowlock in a kind cluster, and where it is served; again: the present state. Needs the same
+	@k8s/up
+
+down: ## deletes the cluster of make up
+	@k8s/down
+
 check: $(BIN)/.installed ## formatting, lint, types, and that what is generated is up to date
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -39,6 +59,10 @@ check: $(BIN)/.installed ## formatting, lint, types, and that what is generated 
 	@$(BIN)/python -m dev.metrics_table --check
 	@$(BIN)/python -m dev.monitoring --check
 	@$(BIN)/python -m dev.chart_docs --check
+
+workflows: $(BIN)/.installed ## lints what GitHub Actions and skaffold would run; needs Go
+	@dev/lint-workflows
+	@dev/lint-skaffold
 
 fmt: $(BIN)/.installed ## formats the code, and mends what lint can mend
 	@$(BIN)/ruff check --fix --quiet . || true

@@ -1,7 +1,8 @@
 """The two writes as their callers know them: each call is a transaction of its own, committed before it returns.
 
 Lock order, everywhere and also when freeing: the customers by id, then the reservations by id, then the seats by id.
-`service.holding` and `service.settling` keep it, and no other code locks or changes reservations and seats.
+`service.holding`, `service.settling` and `service.expiring` keep it; no other code locks or changes reservations and
+seats.
 
 Here is what happens around such a transaction: overdue holds in the way are ended first, what failed without a change
 is tried again with backoff, a COMMIT without an answer is looked up, a list whose locks did not come is tried one by

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from gunicorn.config import Config
@@ -78,4 +79,7 @@ graceful_timeout = _settings.shutdown_seconds + 10
 # A worker whose event loop says nothing for so long is replaced.
 timeout = 30
 keepalive = 75
+# The workers' heartbeat is a file: in memory, where also a container with a read-only root may write.
+_memory = Path("/dev/shm")  # noqa: S108 - no name in it is made up here
+worker_tmp_dir = str(_memory) if _memory.is_dir() else None
 control_socket_disable = True

@@ -1,5 +1,9 @@
-"""`python -m service.migrate`: brings the database's schema to this release's, whoever else does so now."""
+"""`python -m service.migrate`: brings the database's schema to this release's, whoever else does so now.
 
+`python -m service.migrate --wait SECONDS` only waits until somebody has done so.
+"""
+
+import argparse
 import asyncio
 import sys
 
@@ -8,18 +12,21 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from service import settings
-from service.errors import NotReady
+from service.database import create_engine, ping
+from service.errors import NotReady, Unavailable
 from service.migrations import FOLDER, NEWEST
+from service.settings import Settings
 
 # "rowlock!" read as a 64-bit number; any constant that nobody else uses.
 LOCK_FOR_MIGRATION = """
 select pg_advisory_xact_lock(8245947788119630625)
 """
 CONNECT_SECONDS = 10
+POLL_SECONDS = 0.5
 FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError)
 
 
@@ -50,10 +57,47 @@ def _upgrade(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
-def main() -> None:
-    """Exits with 1 and a sentence where the settings are wrong or PostgreSQL refuses."""
+async def wait(loaded: Settings, seconds: int) -> None:
+    """Returns when the schema is this release's or newer. Raises NotReady with what was in the way at last."""
+    engine = create_engine(loaded, "rowlock-wait")
+    obstacle = None
     try:
-        asyncio.run(migrate(settings.load().database_url.get_secret_value()))
+        async with asyncio.timeout(seconds):
+            while (found := await _obstacle(engine)) is not None:
+                if found != obstacle:
+                    sys.stderr.write(f"migrate: waiting: {found}\n")
+                obstacle = found
+                await asyncio.sleep(POLL_SECONDS)
+    except TimeoutError:
+        raise NotReady(f"not within {seconds} s: {obstacle or 'PostgreSQL does not answer'}") from None
+    finally:
+        await engine.dispose()
+
+
+async def _obstacle(engine: AsyncEngine) -> str | None:
+    """What a process would not start for, as a sentence."""
+    try:
+        await ping(engine)
+    except NotReady as error:
+        return str(error)
+    except Unavailable as error:
+        return f"PostgreSQL does not answer: {reason(error.__cause__ or error)}"
+    return None
+
+
+def main() -> None:
+    """Exits with 1 and a sentence where the settings are wrong, PostgreSQL refuses, or the wait was in vain."""
+    parser = argparse.ArgumentParser(prog="python -m service.migrate", description=__doc__)
+    parser.add_argument(
+        "--wait", metavar="SECONDS", type=int, help="changes nothing; waits at most so long for the schema"
+    )
+    seconds = parser.parse_args().wait
+    try:
+        loaded = settings.load()
+        if seconds is None:
+            asyncio.run(migrate(loaded.database_url.get_secret_value()))
+        else:
+            asyncio.run(wait(loaded, seconds))
     except (NotReady, *FAILURES) as error:
         sys.exit(f"migrate: {reason(error)}")
     sys.stdout.write(f"The schema is {NEWEST} or newer.\n")

@@ -24,7 +24,8 @@ NAMELESS_SQL = {
     ("service.database", "commit"),
     ("service.database", "rollback"),
     ("service.migrate", "select max(version_num) from alembic_version"),
-    # No SQL: a script for Redis, and what an operator says.
+    # No SQL: a script for Redis, what an operator says, and the first word of a statement.
+    ("service.statements", "with"),
     ("service.seatcache", "begin"),
     ("expirer.parked", "drop"),
     ("expirer.cursors", "drop"),

@@ -40,7 +40,10 @@ OPERATION_SECONDS = OPERATIONS.histogram(
     {"operation": values.OPERATIONS, "outcome": values.OUTCOMES},
 )
 HOLDS_EXPIRED = OPERATIONS.counter(
-    "rowlock_holds_expired_total", "holds", "Holds that ended unpaid, by who ended them.", {"by": values.BY}
+    "rowlock_holds_expired_total",
+    "holds",
+    "Holds that ended unpaid, by who ended them. One that its own late payment has ended is not among them.",
+    {"by": values.BY},
 )
 LATENESS_SECONDS = OPERATIONS.histogram(
     "rowlock_expiry_lateness_seconds",
@@ -146,7 +149,9 @@ LOOP_LAG_SECONDS = PROCESS.histogram(
     "How much later than asked for the event loop woke somebody up; sampled twice a second.",
 )
 CACHE_ERRORS = PROCESS.counter("rowlock_cache_errors_total", "errors", "Calls to Redis without an answer in time.")
-CACHE_UP = PROCESS.gauge("rowlock_cache_up", "1 or 0", "Whether Redis answered last; absent without Redis.")
+CACHE_UP = PROCESS.gauge(
+    "rowlock_cache_up", "1 or 0", "Whether Redis answered last; absent without Redis.", across="livemin"
+)
 BUILD = PROCESS.gauge(
     "rowlock_build_info",
     "1",

@@ -1,0 +1,165 @@
+"""`python -m service.smoke URL`: shows over HTTP alone, on whatever runs there, that a seat is held, refused and sold.
+
+ROWLOCK_SMOKE_EMAIL and ROWLOCK_SMOKE_PASSWORD are a manager's account. What stays is a session, which is off sale
+after some minutes, and two customers' accounts that nobody can sign in to.
+"""
+
+import argparse
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+
+START_SECONDS_MAX = 30
+"""An installation that has just come up may need this long until it answers."""
+SECONDS_MAX = 60
+REQUEST_SECONDS_MAX = 10
+POLL_SECONDS = 0.5
+ON_SALE_MINUTES = 5
+"""Long enough for clocks that differ, short enough that customers hardly see it."""
+SHOWN_LENGTH_MAX = 300
+PLACEMENTS = [f"A{number}" for number in range(1, 17)]
+
+
+class SmokeError(Exception):
+    """The answer is not what it should be; the message is for people."""
+
+
+async def smoke(client: httpx.AsyncClient, email: str, password: str) -> None:
+    """Writes a line for each step. Raises SystemExit with the step that failed and why."""
+    with _step("it answers"):
+        await _wait_for(client)
+    with _step("a manager signs in"):
+        account = await _ask(client, 200, "POST", "/sign-in", body={"email": email, "password": password})
+    with _step("a session is put on sale"):
+        session = await _ask(client, 201, "POST", "/manager/create", token=account["token"], body=_session())
+    with _step("two customers sign up"):
+        first, second = [await _sign_up(client) for _ in range(2)]
+    book = f"/customer/book/{session['seats'][0]['seatId']}"
+    with _step("the first one holds a seat"):
+        held = await _ask(client, 201, "POST", book, token=first)
+    with _step("the second one is refused it"):
+        await _refused(client, book, second)
+    with _step("the first one pays"):
+        await _ask(client, 200, "PUT", f"/customer/pay/{held['reservationId']}", token=first)
+    with _step("the second one is refused it as before"):
+        await _refused(client, book, second)
+    with _step("the first one finds it in the history"):
+        await _expect_purchase(client, first, held["reservationId"])
+
+
+@contextmanager
+def _step(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (SmokeError, httpx.HTTPError) as error:
+        sys.exit(f"FAIL  {name}: {str(error) or type(error).__name__}")
+    except asyncio.CancelledError:
+        sys.stderr.write(f"FAIL  {name}: it was still waiting\n")
+        raise
+    sys.stdout.write(f"ok    {name}\n")
+    sys.stdout.flush()
+
+
+async def _wait_for(client: httpx.AsyncClient) -> None:
+    """Returns when a read succeeds. Raises what stood in the way at last."""
+    until = asyncio.get_running_loop().time() + START_SECONDS_MAX
+    while True:
+        try:
+            await _ask(client, 200, "GET", "/customer/list-sessions?limit=1")
+        except (SmokeError, httpx.TransportError):
+            if asyncio.get_running_loop().time() > until:
+                raise
+            await asyncio.sleep(POLL_SECONDS)
+        else:
+            return
+
+
+def _session() -> dict[str, Any]:
+    return {
+        "movie": "Smoke test",
+        "room": "Nowhere",
+        "showtime": (datetime.now(UTC) + timedelta(minutes=ON_SALE_MINUTES)).isoformat(),
+        "duration": 1,
+        "price": 0,
+        "currency": "EUR",
+        "placements": PLACEMENTS,
+    }
+
+
+async def _sign_up(client: httpx.AsyncClient) -> str:
+    """A new customer's token."""
+    body = {
+        "email": f"smoke-{secrets.token_hex(8)}@example.com",
+        "password": secrets.token_urlsafe(24),
+        "name": "Smoke test",
+    }
+    token: str = (await _ask(client, 201, "POST", "/sign-up", body=body))["token"]
+    return token
+
+
+async def _refused(client: httpx.AsyncClient, path: str, token: str) -> None:
+    refusal = await _ask(client, 409, "POST", path, token=token)
+    if not refusal["type"].endswith("seats-taken"):
+        raise SmokeError(f"POST {path} was refused with {refusal['type']} instead of seats-taken")
+
+
+async def _expect_purchase(client: httpx.AsyncClient, token: str, reservation_id: str) -> None:
+    path = "/customer/list-history"
+    history = await _ask(client, 200, "GET", path, token=token)
+    if [bought["reservationId"] for bought in history["reservations"]] != [reservation_id]:
+        raise SmokeError(f"GET {path} does not show {reservation_id} alone")
+
+
+async def _ask(  # noqa: PLR0913 - what a request is made of
+    client: httpx.AsyncClient,
+    expected: int,
+    method: str,
+    path: str,
+    *,
+    token: str | None = None,
+    body: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The answer's body. Raises SmokeError where the status is another one or the body is no object."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    reply = await client.request(method, path, headers=headers, json=body)
+    said = f"{method} {path} was answered {reply.status_code} {reply.text[:SHOWN_LENGTH_MAX]}"
+    if reply.status_code != expected:
+        raise SmokeError(f"{said} instead of {expected}")
+    try:
+        answer: dict[str, Any] = reply.json()
+    except ValueError:
+        raise SmokeError(f"{said}, which is no JSON") from None
+    return answer
+
+
+async def _within_limit(url: str, email: str, password: str) -> None:
+    async with (
+        asyncio.timeout(SECONDS_MAX),
+        httpx.AsyncClient(base_url=url, timeout=REQUEST_SECONDS_MAX) as client,
+    ):
+        await smoke(client, email, password)
+
+
+def main() -> None:
+    """Exits with 0 where every step succeeds, 1 where one fails, and 2 where it was not told what it needs."""
+    parser = argparse.ArgumentParser(prog="python -m service.smoke", description=__doc__)
+    parser.add_argument("url", help="of the API, such as http://127.0.0.1:3000")
+    url = parser.parse_args().url
+    account = [os.environ.get(name, "") for name in ("ROWLOCK_SMOKE_EMAIL", "ROWLOCK_SMOKE_PASSWORD")]
+    if not all(account):
+        parser.error("ROWLOCK_SMOKE_EMAIL and ROWLOCK_SMOKE_PASSWORD must name a manager's account")
+    try:
+        asyncio.run(_within_limit(url, *account))
+    except TimeoutError:
+        sys.exit(f"smoke: not done within {SECONDS_MAX} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Rowlock in a real Kubernetes: `make e2e`."""

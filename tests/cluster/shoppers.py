@@ -1,0 +1,135 @@
+"""Customers who buy over the Ingress while something happens, and what they were told."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import httpx
+
+from tests.cluster.kubernetes import Release
+
+PAUSE_SECONDS = 0.1
+ANSWER_SECONDS_MAX = 15
+PASSWORD = "correct horse battery"
+
+
+@dataclass(slots=True)
+class Shoppers:
+    """`told`: the last state that each reservation was acknowledged in, None where an answer is missing since.
+
+    `failures` are requests without an answer or with one that blames the service; `last_hold` is a monotonic time.
+    """
+
+    client: httpx.AsyncClient
+    tokens: Sequence[str]
+    seat_ids: Sequence[int]
+    told: dict[str, str | None] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    last_hold: float = 0.0
+    closing: bool = False
+
+    async def shop(self, token: str) -> None:
+        """Holds two seats, then pays, releases or forgets them, until the shop closes."""
+        while not self.closing:
+            seats = random.sample(self.seat_ids, 2)
+            reply = await self._ask("POST", "/customer/book", token, {"seatIds": seats})
+            if reply is not None and reply.status_code == httpx.codes.CREATED:
+                self.last_hold = time.monotonic()
+                await self._end(token, reply.json()["reservationId"])
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _end(self, token: str, id_: str) -> None:
+        self.told[id_] = "HELD"
+        method, path, state = random.choice(
+            [("PUT", "/customer/pay/", "CONFIRMED"), ("DELETE", "/customer/reservation/", "CANCELLED"), ("", "", "")]
+        )
+        if method:
+            reply = await self._ask(method, path + id_, token)
+            self.told[id_] = None if reply is None else state if reply.status_code == httpx.codes.OK else "EXPIRED"
+
+    async def _ask(
+        self, method: str, path: str, token: str, body: dict[str, list[int]] | None = None
+    ) -> httpx.Response | None:
+        """None where there is no answer, or one that does not say what was done."""
+        headers = {"Authorization": f"Bearer {token}"}
+        if body:
+            headers["Idempotency-Key"] = str(uuid4())
+        try:
+            reply = await self.client.request(method, path, json=body, headers=headers)
+        except httpx.HTTPError as error:
+            self.failures.append(f"{method} {path}: {error!r}")
+            return None
+        if reply.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or reply.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            self.failures.append(f"{method} {path}: {reply.status_code} {reply.text[:200]}")
+            return None
+        return reply
+
+
+def connect(release: Release) -> httpx.AsyncClient:
+    """To the Ingress, under the release's name."""
+    limits = httpx.Limits(max_connections=64)
+    return httpx.AsyncClient(
+        base_url=release.cluster.url, headers={"Host": release.host}, timeout=ANSWER_SECONDS_MAX, limits=limits
+    )
+
+
+async def sign_up(client: httpx.AsyncClient, count: int) -> list[str]:
+    """The tokens of so many new customers."""
+    turns = asyncio.Semaphore(8)
+
+    async def one() -> str:
+        body = {"email": f"{uuid4()}@example.com", "password": PASSWORD, "name": "Ada"}
+        async with turns:
+            reply = await client.post("/sign-up", json=body)
+        assert reply.status_code == httpx.codes.CREATED, reply.text
+        return str(reply.json()["token"])
+
+    return list(await asyncio.gather(*(one() for _ in range(count))))
+
+
+async def put_on_sale(client: httpx.AsyncClient, release: Release, count: int) -> list[int]:
+    """The seats of a new session. The manager is made as the chart's notes say."""
+    email = f"{uuid4()}@example.com"
+    make = ("exec", "-i", "deployment/rowlock-api", "-c", "api", "--", "python", "-m", "service.make_manager", email)
+    await asyncio.to_thread(release.kubectl, *make, stdin=PASSWORD + "\n")
+    reply = await client.post("/sign-in", json={"email": email, "password": PASSWORD})
+    assert reply.status_code == httpx.codes.OK, reply.text
+    body = {
+        "movie": "Metropolis",
+        "room": "Room 1",
+        "showtime": "2040-06-01T18:00:00Z",
+        "duration": 153,
+        "price": 1250,
+        "currency": "EUR",
+        "placements": [f"R{n}" for n in range(count)],
+    }
+    headers = {"Authorization": f"Bearer {reply.json()['token']}"}
+    reply = await client.post("/manager/create", json=body, headers=headers)
+    assert reply.status_code == httpx.codes.CREATED, reply.text
+    seats = (await client.get(f"/customer/session/{reply.json()['sessionId']}")).json()["seats"]
+    return [seat["seatId"] for seat in seats]
+
+
+@asynccontextmanager
+async def shopping(release: Release, count: int = 6, seats: int = 3_000) -> AsyncIterator[Shoppers]:
+    """So many customers buy during the block."""
+    async with connect(release) as client:
+        shoppers = Shoppers(client, await sign_up(client, count), await put_on_sale(client, release, seats))
+        buying = asyncio.gather(*(shoppers.shop(token) for token in shoppers.tokens))
+        try:
+            yield shoppers
+        finally:
+            shoppers.closing = True
+            await buying
+
+
+async def until_sold_again(shoppers: Shoppers, seconds: float = 60) -> None:
+    """Returns when a hold was acknowledged after now."""
+    began = time.monotonic()
+    while shoppers.last_hold <= began:
+        assert time.monotonic() < began + seconds, f"nothing was sold for {seconds:.0f} s: {shoppers.failures[-3:]}"
+        await asyncio.sleep(PAUSE_SECONDS)

@@ -1,0 +1,121 @@
+"""Something dies while customers buy. Where it is not what sells, they don't notice; in any case nothing is lost."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.cluster.kubernetes import Release, until
+from tests.cluster.shoppers import Shoppers, shopping, until_sold_again
+from tests.cluster.verdict import assert_true, count
+
+AWAY_SECONDS = 60
+DUE = 100
+AT_ONCE = ("--grace-period=0", "--force", "--wait=false")
+COUNT_HELD = """
+select count(*)
+from reservations
+where state = 'HELD'
+"""
+COUNT_DUE_SOON = """
+select count(*)
+from reservations
+where state = 'HELD'
+and expires_at < clock_timestamp() + interval '5 s'
+"""
+
+
+def kill_api_pod(release: Release) -> None:
+    """One of three."""
+    release.kubectl("delete", "pod", release.pod_names("api")[0], *AT_ONCE)
+    release.until_ready("api", 3)
+
+
+def delete_redis(release: Release) -> None:
+    """It comes back empty."""
+    release.kubectl("delete", "pod", "rowlock-redis-0", *AT_ONCE)
+    release.until_ready("redis", 1)
+
+
+def delete_postgresql(release: Release) -> None:
+    """It comes back with its volume."""
+    uid = release.pods("postgresql")[0]["metadata"]["uid"]
+    release.kubectl("delete", "pod", "rowlock-postgresql-0", *AT_ONCE)
+    until(lambda: [pod["metadata"]["uid"] for pod in release.pods("postgresql")] not in ([], [uid]), "another pod")
+    release.until_ready("postgresql", 1)
+
+
+def take_rabbitmq_away(release: Release) -> None:
+    """For a minute."""
+    release.kubectl("scale", "statefulset", "rowlock-rabbitmq", "--replicas=0")
+    until(lambda: release.objects("pods", "app.kubernetes.io/component=rabbitmq") == [], "no pod of RabbitMQ")
+    time.sleep(AWAY_SECONDS)
+    release.kubectl("scale", "statefulset", "rowlock-rabbitmq", "--replicas=1")
+    release.until_ready("rabbitmq", 1)
+
+
+def drain_worker(release: Release) -> None:
+    """One that PostgreSQL is not on, since its volume can't move; then the node is as before."""
+    apart = release.pods("postgresql")[0]["spec"]["nodeName"]
+    node = next(pod["spec"]["nodeName"] for pod in release.pods("api") if pod["spec"]["nodeName"] != apart)
+    try:
+        release.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=150s")
+        assert node not in {pod["spec"]["nodeName"] for pod in release.pods("api")}
+        release.until_ready("api", 3)
+    finally:
+        release.kubectl("uncordon", node)
+    release.until_ready("rabbitmq", 1)
+    release.until_ready("redis", 1)
+
+
+UNNOTICED = (delete_redis, take_rabbitmq_away, drain_worker)
+NOTICED = (kill_api_pod, delete_postgresql)
+
+
+@pytest.mark.parametrize("fault", [*UNNOTICED, *NOTICED], ids=lambda fault: fault.__name__)
+async def test_nothing_acknowledged_is_lost_and_the_sale_goes_on(
+    release: Release, fault: Callable[[Release], None]
+) -> None:
+    async with shopping(release) as shoppers:
+        await until_sold_again(shoppers)
+        await asyncio.to_thread(fault, release)
+        await until_sold_again(shoppers)
+    if fault in UNNOTICED:
+        assert shoppers.failures == []
+    assert release.restarts("api") == 0
+    assert_true(release, shoppers)
+
+
+async def hold_many(shoppers: Shoppers, seat_ids: list[int]) -> None:
+    """Holds that nobody ends, by everybody together."""
+
+    async def one(n: int, seat_id: int) -> None:
+        headers = {"Authorization": f"Bearer {shoppers.tokens[n % len(shoppers.tokens)]}"}
+        reply = await shoppers.client.post(f"/customer/book/{seat_id}", headers=headers)
+        shoppers.told[reply.json()["reservationId"]] = "HELD"
+
+    await asyncio.gather(*(one(n, seat_id) for n, seat_id in enumerate(seat_ids)))
+
+
+async def test_with_all_expirers_deleted_and_100_holds_due_the_sale_goes_on_and_the_holds_end(release: Release) -> None:
+    async with shopping(release) as shoppers:
+        # The shoppers have the others.
+        due, shoppers.seat_ids = list(shoppers.seat_ids[:DUE]), shoppers.seat_ids[DUE:]
+        await until_free(release, due)
+        await hold_many(shoppers, due)
+        await asyncio.to_thread(until, lambda: count(release, COUNT_DUE_SOON) >= DUE, "holds that are due", 20)
+        await asyncio.to_thread(release.kubectl, "delete", "pod", *release.pod_names("expirer"), *AT_ONCE)
+        await until_sold_again(shoppers)
+        await asyncio.to_thread(release.until_ready, "expirer", 2)
+    assert shoppers.failures == []
+    assert release.restarts("api") == 0
+    assert_true(release, shoppers)
+    until(lambda: count(release, COUNT_HELD) == 0, "the end of every hold")
+
+
+async def until_free(release: Release, seat_ids: list[int]) -> None:
+    """Returns when nobody has any of the seats: the shoppers may have held some before."""
+    ids = ", ".join(map(str, seat_ids))
+    query = f"select count(*) from seats where state <> 'AVAILABLE' and id in ({ids})"  # noqa: S608 - our own numbers
+    await asyncio.to_thread(until, lambda: count(release, query) == 0, "seats that are free", 30)

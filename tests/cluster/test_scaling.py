@@ -1,0 +1,53 @@
+"""More pods under load, and never too few during a drain."""
+
+import asyncio
+import json
+
+import pytest
+
+from tests.cluster.kubernetes import Release, until
+from tests.cluster.shoppers import shopping
+
+HPA = ("api.autoscaling.enabled=true", "api.autoscaling.minReplicas=1", "api.autoscaling.maxReplicas=3")
+
+
+async def test_the_autoscaler_adds_pods_when_the_cpu_is_busy(release: Release) -> None:
+    # Of a request so small that a few customers are a load.
+    target = "api.autoscaling.targetCpuPercent=30"
+    await asyncio.to_thread(release.kubectl, "scale", "deployment", "rowlock-api", "--replicas=1")
+    try:
+        await asyncio.to_thread(release.upgrade, *HPA, target)
+        async with shopping(release, count=8):
+            await asyncio.to_thread(until, lambda: wanted(release) > 1, "more than one pod wanted", 180)
+            await asyncio.to_thread(release.until_ready, "api", wanted(release))
+    finally:
+        await asyncio.to_thread(release.upgrade)
+        await asyncio.to_thread(release.kubectl, "scale", "deployment", "rowlock-api", "--replicas=3")
+        await asyncio.to_thread(release.until_ready, "api", 3)
+
+
+def wanted(release: Release) -> int:
+    """How many pods the autoscaler wants."""
+    (autoscaler,) = release.objects("hpa")
+    return int(autoscaler["status"].get("desiredReplicas", 0))
+
+
+@pytest.mark.parametrize("component", ["api", "expirer"])
+def test_a_second_pod_may_not_go_while_the_first_is_away(release: Release, component: str) -> None:
+    first, second, *_ = release.pod_names(component)
+    evict(release, first)
+    with pytest.raises(AssertionError, match="violate the pod's disruption budget"):
+        evict(release, second)
+    until(lambda: first not in release.pod_names(component), f"{first} gone")
+    release.until_ready(component, {"api": 3, "expirer": 2}[component])
+
+
+def evict(release: Release, pod: str) -> None:
+    """As a drain does."""
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod, "namespace": release.namespace},
+    }
+    path = f"/api/v1/namespaces/{release.namespace}/pods/{pod}/eviction"
+    release.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
