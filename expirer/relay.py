@@ -35,6 +35,7 @@ class Relay:
         self._publisher = Publisher(settings)
         self._thread = Thread("relay")
         self._refusals = 0
+        self._batch_max = settings.relay_batch_max
 
     async def step(self) -> float:
         """Publishes one batch and moves the cursor after its confirms; seconds to wait, 0 after a full batch.
@@ -42,8 +43,7 @@ class Relay:
         Raises BrokerAway, and whatever a transaction raises; then the batch is published once more.
         """
         settings = self._settings
-        # What a queue has refused is tried alone: the others need not get what comes after it again and again.
-        batch_max = 1 if self._refusals else settings.relay_batch_max
+        batch_max = self._batch_max
         async with transaction(self._engine) as connection:
             number = await cursors.take_lease(connection, CURSOR, self._owner, settings.lease_ms)
             events: list[Logged] = []
@@ -61,6 +61,7 @@ class Relay:
         if published.events < len(events):
             return self._back_off(events[published.events])
         self._refusals = 0
+        self._batch_max = min(2 * batch_max, settings.relay_batch_max)
         return 0 if len(events) == batch_max else settings.relay_interval_ms / 1000
 
     async def close(self) -> None:
@@ -85,6 +86,9 @@ class Relay:
 
     def _back_off(self, refused: Logged) -> float:
         self._refusals += 1
+        # What a queue has refused is tried alone, and what follows it in few at first: a queue that is full and read
+        # slowly takes one now and then, and each time the others get again whatever it has refused behind that one.
+        self._batch_max = 1
         log.error(
             "a queue bound to rowlock.events refuses messages: look for one that is full with reject-publish",
             number=refused.number,
