@@ -47,7 +47,7 @@ class Projector:
             return 0
         numbered = [event.number for event in events if event.number is not None]
         is_all = len(numbered) < settings.projector_batch_max > len(events) - len(numbered)
-        async with lease.kept(self._engine, CURSOR, self._owner, settings.lease_ms):
+        async with lease.kept(self._engine, CURSOR, self._owner, settings):
             await self._cache.apply(epoch, changes_by_session(events))
             if numbered or clock.place_epoch != epoch:
                 await self._cache.note_place(epoch, numbered[-1] if numbered else number)

@@ -74,7 +74,7 @@ class Relay:
         """With the hints of the new holds among them."""
         hints = [Hint(e.reservation_id, e.expires_at, e.due_in_ms) for e in events if e.reservation_id and e.expires_at]
         try:
-            async with lease.kept(self._engine, CURSOR, self._owner, self._settings.lease_ms):
+            async with lease.kept(self._engine, CURSOR, self._owner, self._settings):
                 published = await self._thread.run(self._publisher.publish, events, hints)
         except BrokerAway:
             # Another replica may reach RabbitMQ where this one can't.
