@@ -54,7 +54,7 @@ class Projector:
         # What has no number yet comes once more, with one.
         tracing.note_members({event.number: event.traceparent for event in events if event.number is not None})
         is_all = len(numbered) < settings.projector_batch_max > len(events) - len(numbered)
-        async with lease.kept(self._engine, CURSOR, self._owner, settings.lease_ms):
+        async with lease.kept(self._engine, CURSOR, self._owner, settings):
             await self._cache.apply(epoch, changes_by_session(events))
             if numbered or clock.place_epoch != epoch:
                 await self._cache.note_place(epoch, numbered[-1] if numbered else number)

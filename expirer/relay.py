@@ -38,6 +38,7 @@ class Relay:
         self._publisher = Publisher(settings)
         self._thread = Thread("relay")
         self._refusals = 0
+        self._batch_max = settings.relay_batch_max
 
     @tracing.batched("relay", "publish event", "producer")
     async def step(self) -> float:
@@ -47,8 +48,7 @@ class Relay:
         """
         settings = self._settings
         began = time.perf_counter()
-        # What a queue has refused is tried alone: the others need not get what comes after it again and again.
-        batch_max = 1 if self._refusals else settings.relay_batch_max
+        batch_max = self._batch_max
         async with transaction(self._engine) as connection:
             number = await cursors.take_lease(connection, CURSOR, self._owner, settings.lease_ms)
             events: list[Logged] = []
@@ -68,6 +68,7 @@ class Relay:
         if published.events < len(events):
             return self._back_off(events[published.events])
         self._refusals = 0
+        self._batch_max = min(2 * batch_max, settings.relay_batch_max)
         return 0 if len(events) == batch_max else settings.relay_interval_ms / 1000
 
     async def close(self) -> None:
@@ -86,7 +87,7 @@ class Relay:
             if e.reservation_id and e.expires_at
         ]
         try:
-            async with lease.kept(self._engine, CURSOR, self._owner, self._settings.lease_ms):
+            async with lease.kept(self._engine, CURSOR, self._owner, self._settings):
                 with catalogue.CONFIRM_SECONDS.of().time():
                     published = await self._thread.run(self._publisher.publish, events, hints)
         except BrokerAway:
@@ -101,6 +102,9 @@ class Relay:
     def _back_off(self, refused: Logged) -> float:
         self._refusals += 1
         catalogue.EVENTS_REFUSED.of().inc()
+        # What a queue has refused is tried alone, and what follows it in few at first: a queue that is full and read
+        # slowly takes one now and then, and each time the others get again whatever it has refused behind that one.
+        self._batch_max = 1
         log.error(
             "a queue bound to rowlock.events refuses messages: look for one that is full with reject-publish",
             number=refused.number,

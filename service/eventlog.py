@@ -118,9 +118,10 @@ async def read_numbered(connection: Connection, after: int, batch_max: int) -> l
     return [_logged(row) for row in await connection.fetch(READ_NUMBERED, after, batch_max)]
 
 
-# One statement, so one snapshot: what it does not return was not committed at `as_of`.
+# One statement, so one snapshot: what it does not return was not committed at `as_of`, when its transaction began. The
+# statement's own time may be that of its execution, which is after the snapshot: that is taken when it is bound.
 READ_COMMITTED = """
-select statement_timestamp() as as_of, unread.*
+select now() as as_of, unread.*
 from (values (1)) as once (one)
 left join lateral (
     (

@@ -18,7 +18,8 @@ from redis.asyncio import Redis
 from service.cache import Cache
 from service.reservation import SeatState
 
-WATERMARK = "rowlock:watermark"
+WATERMARK = "rowlock:watermark:2"
+"""Epoch, moment by Redis's clock and by PostgreSQL's. The number is its format's: the release before reads no other."""
 BUMP = "rowlock:bump"
 """`INCR rowlock:bump` begins a new epoch, so that every map is built anew: after somebody has changed seats by hand."""
 PLACE = "rowlock:place"
@@ -153,10 +154,10 @@ class SeatCache:
             pipe.time()
             pipe.info("server")
             pipe.mget(BUMP, PLACE)
-            (seconds, microseconds), server, (bump, place) = await pipe.execute()
+            now, server, (bump, place) = await pipe.execute()
             place_epoch, _, number = (place or b"|0").decode().rpartition("|")
             run = f"{server['run_id']}-{int(bump or 0)}"
-            return Clock(seconds * 1000 + microseconds // 1000, run, place_epoch, int(number))
+            return Clock(_milliseconds(now), run, place_epoch, int(number))
 
         return await self._cache.run(work)
 
@@ -171,7 +172,8 @@ class SeatCache:
     async def renew(self, epoch: str, as_of: datetime, began_ms: int) -> bool:
         """Says that everything committed at `as_of` is in the maps; `began_ms` is Redis's time when we began."""
         microseconds = (as_of - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-        return bool(await self._eval(RENEW, [WATERMARK], epoch, microseconds, began_ms + self._fresh_ms))
+        until_ms = began_ms + self._fresh_ms
+        return bool(await self._eval(RENEW, [WATERMARK], epoch, began_ms, microseconds, until_ms))
 
     async def try_lock(self, epoch: str, session_id: int, token: str, lock_ms: int) -> bool:
         """Whether we are to build the map. The lock goes by itself; a late builder is stopped by its token."""
@@ -193,19 +195,19 @@ class SeatCache:
             async def work(redis: "Redis", epoch: str = asked_for) -> list[Any]:
                 pipe = redis.pipeline(transaction=True)
                 pipe.get(WATERMARK)
-                pipe.pttl(WATERMARK)
+                pipe.time()
                 ask(pipe, epoch)
                 result: list[Any] = await pipe.execute()
                 return result
 
-            mark, left_ms, *answers = await self._cache.run(work)
-            if mark is None:
-                return None, [None] * len(answers)
-            epoch, _, microseconds = mark.decode().rpartition("|")
-            self._epoch = epoch
-            if epoch == asked_for:
-                as_of = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(microseconds))
-                return Freshness(epoch, as_of, max(self._fresh_ms - left_ms, 0)), answers
+            mark, now, *answers = await self._cache.run(work)
+            # How long the projector lets it live says nothing of its age: the settings there may be others.
+            freshness = _freshness(mark, _milliseconds(now)) if mark is not None else None
+            if freshness is None or not 0 <= freshness.age_ms <= self._fresh_ms:
+                break
+            self._epoch = freshness.epoch
+            if freshness.epoch == asked_for:
+                return freshness, answers
         return None, [None] * len(answers)
 
     async def _eval(self, script: str, keys: Sequence[str], *arguments: str | int | bytes) -> int:
@@ -213,6 +215,17 @@ class SeatCache:
             return int(await redis.eval(script, len(keys), *keys, *arguments))
 
         return await self._cache.run(work)
+
+
+def _freshness(mark: bytes, now_ms: int) -> Freshness:
+    epoch, began_ms, microseconds = mark.decode().split("|")
+    as_of = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(microseconds))
+    return Freshness(epoch, as_of, now_ms - int(began_ms))
+
+
+def _milliseconds(time: tuple[int, int]) -> int:
+    seconds, microseconds = time
+    return seconds * 1000 + microseconds // 1000
 
 
 def _key(epoch: str, session_id: int, part: str) -> str:

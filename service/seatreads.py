@@ -62,9 +62,10 @@ where session_id = $1
 group by sessions.id
 """
 
-# Whole columns: building 100,000 records costs the process more than the query costs PostgreSQL.
+# Whole columns: building 100,000 records costs the process more than the query costs PostgreSQL. Its transaction begins
+# before its snapshot is taken, the statement's own time may be later: see eventlog's READ_COMMITTED.
 READ_STATES = """
-select string_agg(left(state, 1), '' order by position) as states, statement_timestamp() as as_of
+select string_agg(left(state, 1), '' order by position) as states, now() as as_of
 from seats
 where session_id = $1
 having count(*) > 0

@@ -212,6 +212,38 @@ async def test_the_watermark_is_not_renewed_by_who_comes_late_or_behind_or_from_
     assert await seat_cache.renew(epoch, NOW + timedelta(microseconds=1), clock.ms)
 
 
+async def test_the_age_is_right_and_bounded_by_the_readers_own_setting_whatever_the_projectors_is(
+    redis: Redis | Container, seat_cache: SeatCache
+) -> None:
+    cache = Cache(with_redis("postgresql://nobody@nowhere/nothing", redis))
+    clock = await seat_cache.clock()
+    assert await seat_cache.renew(f"history/{clock.run}", NOW, clock.ms - 10_000)
+    for fresh_ms in (30_000, 5 * FRESH_MS):
+        freshness, _ = await SeatCache(cache, fresh_ms, KEEP_MINUTES).read(1)
+        assert freshness is not None
+        assert 10_000 <= freshness.age_ms < 20_000
+    assert (await SeatCache(cache, 9_000, KEEP_MINUTES).read(1))[0] is None
+    await cache.close()
+
+
+@pytest.mark.parametrize("began_in_ms", [-FRESH_MS - 1, 5_000])
+async def test_a_watermark_that_never_ends_or_is_of_another_clock_is_not_fresh(
+    seat_cache: SeatCache, raw: AsyncRedis, began_in_ms: int
+) -> None:
+    clock = await seat_cache.clock()
+    await fresh_epoch(seat_cache)
+    assert (await seat_cache.read(1))[0] is not None
+    await raw.set(WATERMARK, f"history/{clock.run}|{clock.ms + began_in_ms}|{NOW.timestamp():.0f}000000")
+    assert (await seat_cache.read(1))[0] is None
+
+
+async def test_a_watermark_of_the_release_before_is_not_fresh(seat_cache: SeatCache, raw: AsyncRedis) -> None:
+    epoch = await fresh_epoch(seat_cache)
+    await raw.delete(WATERMARK)
+    await raw.set("rowlock:watermark", f"{epoch}|{NOW.timestamp():.0f}000000", px=FRESH_MS)
+    assert (await seat_cache.read(1))[0] is None
+
+
 async def test_a_map_of_another_epoch_is_not_read(seat_cache: SeatCache) -> None:
     epoch = await fresh_epoch(seat_cache)
     await seat_cache.begin(epoch, 1, SEATS, "mine")
