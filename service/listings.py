@@ -20,7 +20,10 @@ COUNTS_CACHED_MAX = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Seats of a session that are held and sold; the others are available. Up to `counts_seconds` old."""
+    """Seats of a session that are held and sold; the others are available.
+
+    Remembered for `counts_seconds`, and from a map in Redis up to `map_fresh_ms` older than that.
+    """
 
     held: int
     sold: int

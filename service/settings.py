@@ -58,7 +58,13 @@ class Settings(BaseSettings):
     ] = 4_194_304
     page_size_max: Annotated[int, Field(ge=1, le=200, description="Longest page of a list")] = 100
     counts_seconds: Annotated[
-        float, Field(ge=0.05, le=60, description="Age that the counts in the list of sessions may have")
+        float,
+        Field(
+            ge=0.05,
+            le=60,
+            description="Time for which counts of the list of sessions are remembered; where they come from a map in"
+            " Redis they are up to `map_fresh_ms` older",
+        ),
     ] = 1.0
     password_queue_max: Annotated[
         int, Field(ge=1, le=1_000, description="Passwords that may wait to be checked per process, then 503")
@@ -78,7 +84,8 @@ class Settings(BaseSettings):
         SecretStr | None,
         Field(
             description="RabbitMQ 3.10 or later, `amqp://account:password@host:5672/vhost`; without it seats come back"
-            " by the sweep alone, and events stay in the log"
+            " by the sweep alone, and events leave the log after `log_keep_hours` without being published: who sets it"
+            " later hears of what happens from then on"
         ),
     ] = None
     broker_connect_timeout_ms: Annotated[
@@ -119,7 +126,7 @@ class Settings(BaseSettings):
         int, Field(ge=500, le=60_000, description="Another replica carries on when the active one is silent so long")
     ] = 1_500
     log_keep_hours: Annotated[
-        int, Field(ge=1, le=87_600, description="Age at which published events are removed from the log")
+        int, Field(ge=1, le=87_600, description="Age at which events that every reader has passed leave the log")
     ] = 72
     map_fresh_ms: Annotated[
         int, Field(ge=200, le=60_000, description="Age up to which a seat map from Redis is served")

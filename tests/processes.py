@@ -38,6 +38,14 @@ class Process:
         """SIGKILL for it and its workers."""
         os.killpg(self.process.pid, signal.SIGKILL)
 
+    def pause(self) -> None:
+        """It and its workers neither work nor answer, but their connections stay."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """It goes on where it was paused."""
+        os.killpg(self.process.pid, signal.SIGCONT)
+
     async def stop(self) -> int:
         """SIGTERM; its exit code."""
         if self.process.returncode is None:

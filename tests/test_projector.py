@@ -1,7 +1,5 @@
 """The projector: what it brings to Redis, that it may repeat whatever it did, and that one works at a time."""
 
-import os
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -238,7 +236,7 @@ async def test_while_the_projector_stands_still_the_map_comes_from_postgresql_an
         httpx.AsyncClient(base_url=api.url) as client,
     ):
         await until_from(client, on_sale, "redis")
-        os.killpg(expirer.process.pid, signal.SIGSTOP)
+        expirer.pause()
         try:
             stopped_at = await sql.fetchval("select clock_timestamp()")
             for n, customer in enumerate(customers[:2]):
@@ -249,7 +247,7 @@ async def test_while_the_projector_stands_still_the_map_comes_from_postgresql_an
                 await book(client, customer, *on_sale.seat_ids[n * 10 : n * 10 + 9])
             assert (await assert_map_is_right(client, sql, on_sale))["source"] == "postgresql"
         finally:
-            os.killpg(expirer.process.pid, signal.SIGCONT)
+            expirer.resume()
         seen = await until_caught_up(client, sql, on_sale.id)
         assert all(as_of < stopped_at or n == 4 * 9 for as_of, n in seen), "older than it says"
         await until_from(client, on_sale, "redis", await sql.fetchval("select clock_timestamp()"))

@@ -16,6 +16,7 @@ import pytest
 from dev.containers import Container
 from dev.postgres import Postgres
 from dev.servers import RabbitMQ, Redis
+from expirer import keeper, queues
 from service.broker.topology import PARKED_QUEUE
 from service.database import Connection
 from service.migrate import migrate
@@ -27,7 +28,7 @@ from tests.letters import consumers
 from tests.processes import Process, expirer_process
 from tests.servers import Servers
 from tests.verdict import broken_rules
-from tests.waiting import until
+from tests.waiting import WAIT_SECONDS_MAX, until
 
 EXPIRERS = 3
 HOLDS, HOLD_SECONDS = 500, 2
@@ -36,8 +37,11 @@ WAVES, WAVE_SECONDS = 5, 0.8
 HOLDS_AT_ONCE = 5
 CRASH_AT = 50
 """So many holds have ended when PostgreSQL crashes, and the others come due while it is away."""
-LOOPS = {"relay", "projector", "sequencer", "sweep"}
-"""Those that soon see that PostgreSQL is away, and say so in the same words; the inbox has words of its own."""
+LOOPS = {"relay", "projector", "sequencer", "sweep", "keeper", "queues"}
+"""All that say in the same words that PostgreSQL is away; the inbox has words of its own."""
+SLOW_LOOPS_SECONDS_MAX = max(keeper.INTERVAL_SECONDS, queues.INTERVAL_SECONDS) + WAIT_SECONDS_MAX
+"""Within this time keeper and queues have come round."""
+OTHER_TTL_MS = 60_000
 
 COUNT_ENDED = "select count(*) from reservations where state <> 'HELD'"
 
@@ -45,6 +49,18 @@ ALL_IS_TOLD = """
 select not exists (select from events where number is null)
 and min(number) filter (where name in ('broker', 'cache')) = min(number) filter (where name = 'log')
 from cursors
+"""
+
+# That of the session, which nobody misses in the story of a reservation.
+AGE_FIRST_EVENT = """
+update events
+set at = at - interval '1000 hours'
+where number = (select min(number) from events)
+"""
+
+IS_TRIMMED_AND_FORGOTTEN = """
+select not exists (select from events where at < clock_timestamp() - interval '999 hours')
+and not exists (select from hold_queues where ttl_ms = $1)
 """
 
 
@@ -197,11 +213,13 @@ async def until_all_have_noticed(expirer: Process) -> None:
         holding = any(line["event"] == "inbox pauses" and line["taken"] for line in lines(expirer))
         return holding and failed >= LOOPS
 
-    await until(noticed, "the loops' complaints")
+    await until(noticed, "the loops' complaints", SLOW_LOOPS_SECONDS_MAX)
 
 
 async def assert_all_loops_work(sql: Connection, settings: Settings, expirer: Process) -> None:
-    """Sweep and inbox each end holds that were made after the crash; sequencer, relay and projector tell of them."""
+    """What begins after the crash each of them does: sweep and inbox each end holds, sequencer, relay and projector
+    tell of them, the keeper removes what is old from the log, and a queue of another time to pay is forgotten.
+    """
     before = len(lines(expirer))
     forgotten = await make_overdue_before_its_hint(sql, settings)
 
@@ -212,6 +230,13 @@ async def assert_all_loops_work(sql: Connection, settings: Settings, expirer: Pr
     await sell(sql, settings, 20, 1)
     await until(swept_and_taken, "holds ended by the sweep, and others by the inbox")
     await until_all_is_told(sql)
+    await sql.execute(AGE_FIRST_EVENT)
+    await sql.execute("insert into hold_queues (ttl_ms) values ($1)", OTHER_TTL_MS)
+
+    async def trimmed_and_forgotten() -> bool:
+        return bool(await sql.fetchval(IS_TRIMMED_AND_FORGOTTEN, OTHER_TTL_MS))
+
+    await until(trimmed_and_forgotten, "keeper and queues", SLOW_LOOPS_SECONDS_MAX)
 
 
 async def make_overdue_before_its_hint(sql: Connection, settings: Settings) -> UUID:

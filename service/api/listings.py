@@ -35,7 +35,7 @@ class Availability(Reply):
 
 
 class ListedSession(Reply):
-    """A session on sale; the counts may be `counts_seconds` old."""
+    """A session on sale; the counts may be a few seconds old: `counts_seconds` and, from Redis, `map_fresh_ms`."""
 
     session_id: shown.SessionId
     movie: shown.Movie
