@@ -132,9 +132,10 @@ async def test_who_is_at_work_for_longer_than_the_lease_keeps_it(
 
 
 async def test_work_goes_on_while_postgresql_does_not_renew_its_lease() -> None:
-    nowhere = create_engine(make_settings(f"postgresql://rowlock@127.0.0.1:{free_port()}/postgres"), "rowlock-test")
+    settings = make_settings(f"postgresql://rowlock@127.0.0.1:{free_port()}/postgres", lease_ms=500)
+    nowhere = create_engine(settings, "rowlock-test")
     with capture_logs() as logs:
-        async with lease.kept(nowhere, "broker", "a", 40):
+        async with lease.kept(nowhere, "broker", "a", settings):
 
             async def tried_again() -> bool:
                 return len(logs) > 1
