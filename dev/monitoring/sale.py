@@ -22,9 +22,11 @@ SALE = Dashboard(
                       {"seats": rate("rowlock_seats_total", matching='operation="pay"')}, width=4, now=True),
                 Panel("Availability", "Share of requests that did not fail by our fault; 409 is a proper answer.",
                       "percentunit",
-                      {"share": "1 - "
+                      # Where nothing has failed yet there is nothing to count.
+                      {"share": "1 - ("
                        + rate("rowlock_http_request_duration_seconds_count", matching='outcome=~"unavailable|failed"')
-                       + " / " + rate("rowlock_http_request_duration_seconds_count")}, width=4, now=True),
+                       + " or vector(0)) / " + rate("rowlock_http_request_duration_seconds_count")},
+                      width=4, now=True),
                 Panel("A hold takes (99 %)", "99 of 100 holds are answered within this time.", "s",
                       {"seconds": quantile(0.99, "rowlock_operation_duration_seconds", matching=HOLDS)},
                       width=4, now=True),
