@@ -42,9 +42,10 @@ def body_of(message: Any) -> bytes:
 
 
 def encode_event(event: Logged) -> bytes:
-    """The body of a message. `number` has no gaps, and each of `seats` carries its new state and version."""
+    """The body of a message. Within one `log`, `number` has no gaps, and each of `seats` carries its new version."""
     return orjson.dumps(
         {
+            "log": event.log,
             "number": event.number,
             "kind": event.kind.value,
             "sessionId": event.session_id,
