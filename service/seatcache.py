@@ -33,6 +33,7 @@ SEATS_PER_CALL = 500
 SEATS_PER_PIPELINE = 2_000
 """Some 15 ms of Redis and as many of ours: far from `redis_timeout_ms` on a busy machine too."""
 CALLS_PER_PIPELINE = 200
+NO_END_MS = 2**53
 
 log = structlog.stdlib.get_logger("rowlock.seatcache")
 
@@ -111,10 +112,12 @@ class SeatCache:
             if flag == b"C" and held is not None and sold is not None
         }
 
-    async def begin(self, epoch: str, session_id: int, seat_count: int, token: str) -> bool:
-        """Makes a map that is building; False where a complete one is there."""
+    async def begin(
+        self, epoch: str, session_id: int, seat_count: int, token: str, ends_at_ms: int = NO_END_MS
+    ) -> bool:
+        """Makes a map that is building, and ends with its showing; False where a complete one is there."""
         keys = _keys(epoch, session_id)
-        return bool(await self._eval(BEGIN, keys, seat_count, token, self._keep_ms))
+        return bool(await self._eval(BEGIN, keys, seat_count, token, self._keep_ms, ends_at_ms))
 
     async def fill(self, epoch: str, session_id: int, changes: Sequence[Change], token: str) -> bool:
         """Writes what the builder has read; False where somebody else builds by now."""

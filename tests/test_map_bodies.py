@@ -17,7 +17,7 @@ LARGE = SEATS_AT_ONCE_MAX + 1
 
 def layout_of(seats: int) -> Layout:
     """So many seats."""
-    return Layout("history", range(1, seats + 1), [f"A{n}" for n in range(seats)], [1250] * seats, "EUR")
+    return Layout("history", range(1, seats + 1), [f"A{n}" for n in range(seats)], [1250] * seats, "EUR", 0)
 
 
 def map_at(layout: Layout, seconds: int) -> SeatMap:
