@@ -9,7 +9,7 @@ import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from service.database import refuse_in_transaction
@@ -48,7 +48,9 @@ class Cache:
         catalogue.CACHE_UP.of().set(1)
 
     async def run(self, work: Callable[[Redis], Awaitable[T]]) -> T:
-        """What the work returns. Raises CacheAway where Redis does not answer within `redis_timeout_ms`."""
+        """What the work returns. Raises CacheAway where Redis does not answer within `redis_timeout_ms`, or
+        with an error.
+        """
         refuse_in_transaction("Redis")
         clock = asyncio.get_running_loop().time
         began, failures = clock(), self._failures
@@ -60,6 +62,10 @@ class Cache:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 result = await work(self.redis)
+        except ResponseError as error:
+            # Redis is there, and something is wrong with this work only: nobody else should go without.
+            self._note_success()
+            raise CacheAway(repr(error)) from error
         except (RedisError, OSError, TimeoutError) as error:
             # Those that were under way together fail together, which is one failure.
             if self._failures == failures:

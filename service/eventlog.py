@@ -88,6 +88,7 @@ def _json(seat: SeatChange) -> dict[str, int | str]:
 class Logged:
     """A row of the log; `seats` is JSON. `number` is None before it was given; a new hold only has `expires_at`, and
     `due_in_ms`, which is how far that was away when the row was read. `traceparent` is of what made it, if traced.
+    Numbers compare only within one `log`.
     """
 
     number: int | None
@@ -96,6 +97,7 @@ class Logged:
     reservation_id: UUID | None
     seats: str
     at: datetime
+    log: str = ""
     expires_at: datetime | None = None
     due_in_ms: int | None = None
     traceparent: str | None = None
@@ -113,9 +115,20 @@ limit $2
 """
 
 
+# A database that was restored, or whose standby took over, may have lost commits: it gives their numbers once more.
+READ_LOG_NAME = """
+select concat_ws('-', system_identifier, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), oid)
+from pg_control_system()
+cross join pg_database
+where datname = current_database()
+"""
+
+
 async def read_numbered(connection: Connection, after: int, batch_max: int) -> list[Logged]:
     """Up to `batch_max` events after the number, in the order of the numbers."""
-    return [_logged(row) for row in await connection.fetch(READ_NUMBERED, after, batch_max)]
+    rows = await connection.fetch(READ_NUMBERED, after, batch_max)
+    log = await connection.fetchval(READ_LOG_NAME) if rows else ""
+    return [_logged(row, log) for row in rows]
 
 
 # One statement, so one snapshot: what it does not return was not committed at `as_of`, when its transaction began. The
@@ -151,7 +164,7 @@ async def read_committed(connection: Connection, after: int, batch_max: int) -> 
     return rows[0]["as_of"], [_logged(row) for row in rows if row["kind"] is not None]
 
 
-def _logged(row: asyncpg.Record) -> Logged:
+def _logged(row: asyncpg.Record, log: str = "") -> Logged:
     return Logged(
         row["number"],
         Kind(row["kind"]),
@@ -159,6 +172,7 @@ def _logged(row: asyncpg.Record) -> Logged:
         row["reservation_id"],
         row["seats"],
         row["at"],
+        log,
         row.get("expires_at"),
         row.get("due_in_ms"),
         row["traceparent"],

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import structlog
 from redis.asyncio import Redis
 
 from service.cache import Cache
@@ -29,7 +30,12 @@ NEVER_CHANGED = 1
 """The version of a seat that is as it was made, which is what a new map has anyway."""
 SEATS_PER_CALL = 500
 """A longer script would keep others waiting for more than a few ms."""
-CALLS_PER_PIPELINE = 50
+SEATS_PER_PIPELINE = 2_000
+"""Some 15 ms of Redis and as many of ours: far from `redis_timeout_ms` on a busy machine too."""
+CALLS_PER_PIPELINE = 200
+NO_END_MS = 2**53
+
+log = structlog.stdlib.get_logger("rowlock.seatcache")
 
 BEGIN, APPLY, FINISH, UNLOCK, RENEW = (
     (Path(__file__).parent / "lua" / f"{name}.lua").read_text()
@@ -44,6 +50,10 @@ class Change:
     position: int
     state: bytes
     version: int
+
+
+Call = tuple[int, Sequence[Change]]
+"""Changes of one session that one script applies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +126,12 @@ class SeatCache:
         """Throws the map away: the next reader builds it anew."""
         await self._cache.run(lambda redis: redis.delete(*_keys(epoch, session_id)))
 
-    async def begin(self, epoch: str, session_id: int, seat_count: int, token: str) -> bool:
-        """Makes a map that is building; False where a complete one is there."""
+    async def begin(
+        self, epoch: str, session_id: int, seat_count: int, token: str, ends_at_ms: int = NO_END_MS
+    ) -> bool:
+        """Makes a map that is building, and ends with its showing; False where a complete one is there."""
         keys = _keys(epoch, session_id)
-        return bool(await self._eval(BEGIN, keys, seat_count, token, self._keep_ms))
+        return bool(await self._eval(BEGIN, keys, seat_count, token, self._keep_ms, ends_at_ms))
 
     async def fill(self, epoch: str, session_id: int, changes: Sequence[Change], token: str) -> bool:
         """Writes what the builder has read; False where somebody else builds by now."""
@@ -134,17 +146,21 @@ class SeatCache:
         return bool(await self._eval(FINISH, [states, meta], token))
 
     async def apply(self, epoch: str, changes: dict[int, list[Change]]) -> None:
-        """Brings the changes by session to the maps that are there."""
-        calls = [(session_id, part) for session_id, of_session in changes.items() for part in _parts(of_session)]
-        # Each pipeline is small enough for `redis_timeout_ms`, however large the whole is.
-        for start in range(0, len(calls), CALLS_PER_PIPELINE):
-            await self._cache.run(partial(self._apply, epoch, calls[start : start + CALLS_PER_PIPELINE]))
+        """Brings the changes by session to the maps that are there. A map that can't take them is deleted: the others
+        need not wait for it, and the next reader builds it anew.
+        """
+        for calls in _pipelines(changes):
+            await self._cache.run(partial(self._apply, epoch, calls))
 
-    async def _apply(self, epoch: str, calls: Sequence[tuple[int, Sequence[Change]]], redis: "Redis") -> None:
+    async def _apply(self, epoch: str, calls: Sequence[Call], redis: "Redis") -> None:
         pipe = redis.pipeline(transaction=False)
         for session_id, part in calls:
             pipe.eval(APPLY, 3, *_keys(epoch, session_id), "", *_flat(part))
-        await pipe.execute()
+        results = await pipe.execute(raise_on_error=False)
+        for (session_id, _), result in zip(calls, results, strict=True):
+            if isinstance(result, Exception):
+                log.warning("seat map deleted: it takes no changes", session_id=session_id, error=str(result))
+                await redis.delete(*_keys(epoch, session_id))
 
     async def clock(self) -> Clock:
         """What Redis says of itself now."""
@@ -238,6 +254,20 @@ def _keys(epoch: str, session_id: int) -> list[str]:
 
 def _parts(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
     return (changes[start : start + SEATS_PER_CALL] for start in range(0, len(changes), SEATS_PER_CALL))
+
+
+def _pipelines(changes: dict[int, list[Change]]) -> Iterator[list[Call]]:
+    pipeline: list[Call] = []
+    seats = 0
+    for session_id, of_session in changes.items():
+        for part in _parts(of_session):
+            if seats + len(part) > SEATS_PER_PIPELINE or len(pipeline) == CALLS_PER_PIPELINE:
+                yield pipeline
+                pipeline, seats = [], 0
+            pipeline.append((session_id, part))
+            seats += len(part)
+    if pipeline:
+        yield pipeline
 
 
 def _flat(changes: Iterable[Change]) -> list[int | bytes]:

@@ -139,7 +139,7 @@ class SeatMaps:
                 return
             try:
                 # First the map, then the read: the other way round a change between the two would be lost.
-                if await cache.begin(epoch, session_id, len(layout.seat_ids), token):
+                if await cache.begin(epoch, session_id, len(layout.seat_ids), token, layout.ends_at_ms):
                     history, changes = await self._reads.changed(session_id)
                     is_ours = history == layout.history == freshness.history
                     if is_ours and await cache.fill(epoch, session_id, changes, token):

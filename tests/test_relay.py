@@ -50,6 +50,9 @@ async def test_events_come_in_the_order_of_their_numbers_and_what_they_tell(
     assert events[1]["sessionId"] == seat["session_id"]
     assert events[1]["seats"] == [{"seatId": seat["id"], "position": seat["position"], "state": "HELD", "version": 2}]
     assert await cursor(sql) == 9
+    (log,) = {event["log"] for event in events}
+    history = await sql.fetchval("select system_identifier || '-00000001' from pg_control_system()")
+    assert log.startswith(history), "the server and its timeline: after a restore numbers mean something else"
 
 
 async def test_an_event_outlives_rabbitmq_and_says_outside_of_its_body_what_it_is(

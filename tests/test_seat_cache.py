@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -168,6 +169,37 @@ async def test_a_map_of_a_hundred_thousand_seats_is_built_in_slices(seat_cache: 
     assert await seat_cache.finish(epoch, 1, "mine")
     assert (await seat_cache.read(1))[1] == b"S" * seats
     assert await seat_cache.read_counts([1]) == {1: (0, seats)}
+
+
+async def test_no_wait_for_redis_brings_more_than_two_thousand_seats(
+    seat_cache: SeatCache, raw: AsyncRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch, seats, there = await fresh_epoch(seat_cache), 5_000, [0]
+    for session_id in (1, 2):
+        assert await seat_cache.begin(epoch, session_id, seats, "mine")
+    run = seat_cache._cache.run
+
+    async def run_and_count(work: Any) -> Any:
+        result = await run(work)
+        there.append(sum([int(n or 0) for n in [await raw.hget(f"rowlock:{epoch}:{i}:meta", "held") for i in (1, 2)]]))
+        return result
+
+    monkeypatch.setattr(seat_cache._cache, "run", run_and_count)
+    await seat_cache.apply(epoch, {i: [Change(n, b"H", 2) for n in range(seats)] for i in (1, 2)})
+    assert there == list(range(0, 2 * seats + 1, 2_000))
+
+
+async def test_a_map_that_takes_no_changes_is_deleted_and_the_others_get_theirs(
+    seat_cache: SeatCache, raw: AsyncRedis
+) -> None:
+    epoch = await fresh_epoch(seat_cache)
+    for session_id in (1, 2):
+        await seat_cache.begin(epoch, session_id, SEATS, "mine")
+        await seat_cache.finish(epoch, session_id, "mine")
+    await raw.set(f"rowlock:{epoch}:1:meta", "no hash")
+    await seat_cache.apply(epoch, {n: [Change(0, b"H", 2)] for n in (1, 2)})
+    assert await raw.keys("*:1:*") == []
+    assert (await seat_cache.read(2))[1] == b"HAAAA"
 
 
 async def test_every_key_of_a_map_expires(seat_cache: SeatCache, raw: AsyncRedis) -> None:

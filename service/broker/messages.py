@@ -51,9 +51,10 @@ def traceparent_of(message: Any) -> str | None:
 
 
 def encode_event(event: Logged) -> bytes:
-    """The body of a message. `number` has no gaps, and each of `seats` carries its new state and version."""
+    """The body of a message. Within one `log`, `number` has no gaps, and each of `seats` carries its new version."""
     return orjson.dumps(
         {
+            "log": event.log,
             "number": event.number,
             "kind": event.kind.value,
             "sessionId": event.session_id,
