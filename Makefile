@@ -27,6 +27,10 @@ chart: $(BIN)/.installed ## what helm makes of the chart, without a cluster; nee
 	@helm lint --strict chart
 	@$(BIN)/python -m pytest tests/chart $(ARGS)
 
+monitoring: $(BIN)/.installed ## dashboards and alerts: promtool, and a real Prometheus over a running system
+	@dev/install-packages postgresql-15 redis-server rabbitmq-server prometheus
+	@$(BIN)/python -m pytest -n 0 tests/monitoring $(ARGS)
+
 image: $(BIN)/.installed ## builds the image and tries it and compose.yml; needs Docker
 	@dev/need-docker
 	@$(BIN)/python -m pytest -n 0 --timeout 900 tests/image $(ARGS)
@@ -52,6 +56,8 @@ check: $(BIN)/.installed ## formatting, lint, types, and that what is generated 
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m dev.settings_table --check
+	@$(BIN)/python -m dev.metrics_table --check
+	@$(BIN)/python -m dev.monitoring --check
 	@$(BIN)/python -m dev.chart_docs --check
 
 workflows: $(BIN)/.installed ## lints what GitHub Actions and skaffold would run; needs Go
@@ -62,8 +68,10 @@ fmt: $(BIN)/.installed ## formats the code, and mends what lint can mend
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-docs: $(BIN)/.installed ## writes what is generated: the tables of settings and of the chart's values, and its schema's bounds
+docs: $(BIN)/.installed ## writes what is generated: tables, the chart's schema, dashboards and alerts
 	@$(BIN)/python -m dev.settings_table
+	@$(BIN)/python -m dev.metrics_table
+	@$(BIN)/python -m dev.monitoring
 	@$(BIN)/python -m dev.chart_docs
 
 lock: $(BIN)/.installed ## pins the newest dependencies that fit, with hashes

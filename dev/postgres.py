@@ -22,7 +22,7 @@ ACCOUNTS = ("postgres", "nobody")
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 30
 SUPERUSER = "rowlock"
-
+PORTS = range(20_000, 30_000)
 
 PR_SET_PDEATHSIG = 1
 
@@ -134,11 +134,12 @@ def reachable_binaries(binaries: Path, account: Account, copy_to: Path) -> Path:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of loopback that nobody uses now, from where no outgoing connection would take it meanwhile."""
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass(slots=True)

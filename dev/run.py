@@ -93,7 +93,7 @@ def _run(folder: Path, stack: ExitStack) -> None:
     parts.append(stack.enter_context(_started("the API", gunicorn, folder / "api.log", f"{api}/readyz")))
     parts.append(stack.enter_context(_started("the expirer", expirer, folder / "expirer.log", livez)))
     _say_what_is_off(loaded)
-    _print_welcome(api, demo.load(api), folder)
+    _print_welcome(api, demo.load(api), folder, loaded)
     while all(part.process.poll() is None for part in parts):
         _go_on()
         stopping.wait(POLL_SECONDS)
@@ -110,7 +110,10 @@ def _set_defaults(folder: Path) -> None:
     defaults = {
         "ROWLOCK_HOST": "127.0.0.1",
         "ROWLOCK_EXPIRER_PORT": str(postgres.free_port()),
+        "ROWLOCK_METRICS_PORT": str(postgres.free_port()),
+        "ROWLOCK_EXPIRER_METRICS_PORT": str(postgres.free_port()),
         "ROWLOCK_OPEN_MANAGER_SIGN_UP": "true",
+        "ROWLOCK_LOG_FORMAT": "text",
         "ROWLOCK_TOKEN_SECRET": kept_secret(folder),
     }
     for name, value in defaults.items():
@@ -193,7 +196,7 @@ def _say_what_is_off(loaded: settings.Settings) -> None:
         _say("without ROWLOCK_BROKER_URL seats come back by the sweep, and nobody is told of events")
 
 
-def _print_welcome(api: str, seat_id: int, folder: Path) -> None:
+def _print_welcome(api: str, seat_id: int, folder: Path, loaded: settings.Settings) -> None:
     sign_in = f'{{"email": "{demo.CUSTOMERS[0]}", "password": "{demo.PASSWORD}"}}'
     field = "python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])'"
     _say(f"""it runs
@@ -201,6 +204,7 @@ def _print_welcome(api: str, seat_id: int, folder: Path) -> None:
   accounts                {demo.MANAGER}, {", ".join(demo.CUSTOMERS)}
   their password          {demo.PASSWORD}
   logs                    {folder}/api.log, {folder}/expirer.log
+  metrics                 http://127.0.0.1:{loaded.metrics_port}/metrics, http://127.0.0.1:{loaded.expirer_metrics_port}/metrics
 or in another terminal:
   curl -sS '{api}/customer/list-sessions'
   token=$(curl -sS {api}/sign-in -H 'Content-Type: application/json' -d '{sign_in}' | {field} token)

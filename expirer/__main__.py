@@ -15,9 +15,10 @@ from starlette.routing import Route
 
 from expirer import cursors, parked
 from expirer.loops import Loops
-from service import settings, telemetry
+from service import VERSION, settings, telemetry, tracing
 from service.database import create_engine, ping
 from service.errors import NotReady, Unavailable
+from service.metrics.exposition import exposed
 from service.settings import Settings
 
 log = structlog.stdlib.get_logger("rowlock.expirer")
@@ -40,9 +41,10 @@ def create_app(loaded: Settings) -> Starlette:
             log.critical("not starting", reason=str(error))
             raise
         running = asyncio.create_task(supervisor.run())
-        yield
-        supervisor.stop()
-        await running
+        async with exposed("expirer", VERSION, loaded.host, loaded.expirer_metrics_port, engine):
+            yield
+            supervisor.stop()
+            await running
         await loops.close()
         await engine.dispose()
 
@@ -50,7 +52,12 @@ def create_app(loaded: Settings) -> Starlette:
         silent = supervisor.silent(loaded.heartbeat_seconds_max)
         return JSONResponse({"status": "dead" if silent else "alive", "silent": silent}, 503 if silent else 200)
 
-    return Starlette(routes=[Route("/livez", livez)], lifespan=lifespan)
+    @asynccontextmanager
+    async def traced(app: Starlette) -> AsyncIterator[None]:
+        async with tracing.exported(loaded, "rowlock-expirer"), lifespan(app):
+            yield
+
+    return Starlette(routes=[Route("/livez", livez)], lifespan=traced)
 
 
 def main() -> None:
@@ -69,7 +76,7 @@ def main() -> None:
         loaded = settings.load()
     except NotReady as error:
         sys.exit(f"expirer: {error}")
-    telemetry.configure_logging(loaded.log_level)
+    telemetry.configure_logging(loaded.log_level, loaded.log_format)
     # uvicorn raises the signal that ended it once more: that it was handled is the end of it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

@@ -12,11 +12,13 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer.thread import Thread
+from service import tracing
 from service.broker.consumer import DeadLetters, Delivery
 from service.database import roll_back, transaction
 from service.errors import BrokerAway, Busy, Unavailable, concerns_all
+from service.expiring import settle_due
+from service.metrics import catalogue, recording
 from service.settings import Settings
-from service.settling import settle_due
 
 WAIT_MS = 500
 RETRY_MS = 50
@@ -39,6 +41,7 @@ class Inbox:
         self._taken: list[Delivery] = []
         self._pauses = 0
 
+    @tracing.batched("inbox", "settle dead letter", "consumer")
     async def step(self) -> float:
         """Takes a batch, settles it, acknowledges it; seconds to wait, more of them while PostgreSQL is away.
 
@@ -57,6 +60,7 @@ class Inbox:
         except Unavailable as error:
             # PostgreSQL's trouble is no message's fault: they are kept, and nothing counts against them.
             self._pauses += 1
+            catalogue.INBOX_PAUSES.of().inc()
             log.warning("inbox pauses", error=repr(error), taken=len(self._taken))
             await self._keep_alive()
             return float(min(PAUSE_SECONDS * 2 ** min(self._pauses - 1, 10), PAUSE_SECONDS_MAX))
@@ -73,6 +77,7 @@ class Inbox:
             await self._park(delivery, "unreadable")
         if not self._taken:
             return
+        tracing.note_members({d.hint.reservation_id: d.traceparent for d in self._taken if d.hint})
         try:
             expired = await self._settle(self._taken)
         except Exception as error:
@@ -89,10 +94,13 @@ class Inbox:
     async def _settle(self, deliveries: Sequence[Delivery]) -> int:
         """How many holds it ended: those that are due, and that nobody else is at work on."""
         ids = {delivery.hint.reservation_id for delivery in deliveries if delivery.hint}
-        async with transaction(self._engine) as connection:
-            if not (expired := await settle_due(connection, ids)):
-                await roll_back(connection)
-        return expired
+        with recording.expiry("inbox") as batch:
+            async with transaction(self._engine) as connection:
+                ended = await settle_due(connection, ids)
+                if not ended.reservations:
+                    await roll_back(connection)
+            batch.reservations, batch.skipped = ended.reservations, ended.skipped
+        return len(ended.reservations)
 
     async def _settle_one_by_one(self) -> None:
         """Those that fail are tried again when the others are done, and at last parked."""
@@ -128,10 +136,12 @@ class Inbox:
     async def _done(self, deliveries: Sequence[Delivery]) -> None:
         await self._thread.run(self._letters.acknowledge, deliveries)
         self._forget(deliveries)
+        catalogue.DEAD_LETTERS.of("acknowledged").inc(len(deliveries))
 
     async def _park(self, delivery: Delivery, why: str) -> None:
         await self._thread.run(self._letters.park, delivery)
         self._forget([delivery])
+        catalogue.DEAD_LETTERS.of(why).inc()
         log.error("dead letter parked", why=why, hint=repr(delivery.hint))
 
     def _forget(self, deliveries: Sequence[Delivery]) -> None:

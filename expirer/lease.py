@@ -10,17 +10,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service import cursors
 from service.database import transaction
 from service.errors import Unavailable
+from service.settings import Settings
 
 log = structlog.stdlib.get_logger("rowlock.expirer")
 
 
 @asynccontextmanager
-async def kept(engine: AsyncEngine, name: str, owner: str, lease_ms: int) -> AsyncIterator[None]:
+async def kept(engine: AsyncEngine, name: str, owner: str, settings: Settings) -> AsyncIterator[None]:
     """Renews the lease during the block. Without that two replicas whose work takes longer would take it from each
-    other in turn, and neither could ever move the cursor.
+    other in turn, and neither could ever move the cursor. Not for longer than a step may take: then another takes over.
     """
     ended = asyncio.Event()
-    renewing = asyncio.create_task(_renew(engine, name, owner, lease_ms, ended))
+    renewing = asyncio.create_task(_renew(engine, name, owner, settings, ended))
     try:
         yield
     finally:
@@ -28,14 +29,17 @@ async def kept(engine: AsyncEngine, name: str, owner: str, lease_ms: int) -> Asy
         await renewing
 
 
-async def _renew(engine: AsyncEngine, name: str, owner: str, lease_ms: int, ended: asyncio.Event) -> None:
-    while not ended.is_set():
+async def _renew(engine: AsyncEngine, name: str, owner: str, settings: Settings, ended: asyncio.Event) -> None:
+    clock = asyncio.get_running_loop().time
+    dead_at = clock() + settings.heartbeat_seconds_max
+    while clock() < dead_at:
         with suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), lease_ms / 4000)
+            await asyncio.wait_for(ended.wait(), settings.lease_ms / 4000)
             return
         try:
             async with transaction(engine) as connection:
-                await cursors.take_lease(connection, name, owner, lease_ms)
+                await cursors.take_lease(connection, name, owner, settings.lease_ms)
         except Unavailable as error:
             # Then somebody else may repeat the work.
             log.warning("lease not renewed", cursor=name, error=repr(error))
+    log.error("lease not renewed any more: the step takes too long", cursor=name)

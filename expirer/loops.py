@@ -11,7 +11,9 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer import keeper, sequencer, sweep
+from expirer.audit import Audit
 from expirer.inbox import Inbox
+from expirer.observer import Observer
 from expirer.projector import Projector
 from expirer.queues import HoldQueues
 from expirer.relay import Relay
@@ -49,11 +51,12 @@ class Loops:
         """Nothing runs yet, and nothing is connected."""
         owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         cache = Cache(settings) if settings.redis_url else None
-        optional: dict[str, Loop] = {}
+        optional: dict[str, Loop] = {"observer": Observer(engine, settings)}
         if settings.broker_url:
             optional["relay"] = Relay(engine, settings, owner)
             optional["inbox"] = Inbox(engine, settings)
             optional["queues"] = HoldQueues(engine, settings)
+        optional["audit"] = Audit(engine, settings, owner, cache)
         if cache:
             optional["projector"] = Projector(engine, cache, settings, owner)
         supervisor = Supervisor({name: loop.step for name, loop in optional.items()})

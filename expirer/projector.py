@@ -3,14 +3,17 @@
 One replica does it at a time, under the lease of its cursor. No transaction is open while Redis is talked to.
 """
 
+import time
+
 import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer import lease
-from service import cursors, eventlog
+from service import cursors, eventlog, tracing
 from service.cache import Cache
 from service.database import transaction
 from service.eventlog import Logged
+from service.metrics import recording
 from service.reservation import SeatState
 from service.seatcache import STATE_OF, Change, SeatCache
 from service.seatreads import read_history
@@ -28,12 +31,14 @@ class Projector:
         self._settings = settings
         self._owner = owner
 
+    @tracing.batched("projector", "bring event to the cache", "consumer")
     async def step(self) -> float:
         """Applies one batch, renews the watermark if that was all, moves the cursor; seconds to wait.
 
         Raises CacheAway, and whatever a transaction raises; then the batch is applied once more.
         """
         settings = self._settings
+        began = time.perf_counter()
         clock = await self._cache.clock()
         async with transaction(self._engine) as connection:
             number = await cursors.take_lease(connection, CURSOR, self._owner, settings.lease_ms)
@@ -46,8 +51,10 @@ class Projector:
             await self._cache.begin_epoch()
             return 0
         numbered = [event.number for event in events if event.number is not None]
+        # What has no number yet comes once more, with one.
+        tracing.note_members({event.number: event.traceparent for event in events if event.number is not None})
         is_all = len(numbered) < settings.projector_batch_max > len(events) - len(numbered)
-        async with lease.kept(self._engine, CURSOR, self._owner, settings.lease_ms):
+        async with lease.kept(self._engine, CURSOR, self._owner, settings):
             await self._cache.apply(epoch, changes_by_session(events))
             if numbered or clock.place_epoch != epoch:
                 await self._cache.note_place(epoch, numbered[-1] if numbered else number)
@@ -56,6 +63,7 @@ class Projector:
         if numbered:
             async with transaction(self._engine) as connection:
                 await cursors.move_cursor(connection, CURSOR, self._owner, number, numbered[-1])
+        recording.batch_done("projector", len(numbered), time.perf_counter() - began)
         return settings.projector_interval_ms / 1000 if is_all else 0
 
     async def close(self) -> None:

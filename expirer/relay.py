@@ -3,19 +3,22 @@
 One replica does it at a time, under the lease of its cursor. No transaction is open while RabbitMQ is talked to.
 """
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer import lease
 from expirer.thread import Thread
-from service import cursors, eventlog
+from service import cursors, eventlog, tracing
 from service.broker.messages import Hint
 from service.broker.publisher import Published, Publisher
 from service.database import transaction
 from service.errors import BrokerAway
 from service.eventlog import Logged
+from service.metrics import catalogue, recording
 from service.settings import Settings
 
 CURSOR = "broker"
@@ -35,15 +38,17 @@ class Relay:
         self._publisher = Publisher(settings)
         self._thread = Thread("relay")
         self._refusals = 0
+        self._batch_max = settings.relay_batch_max
 
+    @tracing.batched("relay", "publish event", "producer")
     async def step(self) -> float:
         """Publishes one batch and moves the cursor after its confirms; seconds to wait, 0 after a full batch.
 
         Raises BrokerAway, and whatever a transaction raises; then the batch is published once more.
         """
         settings = self._settings
-        # What a queue has refused is tried alone: the others need not get what comes after it again and again.
-        batch_max = 1 if self._refusals else settings.relay_batch_max
+        began = time.perf_counter()
+        batch_max = self._batch_max
         async with transaction(self._engine) as connection:
             number = await cursors.take_lease(connection, CURSOR, self._owner, settings.lease_ms)
             events: list[Logged] = []
@@ -58,9 +63,12 @@ class Relay:
                 last = events[published.events - 1].number
                 assert last is not None
                 await cursors.move_cursor(connection, CURSOR, self._owner, number, last)
+        catalogue.EVENTS_PUBLISHED.of().inc(published.events)
+        recording.batch_done("relay", published.events, time.perf_counter() - began)
         if published.events < len(events):
             return self._back_off(events[published.events])
         self._refusals = 0
+        self._batch_max = min(2 * batch_max, settings.relay_batch_max)
         return 0 if len(events) == batch_max else settings.relay_interval_ms / 1000
 
     async def close(self) -> None:
@@ -71,20 +79,32 @@ class Relay:
 
     async def _publish(self, events: Sequence[Logged]) -> Published:
         """With the hints of the new holds among them."""
-        hints = [Hint(e.reservation_id, e.expires_at, e.due_in_ms) for e in events if e.reservation_id and e.expires_at]
+        tracing.note_members({event.number: event.traceparent for event in events})
+        events = [replace(e, traceparent=tracing.traceparent_of(e.number) or e.traceparent) for e in events]
+        hints = [
+            Hint(e.reservation_id, e.expires_at, e.due_in_ms, e.traceparent)
+            for e in events
+            if e.reservation_id and e.expires_at
+        ]
         try:
-            async with lease.kept(self._engine, CURSOR, self._owner, self._settings.lease_ms):
-                published = await self._thread.run(self._publisher.publish, events, hints)
+            async with lease.kept(self._engine, CURSOR, self._owner, self._settings):
+                with catalogue.CONFIRM_SECONDS.of().time():
+                    published = await self._thread.run(self._publisher.publish, events, hints)
         except BrokerAway:
             # Another replica may reach RabbitMQ where this one can't.
             await self._release()
             raise
         if published.hints_dropped:
+            catalogue.HINTS_DROPPED.of().inc(published.hints_dropped)
             log.warning("hints dropped; the sweep gives these seats back", count=published.hints_dropped)
         return published
 
     def _back_off(self, refused: Logged) -> float:
         self._refusals += 1
+        catalogue.EVENTS_REFUSED.of().inc()
+        # What a queue has refused is tried alone, and what follows it in few at first: a queue that is full and read
+        # slowly takes one now and then, and each time the others get again whatever it has refused behind that one.
+        self._batch_max = 1
         log.error(
             "a queue bound to rowlock.events refuses messages: look for one that is full with reject-publish",
             number=refused.number,

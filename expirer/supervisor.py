@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from service.metrics import catalogue
+
 BACKOFF_SECONDS = 0.5
 BACKOFF_SECONDS_MAX = 2.0
 """What was away is back at work within this time of its return."""
@@ -55,14 +57,19 @@ class Supervisor:
     async def _loop(self, name: str) -> None:
         failures = 0
         while not self.stopping.is_set():
+            structlog.contextvars.clear_contextvars()
+            structlog.contextvars.bind_contextvars(loop=name, batch_id=f"{random.getrandbits(32):08x}")
             try:
-                wait_seconds = await self.steps[name]()
+                with catalogue.STEP_SECONDS.of(name).time():
+                    wait_seconds = await self.steps[name]()
                 failures = 0
+                catalogue.STEP_FINISHED.of(name).set_to_current_time()
             except Exception as error:  # noqa: BLE001 - a loop outlives whatever ends a step
                 failures += 1
+                catalogue.STEP_FAILURES.of(name).inc()
                 wait_seconds = min(BACKOFF_SECONDS * 2 ** min(failures - 1, 10), BACKOFF_SECONDS_MAX)
                 wait_seconds *= random.uniform(0.5, 1)  # noqa: S311 - nothing secret
-                log.warning("step failed", loop=name, failures=failures, error=repr(error), cause=repr(error.__cause__))
+                log.warning("step failed", failures=failures, error=repr(error), cause=repr(error.__cause__))
             self.beats[name] = time.monotonic() + wait_seconds
             # New work is no reason to try sooner what has just failed.
             await self._pause(self.stopping if failures else self.wakes[name], wait_seconds)

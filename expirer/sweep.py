@@ -8,11 +8,14 @@ import structlog
 from cachetools import TTLCache
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service import tracing
 from service.database import roll_back, transaction
 from service.errors import concerns_all
+from service.expiring import lock_overdue, settle_overdue
+from service.metrics import recording
 from service.reservation import State
 from service.settings import Settings
-from service.settling import SettleRequest, lock_overdue, settle, settle_overdue
+from service.settling import Settled, SettleRequest, settle
 
 SET_ASIDE_MAX = 10_000
 SET_ASIDE_SECONDS = 5
@@ -30,13 +33,13 @@ def nothing_set_aside() -> SetAside:
     return TTLCache(SET_ASIDE_MAX, SET_ASIDE_SECONDS)
 
 
+@tracing.batched("sweep", "expire hold", "internal")
 async def step(engine: AsyncEngine, settings: Settings, set_aside: SetAside | None = None) -> float:
     """Settles one batch; seconds to wait, 0 after a full batch. Any number of replicas may do it at once."""
     set_aside = nothing_set_aside() if set_aside is None else set_aside
     batch_max = settings.sweep_batch_max
     try:
-        async with transaction(engine) as connection:
-            found = expired = await settle_overdue(connection, batch_max, list(set_aside))
+        found = expired = await _settle_batch(engine, batch_max, set_aside)
     except Exception as error:
         if concerns_all(error):
             raise
@@ -46,6 +49,14 @@ async def step(engine: AsyncEngine, settings: Settings, set_aside: SetAside | No
     if expired:
         log.info("holds expired", count=expired)
     return 0 if found == batch_max else settings.sweep_interval_ms / 1000
+
+
+async def _settle_batch(engine: AsyncEngine, batch_max: int, set_aside: SetAside) -> int:
+    with recording.expiry("sweep") as batch:
+        async with transaction(engine) as connection:
+            ended = await settle_overdue(connection, batch_max, list(set_aside))
+        batch.reservations, batch.skipped = ended.reservations, ended.skipped
+    return len(ended.reservations)
 
 
 async def _settle_one_by_one(
@@ -61,8 +72,7 @@ async def _settle_one_by_one(
         if clock() > deadline:
             break
         try:
-            async with transaction(engine) as connection:
-                await settle(connection, [SettleRequest(id_, None, State.EXPIRED)])
+            await _settle_alone(engine, id_)
         except Exception as error:
             if concerns_all(error):
                 raise
@@ -71,3 +81,11 @@ async def _settle_one_by_one(
         else:
             expired += 1
     return len(overdue), expired
+
+
+async def _settle_alone(engine: AsyncEngine, id_: UUID) -> None:
+    with recording.expiry("sweep") as batch:
+        async with transaction(engine) as connection:
+            (answer,) = await settle(connection, [SettleRequest(id_, None, State.EXPIRED)])
+        if isinstance(answer, Settled) and answer.changed:
+            batch.reservations = [answer.reservation]

@@ -1,1 +1,3 @@
 """Rowlock's ledger of seats, and its HTTP door in `service.api`."""
+
+VERSION = "0.1.0"

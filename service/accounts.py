@@ -19,6 +19,7 @@ from uuid_utils.compat import uuid7
 
 from service.database import Connection, snapshot, transaction
 from service.errors import AddressInUse, Busy, WrongCredentials
+from service.metrics import catalogue
 from service.tokens import Principal, Role
 
 FORGIVEN_FAILURES = 3
@@ -69,7 +70,8 @@ class Passwords:
             raise Busy("password check")
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            with catalogue.PASSWORDS_WAITING.of().track_inprogress(), catalogue.PASSWORD_SECONDS.of().time():
+                return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         finally:
             self._waiting -= 1
 
@@ -91,7 +93,8 @@ class Delays:
             return
         self._delayed += 1
         try:
-            await asyncio.sleep(self.delay_ms(failures) / 1000)
+            with catalogue.SIGN_INS_DELAYED.of().track_inprogress():
+                await asyncio.sleep(self.delay_ms(failures) / 1000)
         finally:
             self._delayed -= 1
 

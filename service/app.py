@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from service import settings, telemetry
+from service import VERSION, settings, telemetry, tracing
 from service.accounts import Delays, Passwords
-from service.api import accounts, customer, health, listings, manager, problems, refusals
+from service.api import accounts, audits, customer, health, listings, manager, problems, refusals
 from service.api.context import Context
 from service.api.mapbody import MapBodies
 from service.api.middleware import BodyLimit, RequestLog
@@ -25,6 +25,7 @@ from service.claims import Rules
 from service.database import create_engine, ping
 from service.errors import NotReady, RowlockError, Unavailable
 from service.listings import SessionList
+from service.metrics.exposition import exposed
 from service.ratelimit import RateLimits
 from service.seatmap import SeatMaps
 from service.settings import Settings
@@ -52,17 +53,17 @@ class State(TypedDict):
 def create_app(loaded: Settings | None = None) -> FastAPI:
     """The API. Raises NotReady where the settings are wrong; the lifespan does where the schema is too old."""
     loaded = loaded or settings.load()
-    telemetry.configure_logging(loaded.log_level)
+    telemetry.configure_logging(loaded.log_level, loaded.log_format)
     app = FastAPI(
         title="Rowlock",
         summary="Seat reservations that are never sold twice",
         description=DESCRIPTION,
-        version="0.1.0",
+        version=VERSION,
         docs_url=None,
         redoc_url=None,
         # A redirect would be to http, with the token, where somebody else ends TLS.
         redirect_slashes=False,
-        lifespan=lambda app: _lifespan(app, loaded),
+        lifespan=lambda app: _traced_lifespan(app, loaded),
         exception_handlers={
             RowlockError: _answer,
             RequestValidationError: _answer_invalid,
@@ -75,12 +76,18 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
         bytes_max_by_path={manager.CREATE_PATH: loaded.session_body_bytes_max},
     )
     app.add_middleware(RequestLog)
-    for module in (accounts, customer, listings, manager, health):
+    for module in (accounts, customer, listings, manager, audits, health):
         app.include_router(module.router)
     app.mount(ASSETS_PATH, StaticFiles(packages=[("fastapi_offline", "static")]))
     app.add_route("/api-docs", _api_docs, include_in_schema=False)
     _add_problem_schema(app)
     return app
+
+
+@asynccontextmanager
+async def _traced_lifespan(app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
+    async with tracing.exported(loaded, "rowlock-api"), _lifespan(app, loaded) as state:
+        yield state
 
 
 @asynccontextmanager
@@ -115,7 +122,8 @@ async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
         await engine.dispose()
         raise
     try:
-        yield {"context": context}
+        async with exposed("API", VERSION, loaded.host, loaded.metrics_port, engine):
+            yield {"context": context}
     finally:
         await context.box_office.drain()
         await context.seat_maps.drain()
@@ -128,7 +136,8 @@ async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
 async def _answer(request: Request, error: Exception) -> Response:
     assert isinstance(error, RowlockError)
     if isinstance(error, Unavailable):
-        log.warning("unavailable", error=repr(error), cause=repr(error.__cause__))
+        # In the request's one line.
+        request.state.failure = {"error": repr(error), "cause": repr(error.__cause__)}
     return problems.render(error, request.state.request_id)
 
 

@@ -1,7 +1,8 @@
 """The two writes as their callers know them: each call is a transaction of its own, committed before it returns.
 
 Lock order, everywhere and also when freeing: the customers by id, then the reservations by id, then the seats by id.
-`service.holding` and `service.settling` keep it, and no other code locks or changes reservations and seats.
+`service.holding`, `service.settling` and `service.expiring` keep it; no other code locks or changes reservations and
+seats.
 
 Here is what happens around such a transaction: overdue holds in the way are ended first, what failed without a change
 is tried again with backoff, a COMMIT without an answer is looked up, a list whose locks did not come is tried one by
@@ -21,6 +22,7 @@ from service import holding, settling
 from service.claims import Held, HoldRequest, Overdue, Render, Rules
 from service.database import Connection, roll_back, transaction
 from service.errors import Busy, DatabaseAway, HoldExpired, OutcomeUnknown, Unavailable
+from service.metrics import catalogue, recording
 from service.reservation import State
 from service.settling import Settled, SettleRequest
 
@@ -66,6 +68,9 @@ class BoxOffice:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        in_progress = catalogue.WRITES_IN_PROGRESS.of()
+        in_progress.inc()
+        task.add_done_callback(lambda _: in_progress.dec())
         return await asyncio.shield(task)
 
     async def _hold(self, hold: Write[HoldRequest], requests: Sequence[HoldRequest]) -> list[Held | Exception]:
@@ -73,7 +78,10 @@ class BoxOffice:
         overdue = {id_ for answer in answers if isinstance(answer, Overdue) for id_ in answer.reservation_ids}
         if not overdue:
             return answers
-        await self._write(settling.settle, [SettleRequest(id_, None, State.EXPIRED) for id_ in sorted(overdue)])
+        recording.retried("overdue")
+        ended = await self._write(settling.settle, [SettleRequest(id_, None, State.EXPIRED) for id_ in sorted(overdue)])
+        changed = [answer.reservation for answer in ended if isinstance(answer, Settled) and answer.changed]
+        recording.holds_ended("buyer", changed)
         delayed = [r for r, answer in zip(requests, answers, strict=True) if isinstance(answer, Overdue)]
         second = iter(await self._write(hold, delayed))
         answers = [next(second) if isinstance(answer, Overdue) else answer for answer in answers]
@@ -90,6 +98,7 @@ class BoxOffice:
         except Exception as error:  # noqa: BLE001 - it becomes the answer, which the caller raises
             if len(requests) == 1:
                 return [error]
+        recording.retried("one_by_one")
         # At once, so that all together wait no longer than one for its locks and a connection.
         singles = await asyncio.gather(*(self._write(write, [request]) for request in requests))
         return [answer for single in singles for answer in single]
@@ -98,6 +107,7 @@ class BoxOffice:
         try:
             return await self._try_to_write(write, requests)
         except OutcomeUnknown:
+            recording.retried("outcome_unknown")
             return await self._look_up(write, requests)
 
     async def _try_to_write(self, write: Write[R], requests: Sequence[R]) -> list[Any]:
@@ -108,6 +118,7 @@ class BoxOffice:
                 # Waiting once more for what did not come in time would only make the queue longer.
                 if isinstance(error, Busy) and error.what != "collision":
                     raise
+                recording.retried("collision" if isinstance(error, Busy) else "away")
                 await _back_off(BACKOFF_MS * 2**n)
         return await self._write_once(write, requests)
 

@@ -9,11 +9,12 @@ import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from service.database import refuse_in_transaction
 from service.errors import CacheAway
+from service.metrics import catalogue
 from service.settings import Settings
 
 BACKOFF_MS = 100
@@ -44,9 +45,12 @@ class Cache:
         self.redis: Redis = Redis.from_pool(pool)
         self._failures = 0
         self._closed_until = 0.0
+        catalogue.CACHE_UP.of().set(1)
 
     async def run(self, work: Callable[[Redis], Awaitable[T]]) -> T:
-        """What the work returns. Raises CacheAway where Redis does not answer within `redis_timeout_ms`."""
+        """What the work returns. Raises CacheAway where Redis does not answer within `redis_timeout_ms`, or
+        with an error.
+        """
         refuse_in_transaction("Redis")
         clock = asyncio.get_running_loop().time
         began, failures = clock(), self._failures
@@ -58,10 +62,15 @@ class Cache:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 result = await work(self.redis)
+        except ResponseError as error:
+            # Redis is there, and something is wrong with this work only: nobody else should go without.
+            self._note_success()
+            raise CacheAway(repr(error)) from error
         except (RedisError, OSError, TimeoutError) as error:
             # Those that were under way together fail together, which is one failure.
             if self._failures == failures:
                 self._note_failure(clock(), error)
+            catalogue.CACHE_ERRORS.of().inc()
             raise CacheAway(repr(error)) from error
         self._note_success()
         return result
@@ -74,11 +83,13 @@ class Cache:
         if not self._failures:
             log.warning("Redis is away", error=repr(error))
         self._failures += 1
+        catalogue.CACHE_UP.of().set(0)
         pause_ms = min(BACKOFF_MS * 2 ** min(self._failures - 1, 10), BACKOFF_MS_MAX)
         self._closed_until = now + random.uniform(pause_ms / 2, pause_ms) / 1000  # noqa: S311 - nothing secret
 
     def _note_success(self) -> None:
         if self._failures:
             log.info("Redis is back", failures=self._failures)
+            catalogue.CACHE_UP.of().set(1)
         self._failures = 0
         self._closed_until = 0.0

@@ -4,6 +4,7 @@ SQLAlchemy keeps the pool; statements run on its asyncpg connections. A `Connect
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -17,8 +18,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from service.errors import Busy, DatabaseAway, NotReady, OutcomeUnknown
+from service.metrics import catalogue, recording
 from service.migrations import NEWEST
 from service.settings import Settings
+from service.statements import TracedConnection
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -72,6 +75,7 @@ async def _connect(settings: Settings, application_name: str) -> Connection:
     with _translated():
         connection = await asyncpg.connect(
             settings.database_url.get_secret_value(),
+            connection_class=TracedConnection,
             timeout=settings.connect_timeout_ms / 1000,
             # Only for a network that swallows packets: PostgreSQL's own timeout comes first.
             command_timeout=settings.statement_timeout_ms / 1000 + 1,
@@ -147,11 +151,13 @@ async def roll_back(connection: Connection) -> None:
 
 async def _commit(connection: Connection) -> None:
     try:
-        tag = await connection.execute("commit")
+        with catalogue.COMMIT_SECONDS.of().time():
+            tag = await connection.execute("commit")
     except COLLIDED:
         raise
     except (*AWAY, *WAITED_TOO_LONG) as error:
-        raise OutcomeUnknown from error
+        recording.database_failed(unknown := OutcomeUnknown())
+        raise unknown from error
     if tag != "COMMIT":
         raise RuntimeError(f"COMMIT was answered with {tag}")
 
@@ -160,9 +166,11 @@ async def _commit(connection: Connection) -> None:
 async def _connection(engine: AsyncEngine) -> AsyncIterator[Connection]:
     """A connection of the pool, which gets it back clean or not at all."""
     with _translated():
+        began = time.perf_counter()
         async with engine.connect() as pooled:
             connection = (await pooled.get_raw_connection()).driver_connection
             assert connection is not None
+            catalogue.POOL_WAIT_SECONDS.of().observe(time.perf_counter() - began)
             try:
                 yield connection
             except BaseException as error:
@@ -181,14 +189,17 @@ def _is_lost(error: BaseException) -> bool:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except PoolTimeoutError as error:
-        raise Busy("connection") from error
-    except WAITED_TOO_LONG as error:
-        raise Busy("lock") from error
-    except COLLIDED as error:
-        raise Busy("collision") from error
-    except AWAY as error:
-        raise DatabaseAway from error
+    except (PoolTimeoutError, *WAITED_TOO_LONG, *COLLIDED, *AWAY) as error:
+        recording.database_failed(error)
+        match error:
+            case PoolTimeoutError():
+                raise Busy("connection") from error
+            case asyncpg.LockNotAvailableError() | asyncpg.QueryCanceledError():
+                raise Busy("lock") from error
+            case asyncpg.DeadlockDetectedError() | asyncpg.SerializationError():
+                raise Busy("collision") from error
+            case _:
+                raise DatabaseAway from error
 
 
 SCHEMA_NUMBER = """
@@ -218,6 +229,12 @@ async def ping(engine: AsyncEngine) -> None:
     """Returns where PostgreSQL answers, with a schema that fits. Raises NotReady, Busy, DatabaseAway."""
     async with snapshot(engine) as connection:
         await connection.fetchval(PING)
+
+
+async def lock_rows(connection: Connection, what: str, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+    """The rows that the statement locks; `what` they are of is `customers`, `reservations` or `seats`, in metrics."""
+    with catalogue.LOCK_SECONDS.of(what).time():
+        return await connection.fetch(statement, *arguments)
 
 
 def columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:

@@ -13,6 +13,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from service import tracing
 from service.database import Connection, columns
 from service.reservation import SeatState, State
 
@@ -54,10 +55,10 @@ class Event:
 
 
 INSERT_EVENTS = """
-insert into events (kind, session_id, reservation_id, seats, at)
-select kind, session_id, reservation_id, seats, at
-from unnest($1::text[], $2::bigint[], $3::uuid[], $4::jsonb[], $5::timestamptz[])
-    with ordinality as new (kind, session_id, reservation_id, seats, at, n)
+insert into events (kind, session_id, reservation_id, seats, at, traceparent)
+select kind, session_id, reservation_id, seats, at, traceparent
+from unnest($1::text[], $2::bigint[], $3::uuid[], $4::jsonb[], $5::timestamptz[], $6::text[])
+    with ordinality as new (kind, session_id, reservation_id, seats, at, traceparent, n)
 order by n
 """
 
@@ -71,6 +72,7 @@ async def append(connection: Connection, events: Iterable[Event]) -> None:
             event.reservation_id,
             orjson.dumps([_json(seat) for seat in event.seats]).decode(),
             event.at,
+            tracing.traceparent_of(event.reservation_id),
         )
         for event in events
     ]
@@ -85,7 +87,8 @@ def _json(seat: SeatChange) -> dict[str, int | str]:
 @dataclass(frozen=True, slots=True)
 class Logged:
     """A row of the log; `seats` is JSON. `number` is None before it was given; a new hold only has `expires_at`, and
-    `due_in_ms`, which is how far that was away when the row was read.
+    `due_in_ms`, which is how far that was away when the row was read. `traceparent` is of what made it, if traced.
+    Numbers compare only within one `log`.
     """
 
     number: int | None
@@ -94,12 +97,15 @@ class Logged:
     reservation_id: UUID | None
     seats: str
     at: datetime
+    log: str = ""
     expires_at: datetime | None = None
     due_in_ms: int | None = None
+    traceparent: str | None = None
 
 
 READ_NUMBERED = """
 select number, kind, events.session_id, reservation_id, seats::text as seats, at, r.expires_at,
+    events.traceparent,
     ceil(1000 * greatest(0, extract(epoch from r.expires_at - clock_timestamp())))::bigint as due_in_ms
 from events
 left join reservations as r on r.id = reservation_id and kind = 'reservation.held'
@@ -109,18 +115,30 @@ limit $2
 """
 
 
+# A database that was restored, or whose standby took over, may have lost commits: it gives their numbers once more.
+READ_LOG_NAME = """
+select concat_ws('-', system_identifier, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), oid)
+from pg_control_system()
+cross join pg_database
+where datname = current_database()
+"""
+
+
 async def read_numbered(connection: Connection, after: int, batch_max: int) -> list[Logged]:
     """Up to `batch_max` events after the number, in the order of the numbers."""
-    return [_logged(row) for row in await connection.fetch(READ_NUMBERED, after, batch_max)]
+    rows = await connection.fetch(READ_NUMBERED, after, batch_max)
+    log = await connection.fetchval(READ_LOG_NAME) if rows else ""
+    return [_logged(row, log) for row in rows]
 
 
-# One statement, so one snapshot: what it does not return was not committed at `as_of`.
+# One statement, so one snapshot: what it does not return was not committed at `as_of`, when its transaction began. The
+# statement's own time may be that of its execution, which is after the snapshot: that is taken when it is bound.
 READ_COMMITTED = """
-select statement_timestamp() as as_of, unread.*
+select now() as as_of, unread.*
 from (values (1)) as once (one)
 left join lateral (
     (
-        select number, kind, session_id, reservation_id, seats::text as seats, at
+        select number, kind, session_id, reservation_id, seats::text as seats, at, traceparent
         from events
         where number > $1
         order by number
@@ -128,7 +146,7 @@ left join lateral (
     )
     union all
     (
-        select number, kind, session_id, reservation_id, seats::text as seats, at
+        select number, kind, session_id, reservation_id, seats::text as seats, at, traceparent
         from events
         where number is null
         order by id
@@ -146,7 +164,7 @@ async def read_committed(connection: Connection, after: int, batch_max: int) -> 
     return rows[0]["as_of"], [_logged(row) for row in rows if row["kind"] is not None]
 
 
-def _logged(row: asyncpg.Record) -> Logged:
+def _logged(row: asyncpg.Record, log: str = "") -> Logged:
     return Logged(
         row["number"],
         Kind(row["kind"]),
@@ -154,8 +172,10 @@ def _logged(row: asyncpg.Record) -> Logged:
         row["reservation_id"],
         row["seats"],
         row["at"],
+        log,
         row.get("expires_at"),
         row.get("due_in_ms"),
+        row["traceparent"],
     )
 
 

@@ -1,7 +1,11 @@
 """How gunicorn runs the API: `gunicorn --config service/gunicorn.conf.py`. One worker: replicas are pods."""
 
+import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
@@ -15,7 +19,7 @@ try:
 except NotReady as error:
     sys.exit(f"rowlock: {error}")
 
-telemetry.configure_logging(_settings.log_level)
+telemetry.configure_logging(_settings.log_level, _settings.log_format)
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no types
@@ -39,6 +43,30 @@ class Log(Logger):
         super().setup(cfg)
         self.error_log.handlers = []
         self.error_log.propagate = True
+
+
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def on_starting(server: Any) -> None:
+    """Several workers show their metrics as one, through files: each would have its own otherwise."""
+    if server.cfg.workers > 1:
+        os.environ[METRICS_FOLDER] = tempfile.mkdtemp(prefix="rowlock-metrics-")
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """What a worker had in use is not in use any more."""
+    if METRICS_FOLDER in os.environ:
+        # The library decides when it is imported whether it uses the files.
+        from prometheus_client import multiprocess  # noqa: PLC0415
+
+        multiprocess.mark_process_dead(worker.pid)
+
+
+def on_exit(_server: Any) -> None:
+    """Leaves nothing behind."""
+    if METRICS_FOLDER in os.environ:
+        shutil.rmtree(os.environ[METRICS_FOLDER], ignore_errors=True)
 
 
 logger_class = Log

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from service import eventlog
+from service import eventlog, tracing
 from service.claims import (
     Accepted,
     Claim,
@@ -21,7 +21,7 @@ from service.claims import (
     Situation,
     find_remembered,
 )
-from service.database import Connection, columns, expect_rows
+from service.database import Connection, columns, expect_rows, lock_rows
 from service.errors import Refusal
 from service.eventlog import Event, Kind, SeatChange
 from service.reservation import Seat, SeatState, State
@@ -75,23 +75,23 @@ WRITE_HOLDS = """
 with inserted_reservations as (
     insert into reservations (
         id, customer_id, session_id, seat_ids, state, total, currency, created_at, expires_at,
-        idempotency_key, request_fingerprint, reply
+        idempotency_key, request_fingerprint, reply, traceparent
     )
     select
         id, customer_id, session_id, seat_ids::bigint[], 'HELD', total, currency, created_at, expires_at,
-        idempotency_key, request_fingerprint, reply
+        idempotency_key, request_fingerprint, reply, traceparent
     from unnest(
         $1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::text[],
-        $7::timestamptz[], $8::timestamptz[], $9::text[], $10::bytea[], $11::text[]
+        $7::timestamptz[], $8::timestamptz[], $9::text[], $10::bytea[], $11::text[], $12::text[]
     ) as held (
         id, customer_id, session_id, seat_ids, total, currency,
-        created_at, expires_at, idempotency_key, request_fingerprint, reply
+        created_at, expires_at, idempotency_key, request_fingerprint, reply, traceparent
     )
 ),
 updated_seats as (
     update seats
     set state = 'HELD', reservation_id = taken.reservation_id, version = version + 1
-    from unnest($12::bigint[], $13::uuid[]) as taken (seat_id, reservation_id)
+    from unnest($13::bigint[], $14::uuid[]) as taken (seat_id, reservation_id)
     where seats.id = taken.seat_id
     and seats.state = 'AVAILABLE'
     returning 1
@@ -105,7 +105,8 @@ async def hold(
     connection: Connection, requests: Sequence[HoldRequest], rules: Rules, render: Render
 ) -> list[Held | Overdue | Refusal]:
     """One answer for each request, in their order; what an earlier member is granted, a later one finds taken."""
-    customers = await connection.fetch(LOCK_CUSTOMERS, sorted({request.customer_id for request in requests}))
+    customer_ids = sorted({request.customer_id for request in requests})
+    customers = await lock_rows(connection, "customers", LOCK_CUSTOMERS, customer_ids)
     remembered = await _find_remembered(connection, requests)
     new = [request for request in requests if find_remembered(remembered, request) is None]
     seats = await _lock_seats_to_hold(connection, {seat_id for request in new for seat_id in request.seat_ids})
@@ -139,7 +140,7 @@ async def _find_remembered(
 
 
 async def _lock_seats_to_hold(connection: Connection, seat_ids: Iterable[int]) -> dict[int, LockedSeat]:
-    rows = await connection.fetch(LOCK_SEATS_TO_HOLD, sorted(seat_ids))
+    rows = await lock_rows(connection, "seats", LOCK_SEATS_TO_HOLD, sorted(seat_ids))
     return {
         row["id"]: LockedSeat(
             Seat(row["id"], row["position"], row["placement"], row["price"]),
@@ -196,6 +197,7 @@ async def _write_holds(connection: Connection, accepted: Sequence[Accepted]) -> 
             hold.request.idempotency_key,
             hold.request.fingerprint(),
             hold.reply,
+            tracing.traceparent_of(hold.reservation.id),
         )
         for hold in accepted
     ]

@@ -12,6 +12,7 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from service.cache import Cache
 from service.errors import CacheAway, TooManyRequests
+from service.metrics import catalogue
 from service.settings import Settings
 
 LOCAL_KEYS_MAX = 5_000
@@ -73,6 +74,13 @@ class RateLimits:
                 break
         return _counted_as(address)
 
+    def is_proxy(self, peer: str | None) -> bool:
+        """Whether the connection is from a trusted proxy."""
+        try:
+            return self._is_trusted(_parsed(peer or ""))
+        except ValueError:
+            return False
+
     def _is_trusted(self, address: IPv4Address | IPv6Address) -> bool:
         return any(address in network for network in self._trusted)
 
@@ -80,6 +88,7 @@ class RateLimits:
 async def _check(limiter: SlidingWindowCounterRateLimiter, limit: Limit, who: str) -> None:
     if await limiter.hit(limit.item, limit.name, who):
         return
+    catalogue.RATE_LIMITED.of(limit.name).inc()
     reset_at, _ = await limiter.get_window_stats(limit.item, limit.name, who)
     # Not before the moment, and not at it: what was sent in the last minute weighs less only after it.
     raise TooManyRequests(limit.name, limit.item.amount, max(0, math.floor(reset_at - time.time())) + 1)

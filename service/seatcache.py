@@ -13,12 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import structlog
 from redis.asyncio import Redis
 
 from service.cache import Cache
 from service.reservation import SeatState
 
-WATERMARK = "rowlock:watermark"
+WATERMARK = "rowlock:watermark:2"
+"""Epoch, moment by Redis's clock and by PostgreSQL's. The number is its format's: the release before reads no other."""
 BUMP = "rowlock:bump"
 """`INCR rowlock:bump` begins a new epoch, so that every map is built anew: after somebody has changed seats by hand."""
 PLACE = "rowlock:place"
@@ -28,7 +30,12 @@ NEVER_CHANGED = 1
 """The version of a seat that is as it was made, which is what a new map has anyway."""
 SEATS_PER_CALL = 500
 """A longer script would keep others waiting for more than a few ms."""
-CALLS_PER_PIPELINE = 50
+SEATS_PER_PIPELINE = 2_000
+"""Some 15 ms of Redis and as many of ours: far from `redis_timeout_ms` on a busy machine too."""
+CALLS_PER_PIPELINE = 200
+NO_END_MS = 2**53
+
+log = structlog.stdlib.get_logger("rowlock.seatcache")
 
 BEGIN, APPLY, FINISH, UNLOCK, RENEW = (
     (Path(__file__).parent / "lua" / f"{name}.lua").read_text()
@@ -43,6 +50,10 @@ class Change:
     position: int
     state: bytes
     version: int
+
+
+Call = tuple[int, Sequence[Change]]
+"""Changes of one session that one script applies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +112,26 @@ class SeatCache:
             if flag == b"C" and held is not None and sold is not None
         }
 
-    async def begin(self, epoch: str, session_id: int, seat_count: int, token: str) -> bool:
-        """Makes a map that is building; False where a complete one is there."""
+    async def read_versions(self, session_id: int) -> tuple[Freshness | None, bytes | None, bytes | None]:
+        """As `read`, and the versions, four bytes a seat."""
+
+        def ask(pipe: Any, epoch: str) -> None:
+            pipe.get(_key(epoch, session_id, "states"))
+            pipe.get(_key(epoch, session_id, "versions"))
+
+        freshness, (states, versions) = await self._read(ask)
+        return freshness, states[1:] if states is not None and states[:1] == b"C" else None, versions
+
+    async def forget(self, epoch: str, session_id: int) -> None:
+        """Throws the map away: the next reader builds it anew."""
+        await self._cache.run(lambda redis: redis.delete(*_keys(epoch, session_id)))
+
+    async def begin(
+        self, epoch: str, session_id: int, seat_count: int, token: str, ends_at_ms: int = NO_END_MS
+    ) -> bool:
+        """Makes a map that is building, and ends with its showing; False where a complete one is there."""
         keys = _keys(epoch, session_id)
-        return bool(await self._eval(BEGIN, keys, seat_count, token, self._keep_ms))
+        return bool(await self._eval(BEGIN, keys, seat_count, token, self._keep_ms, ends_at_ms))
 
     async def fill(self, epoch: str, session_id: int, changes: Sequence[Change], token: str) -> bool:
         """Writes what the builder has read; False where somebody else builds by now."""
@@ -119,17 +146,21 @@ class SeatCache:
         return bool(await self._eval(FINISH, [states, meta], token))
 
     async def apply(self, epoch: str, changes: dict[int, list[Change]]) -> None:
-        """Brings the changes by session to the maps that are there."""
-        calls = [(session_id, part) for session_id, of_session in changes.items() for part in _parts(of_session)]
-        # Each pipeline is small enough for `redis_timeout_ms`, however large the whole is.
-        for start in range(0, len(calls), CALLS_PER_PIPELINE):
-            await self._cache.run(partial(self._apply, epoch, calls[start : start + CALLS_PER_PIPELINE]))
+        """Brings the changes by session to the maps that are there. A map that can't take them is deleted: the others
+        need not wait for it, and the next reader builds it anew.
+        """
+        for calls in _pipelines(changes):
+            await self._cache.run(partial(self._apply, epoch, calls))
 
-    async def _apply(self, epoch: str, calls: Sequence[tuple[int, Sequence[Change]]], redis: "Redis") -> None:
+    async def _apply(self, epoch: str, calls: Sequence[Call], redis: "Redis") -> None:
         pipe = redis.pipeline(transaction=False)
         for session_id, part in calls:
             pipe.eval(APPLY, 3, *_keys(epoch, session_id), "", *_flat(part))
-        await pipe.execute()
+        results = await pipe.execute(raise_on_error=False)
+        for (session_id, _), result in zip(calls, results, strict=True):
+            if isinstance(result, Exception):
+                log.warning("seat map deleted: it takes no changes", session_id=session_id, error=str(result))
+                await redis.delete(*_keys(epoch, session_id))
 
     async def clock(self) -> Clock:
         """What Redis says of itself now."""
@@ -139,10 +170,10 @@ class SeatCache:
             pipe.time()
             pipe.info("server")
             pipe.mget(BUMP, PLACE)
-            (seconds, microseconds), server, (bump, place) = await pipe.execute()
+            now, server, (bump, place) = await pipe.execute()
             place_epoch, _, number = (place or b"|0").decode().rpartition("|")
             run = f"{server['run_id']}-{int(bump or 0)}"
-            return Clock(seconds * 1000 + microseconds // 1000, run, place_epoch, int(number))
+            return Clock(_milliseconds(now), run, place_epoch, int(number))
 
         return await self._cache.run(work)
 
@@ -157,7 +188,8 @@ class SeatCache:
     async def renew(self, epoch: str, as_of: datetime, began_ms: int) -> bool:
         """Says that everything committed at `as_of` is in the maps; `began_ms` is Redis's time when we began."""
         microseconds = (as_of - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-        return bool(await self._eval(RENEW, [WATERMARK], epoch, microseconds, began_ms + self._fresh_ms))
+        until_ms = began_ms + self._fresh_ms
+        return bool(await self._eval(RENEW, [WATERMARK], epoch, began_ms, microseconds, until_ms))
 
     async def try_lock(self, epoch: str, session_id: int, token: str, lock_ms: int) -> bool:
         """Whether we are to build the map. The lock goes by itself; a late builder is stopped by its token."""
@@ -179,19 +211,19 @@ class SeatCache:
             async def work(redis: "Redis", epoch: str = asked_for) -> list[Any]:
                 pipe = redis.pipeline(transaction=True)
                 pipe.get(WATERMARK)
-                pipe.pttl(WATERMARK)
+                pipe.time()
                 ask(pipe, epoch)
                 result: list[Any] = await pipe.execute()
                 return result
 
-            mark, left_ms, *answers = await self._cache.run(work)
-            if mark is None:
-                return None, [None] * len(answers)
-            epoch, _, microseconds = mark.decode().rpartition("|")
-            self._epoch = epoch
-            if epoch == asked_for:
-                as_of = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(microseconds))
-                return Freshness(epoch, as_of, max(self._fresh_ms - left_ms, 0)), answers
+            mark, now, *answers = await self._cache.run(work)
+            # How long the projector lets it live says nothing of its age: the settings there may be others.
+            freshness = _freshness(mark, _milliseconds(now)) if mark is not None else None
+            if freshness is None or not 0 <= freshness.age_ms <= self._fresh_ms:
+                break
+            self._epoch = freshness.epoch
+            if freshness.epoch == asked_for:
+                return freshness, answers
         return None, [None] * len(answers)
 
     async def _eval(self, script: str, keys: Sequence[str], *arguments: str | int | bytes) -> int:
@@ -199,6 +231,17 @@ class SeatCache:
             return int(await redis.eval(script, len(keys), *keys, *arguments))
 
         return await self._cache.run(work)
+
+
+def _freshness(mark: bytes, now_ms: int) -> Freshness:
+    epoch, began_ms, microseconds = mark.decode().split("|")
+    as_of = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(microseconds))
+    return Freshness(epoch, as_of, now_ms - int(began_ms))
+
+
+def _milliseconds(time: tuple[int, int]) -> int:
+    seconds, microseconds = time
+    return seconds * 1000 + microseconds // 1000
 
 
 def _key(epoch: str, session_id: int, part: str) -> str:
@@ -211,6 +254,20 @@ def _keys(epoch: str, session_id: int) -> list[str]:
 
 def _parts(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
     return (changes[start : start + SEATS_PER_CALL] for start in range(0, len(changes), SEATS_PER_CALL))
+
+
+def _pipelines(changes: dict[int, list[Change]]) -> Iterator[list[Call]]:
+    pipeline: list[Call] = []
+    seats = 0
+    for session_id, of_session in changes.items():
+        for part in _parts(of_session):
+            if seats + len(part) > SEATS_PER_PIPELINE or len(pipeline) == CALLS_PER_PIPELINE:
+                yield pipeline
+                pipeline, seats = [], 0
+            pipeline.append((session_id, part))
+            seats += len(part)
+    if pipeline:
+        yield pipeline
 
 
 def _flat(changes: Iterable[Change]) -> list[int | bytes]:

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.cache import Cache
 from service.errors import Busy, CacheAway
+from service.metrics import catalogue, recording
 from service.seatcache import Freshness, SeatCache
 from service.seatreads import Layout, SeatReads
 from service.settings import Settings
@@ -77,6 +78,7 @@ class SeatMaps:
             layout = await self._layout(session_id, seen.history)
             if layout.history == seen.history:
                 age_ms = seen.age_ms + round((clock() - seen.at) * 1000)
+                recording.map_given(seen.source, age_ms)
                 return SeatMap(layout, seen.states, seen.source, seen.as_of, age_ms)
             self._stored.pop(session_id, None)
         # PostgreSQL was restarted between the two reads, again and again.
@@ -130,18 +132,21 @@ class SeatMaps:
     async def _build(self, cache: SeatCache, freshness: Freshness, layout: Layout, session_id: int) -> None:
         """Makes the map where nobody else does; waits for it where somebody does."""
         epoch, token = freshness.epoch, secrets.token_hex(8)
+        outcome = "abandoned"
         try:
             if not await cache.try_lock(epoch, session_id, token, BUILD_LOCK_MS):
                 await self._wait_for_map(cache, session_id)
                 return
             try:
                 # First the map, then the read: the other way round a change between the two would be lost.
-                if await cache.begin(epoch, session_id, len(layout.seat_ids), token):
+                if await cache.begin(epoch, session_id, len(layout.seat_ids), token, layout.ends_at_ms):
                     history, changes = await self._reads.changed(session_id)
                     is_ours = history == layout.history == freshness.history
                     if is_ours and await cache.fill(epoch, session_id, changes, token):
                         await cache.finish(epoch, session_id, token)
+                        outcome = "built"
             finally:
+                catalogue.MAP_BUILDS.of(outcome).inc()
                 await cache.unlock(epoch, session_id, token)
         except CacheAway as error:
             log.info("seat map not built", session_id=session_id, error=repr(error))

@@ -42,29 +42,32 @@ async def read_history(connection: Connection) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What never changes in a history: the columns of a session's seats, by position; prices in minor units."""
+    """What never changes in a history: columns of a session's seats by position, and its end; prices in minor units."""
 
     history: str
     seat_ids: Sequence[int]
     placements: Sequence[str]
     prices: Sequence[int]
     currency: str
+    ends_at_ms: int
 
 
 READ_LAYOUT = """
 select array_agg(seats.id order by position) as seat_ids,
     array_agg(placement order by position) as placements,
     array_agg(seats.price order by position) as prices,
-    currency
+    currency,
+    (1000 * extract(epoch from showtime + make_interval(mins => duration_minutes)))::bigint as ends_at_ms
 from seats
 join sessions on sessions.id = session_id
 where session_id = $1
 group by sessions.id
 """
 
-# Whole columns: building 100,000 records costs the process more than the query costs PostgreSQL.
+# Whole columns: building 100,000 records costs the process more than the query costs PostgreSQL. Its transaction begins
+# before its snapshot is taken, the statement's own time may be later: see eventlog's READ_COMMITTED.
 READ_STATES = """
-select string_agg(left(state, 1), '' order by position) as states, statement_timestamp() as as_of
+select string_agg(left(state, 1), '' order by position) as states, now() as as_of
 from seats
 where session_id = $1
 having count(*) > 0

@@ -167,12 +167,29 @@ class Settings(BaseSettings):
         int, Field(ge=1, le=5_000, description="Holds that one transaction of the sweep ends")
     ] = 500
     expirer_port: Annotated[int, Field(ge=0, le=65_535, description="Port of the expirer's `/livez`")] = 3001
+    metrics_port: Annotated[
+        int, Field(ge=0, le=65_535, description="Port of the API's `/metrics` for Prometheus; 0: none")
+    ] = 9100
+    expirer_metrics_port: Annotated[
+        int, Field(ge=0, le=65_535, description="Port of the expirer's `/metrics`; 0: none")
+    ] = 9101
+    audit_interval_seconds: Annotated[
+        int, Field(ge=1, le=86_400, description="From the end of a round of the self-audit to the next one")
+    ] = 60
     heartbeat_seconds_max: Annotated[
         int, Field(ge=5, le=600, description="A loop of the expirer whose step takes longer is dead")
     ] = 30
     shutdown_seconds: Annotated[
         int, Field(ge=1, le=300, description="Time for the requests under way when the process is stopped")
     ] = 20
+    trace_endpoint: Annotated[
+        SecretStr | None,
+        Field(description="Base URL of an OTLP receiver (http/protobuf), `http://host:4318`; without it no traces"),
+    ] = None
+    trace_sample_ratio: Annotated[
+        float, Field(ge=0, le=1, description="Share of requests that is traced, where no trusted proxy decides")
+    ] = 0.01
+    log_format: Annotated[str, Field(pattern="^(json|text)$", description="`json`, or `text` for people")] = "json"
     log_level: Annotated[
         str, Field(pattern="^(debug|info|warning|error)$", description="`debug`, `info`, `warning` or `error`")
     ] = "info"
@@ -186,6 +203,11 @@ class Settings(BaseSettings):
     @classmethod
     def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
         return _checked(value, "redis", "rediss", "unix")
+
+    @field_validator("trace_endpoint")
+    @classmethod
+    def _is_http(cls, value: SecretStr | None) -> SecretStr | None:
+        return _checked(value, "http", "https")
 
     @field_validator("broker_url")
     @classmethod

@@ -3,15 +3,16 @@
 To confirm, to cancel and to expire are one function with another target.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 
-from service import eventlog
-from service.database import Connection, columns, expect_rows
+from service import eventlog, tracing
+from service.database import Connection, columns, expect_rows, lock_rows
 from service.errors import NotFound, Refusal
 from service.eventlog import Event, Kind, SeatChange
 from service.reservation import Reservation, Seat, State, seat_state_after
@@ -47,33 +48,11 @@ order by r.id
 for no key update of r
 """
 
-# Never waits, so the order of the locks does not matter; the order of the deadlines is fair to whoever waits longest.
-LOCK_OVERDUE = """
-select id
-from reservations
-where state = 'HELD'
-and expires_at <= statement_timestamp()
-and id <> all($2::uuid[])
-order by expires_at
-limit $1
-for no key update skip locked
-"""
-
-# One that is locked is being paid, or ended by somebody else.
-LOCK_DUE = """
-select id
-from reservations
-where id = any($1::uuid[])
-and state = 'HELD'
-and expires_at <= statement_timestamp()
-order by id
-for no key update skip locked
-"""
-
 # A statement after the locks: a condition on the clock in the locking one is not evaluated again after a wait.
 READ_RESERVATIONS = """
 select (select clock_timestamp()) as now, asked.customer_id as asker,
-    r.id, r.customer_id, session_id, seat_ids, state, total, currency, created_at, expires_at, settled_at
+    r.id, r.customer_id, session_id, seat_ids, state, total, currency, created_at, expires_at, settled_at,
+    traceparent
 from unnest($1::uuid[], $2::uuid[]) as asked (id, customer_id)
 join reservations as r using (id)
 where r.customer_id = coalesce(asked.customer_id, r.customer_id)
@@ -125,30 +104,8 @@ select (select count(*) from updated_reservations) as reservations, (select coun
 async def settle(connection: Connection, requests: Sequence[SettleRequest]) -> list[Settled | Refusal]:
     """One answer for each request, in their order. Somebody else's reservation is NotFound."""
     asked = columns([(request.reservation_id, request.customer_id) for request in requests])
-    locked = {row["id"] for row in await connection.fetch(LOCK_HELD, *asked)}
-    return await _settle_locked(connection, requests, locked)
-
-
-async def lock_overdue(connection: Connection, batch_max: int, set_aside: Sequence[UUID] = ()) -> set[UUID]:
-    """Up to `batch_max` overdue holds that are not set aside and that nobody else is at work on, the oldest first."""
-    return {row["id"] for row in await connection.fetch(LOCK_OVERDUE, batch_max, set_aside)}
-
-
-async def settle_overdue(connection: Connection, batch_max: int, set_aside: Sequence[UUID] = ()) -> int:
-    """Ends those that `lock_overdue` gets; returns how many."""
-    return await _expire_locked(connection, await lock_overdue(connection, batch_max, set_aside))
-
-
-async def settle_due(connection: Connection, reservation_ids: Iterable[UUID]) -> int:
-    """Ends those of the holds that are overdue and that nobody else is at work on; returns how many."""
-    locked = {row["id"] for row in await connection.fetch(LOCK_DUE, list(reservation_ids))}
-    return await _expire_locked(connection, locked)
-
-
-async def _expire_locked(connection: Connection, locked: set[UUID]) -> int:
-    if locked:
-        await _settle_locked(connection, [SettleRequest(id_, None, State.EXPIRED) for id_ in locked], locked)
-    return len(locked)
+    locked = {row["id"] for row in await lock_rows(connection, "reservations", LOCK_HELD, *asked)}
+    return await settle_locked(connection, requests, locked)
 
 
 @dataclass(slots=True)
@@ -173,10 +130,10 @@ class Docket:
         return verdict.refusal or changes
 
 
-async def _settle_locked(
-    connection: Connection, requests: Sequence[SettleRequest], locked: set[UUID]
+async def settle_locked(
+    connection: Connection, requests: Sequence[SettleRequest], locked: AbstractSet[UUID]
 ) -> list[Settled | Refusal]:
-    """Decides on all, writes what changes, answers. Only reservations in `locked` may change."""
+    """Decides on all, writes what changes, answers. Only reservations in `locked` may change: the caller has them."""
     docket = await _read_docket(connection, requests, locked)
     decisions = [docket.decide(request) for request in requests]
     seats: dict[int, Seat] = {}
@@ -193,11 +150,12 @@ async def _settle_locked(
     return [decision if isinstance(decision, Refusal) else next(answers) for decision in decisions]
 
 
-async def _read_docket(connection: Connection, requests: Sequence[SettleRequest], locked: set[UUID]) -> Docket:
+async def _read_docket(connection: Connection, requests: Sequence[SettleRequest], locked: AbstractSet[UUID]) -> Docket:
     asked = columns([(request.reservation_id, request.customer_id) for request in requests])
     rows = await connection.fetch(READ_RESERVATIONS, *asked)
     # One that is held but not locked was committed after the first statement had looked: it was not there yet.
     rows = [row for row in rows if row["state"] != State.HELD or row["id"] in locked]
+    tracing.note_members({row["id"]: row["traceparent"] for row in rows})
     return Docket(
         now=rows[0]["now"] if rows else None,
         theirs={(row["id"], row["asker"]) for row in rows},
@@ -212,7 +170,8 @@ async def _write_settlements(connection: Connection, settled: Sequence[Reservati
         for reservation in settled
         for seat_id in reservation.seat_ids
     ]
-    rows = {row["id"]: row for row in await connection.fetch(LOCK_SEATS, sorted(seat_id for seat_id, _, _ in owned))}
+    seat_ids = sorted(seat_id for seat_id, _, _ in owned)
+    rows = {row["id"]: row for row in await lock_rows(connection, "seats", LOCK_SEATS, seat_ids)}
     states = [(reservation.id, reservation.state.value) for reservation in settled]
     now = settled[0].settled_at
     counts = await connection.fetchrow(WRITE_SETTLEMENTS, now, *columns(states), *columns(owned))

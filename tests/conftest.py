@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 EMPTY_TABLES = """
-truncate accounts, sign_in_failures, sessions, reservations, seats, payments, events, cursors, hold_queues
+truncate accounts, sign_in_failures, sessions, reservations, seats, payments, events, cursors, hold_queues, audits
 restart identity
 """
 

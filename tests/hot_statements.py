@@ -31,7 +31,7 @@ EXAMPLES: dict[str, list[Example]] = {
     "service.eventlog.INSERT_EVENTS": [
         Example(
             "array['reservation.held'], array[10001], array[md5('reservation 1010')::uuid],"
-            " array['[]'::jsonb], array[clock_timestamp()]"
+            " array['[]'::jsonb], array[clock_timestamp()], array[null]"
         )
     ],
     "service.holding.LOCK_CUSTOMERS": [Example(CUSTOMERS)],
@@ -43,11 +43,11 @@ EXAMPLES: dict[str, list[Example]] = {
         Example(
             f"array[md5('new')::uuid], array[{CUSTOMER}], array[10001], array['{{40001,40002}}'], array[2500],"
             f" array['EUR'], array[clock_timestamp()], array[{DEADLINE}], array['new key'], array['\\x00'::bytea],"
-            " array['reply'], array[40001, 40002], array[md5('new')::uuid, md5('new')::uuid]"
+            " array['reply'], array[null], array[40001, 40002], array[md5('new')::uuid, md5('new')::uuid]"
         )
     ],
     "service.settling.LOCK_HELD": [Example(f"{HELD}, array[null, null, null]::uuid[]")],
-    "service.settling.LOCK_OVERDUE": [Example("50, array[md5('none')::uuid]", rows_max=50, pages_max=400)],
+    "service.expiring.LOCK_OVERDUE": [Example("50, array[md5('none')::uuid]", rows_max=50, pages_max=400)],
     "service.settling.READ_RESERVATIONS": [Example(f"{HELD}, array[null, null, null]::uuid[]")],
     "service.settling.LOCK_SEATS": [Example(SEATS)],
     "service.settling.READ_SEATS": [Example(SEATS)],
@@ -73,12 +73,29 @@ EXAMPLES: dict[str, list[Example]] = {
     "service.seatreads.READ_LAYOUT": [Example("10007", rows_max=50_001, pages_max=5_000)],
     "service.seatreads.READ_STATES": [Example("10007", rows_max=50_001, pages_max=5_000)],
     "service.seatreads.READ_CHANGED": [Example("10007, 1", rows_max=50_001, pages_max=5_000)],
-    "service.settling.LOCK_DUE": [Example(HELD)],
+    "service.expiring.LOCK_DUE": [Example(HELD)],
+    "service.expiring.COUNT_DUE": [Example(HELD)],
+    "service.expiring.COUNT_OVERDUE": [
+        Example("'infinity', array[md5('none')::uuid], 100", rows_max=100, pages_max=400)
+    ],
     "service.numbering.FIND_UNNUMBERED": [Example("1000", rows_max=1_000, pages_max=1_000)],
     "service.numbering.NUMBER_EVENTS": [Example("'{11,12,13}', 0", pages_max=80)],
     "service.eventlog.READ_NUMBERED": [Example("0, 500", pages_max=40)],
     "service.eventlog.READ_COMMITTED": [Example("0, 500", rows_max=520, pages_max=600)],
     "service.eventlog.TRIM_EVENTS": [Example("72, 1000", pages_max=40)],
+    "service.observations.OBSERVE_HOLDS": [Example("1000", rows_max=2_200, pages_max=3_000)],
+    "service.observations.OBSERVE_LOG": [Example("100", rows_max=110, pages_max=150)],
+    "service.observations.OBSERVE_READERS": [Example("72, 100", rows_max=220, pages_max=300)],
+    "service.audit.CHECK_OVERDUE": [Example("60, 50", rows_max=50, pages_max=60)],
+    "service.audit.CHECK_SEATS": [Example("40000, 100, 10", rows_max=400, pages_max=1_500)],
+    "service.audit.CHECK_RESERVATIONS": [
+        Example("md5('4711')::uuid, 100, 10", rows_max=700, pages_max=2_000),
+    ],
+    "service.logaudit.READ_EVENTS": [Example("0, 100", pages_max=40)],
+    "service.logaudit.CHECK_EVENTS": [Example("0, 100, 10", rows_max=400, pages_max=400)],
+    "service.logaudit.CHECK_OPEN": [Example(f"{HELD}, 0, 100, now()", rows_max=420, pages_max=500)],
+    "service.mapaudit.LIST_SESSIONS_AFTER": [Example("10, 100", rows_max=100, pages_max=20)],
+    "service.mapaudit.READ_VERSIONS": [Example("10007", rows_max=50_001, pages_max=5_000)],
     "service.sessions.INSERT_SESSION": [
         Example(f"'M', 'R', {DEADLINE}, 100, 100, 'EUR', 16, {CUSTOMER}, 2"),
     ],
@@ -87,8 +104,18 @@ EXAMPLES: dict[str, list[Example]] = {
 
 CURSORS = "its table has one row for each reader of the log"
 QUEUES = "its table has one row for each time to pay that was ever set"
+VERDICT = "its table has one row"
 EXEMPT = {
+    "service.verdicts.READ_VERDICT": VERDICT,
+    "service.verdicts.ADD_ROW": VERDICT,
+    "service.verdicts.IS_DUE": VERDICT,
+    "service.verdicts.TAKE_TURN": VERDICT,
+    "service.verdicts.KEEP_TURN": VERDICT,
+    "service.verdicts.GIVE_UP_TURN": VERDICT,
+    "service.verdicts.WRITE_VERDICT": VERDICT,
+    "service.audit.BOUND_STATEMENTS": "has no plan",
     "service.seatreads.READ_HISTORY": "looks at the server, and at one row of the catalogue of databases",
+    "service.eventlog.READ_LOG_NAME": "looks at the server, and at one row of the catalogue of databases",
     "service.numbering.ADD_LAST": CURSORS,
     "service.numbering.HAS_LAST": CURSORS,
     "service.numbering.LOCK_LAST": CURSORS,
@@ -102,6 +129,8 @@ EXEMPT = {
     "expirer.queues.NOTE_QUEUE": QUEUES,
     "expirer.queues.LIST_OTHERS": QUEUES,
     "expirer.queues.FORGET_QUEUES": QUEUES,
+    "service.observations.BOUND_STATEMENTS": "has no plan",
+    "service.observations.OBSERVE_SERVER": "looks at the server's sessions, which its max_connections bounds",
     "service.database.SCHEMA_NUMBER": "its table has one row",
     "service.migrate.LOCK_FOR_MIGRATION": "touches no table, and would wait for a migration",
     "service.sessions.ALLOW_SLOW_STATEMENTS": "has no plan",

@@ -65,6 +65,8 @@ def environment(database_url: str, **changes: Any) -> dict[str, str]:
         "open_manager_sign_up": "true",
         "host": "127.0.0.1",
         "log_level": "warning",
+        "metrics_port": 0,
+        "expirer_metrics_port": 0,
         "account_requests_per_minute": 1_000_000,
         "address_requests_per_minute": 1_000_000,
         "address_sign_ins_per_minute": 1_000_000,

@@ -6,8 +6,8 @@ from uuid import UUID
 import httpx
 
 from service.database import Connection
+from service.expiring import settle_overdue
 from service.settings import Settings
-from service.settling import settle_overdue
 from tests.factories import Account, OnSale, book, make_customer, make_overdue, make_session, pay, release
 
 STATES = ("CONFIRMED", "EXPIRED", "CANCELLED", "CONFIRMED", "HELD", "CANCELLED", "EXPIRED", "CONFIRMED")
@@ -42,4 +42,4 @@ async def _bring(client: httpx.AsyncClient, sql: Connection, customer: Account, 
     elif state == "EXPIRED":
         await make_overdue(sql, UUID(id_))
         async with sql.transaction():
-            assert await settle_overdue(sql, 10) == 1
+            assert len((await settle_overdue(sql, 10)).reservations) == 1

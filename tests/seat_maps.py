@@ -72,7 +72,7 @@ class Projection:
 
     async def epoch(self) -> str:
         """The one that counts."""
-        return str((await self.redis.get(WATERMARK)).decode().rpartition("|")[0])
+        return str((await self.redis.get(WATERMARK)).decode().partition("|")[0])
 
     async def versions(self, on_sale: OnSale) -> list[int]:
         """As Redis has them, by position."""

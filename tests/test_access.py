@@ -106,6 +106,10 @@ WHO_MAY_WHAT: dict[tuple[str, str], tuple[Row, Request]] = {
         (UNAUTHENTICATED, 200, 200, NEEDS_CUSTOMER),
         request("GET", "/customer/list-history"),
     ),
+    ("get", "/manager/audit"): (
+        (UNAUTHENTICATED, NEEDS_MANAGER, NEEDS_MANAGER, 200),
+        request("GET", "/manager/audit"),
+    ),
     ("get", "/livez"): (ANYBODY_GETS_200, request("GET", "/livez")),
     ("get", "/readyz"): (ANYBODY_GETS_200, request("GET", "/readyz")),
 }

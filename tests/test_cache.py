@@ -112,6 +112,13 @@ async def test_who_fails_together_is_one_failure_and_then_a_single_one_tries(cac
     assert await asyncio.gather(*(cache.run(ping) for _ in range(50))) == [True] * 50
 
 
+async def test_an_error_that_redis_answers_with_is_nobody_elses(cache: Cache) -> None:
+    await cache.run(lambda redis: redis.set("text", "text"))
+    with pytest.raises(CacheAway, match="ResponseError"):
+        await cache.run(lambda redis: redis.lpush("text", "one"))
+    assert await cache.run(ping), "at once"
+
+
 async def test_after_a_restart_of_redis_no_old_connection_costs_a_request(
     cache: Cache, redis: Redis | Container
 ) -> None:

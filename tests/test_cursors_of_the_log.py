@@ -6,12 +6,14 @@ from datetime import timedelta
 import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 
-from dev.postgres import Postgres
+from dev.postgres import Postgres, free_port
 from expirer import lease
 from service import cursors, eventlog
-from service.database import Connection
+from service.database import Connection, create_engine
 from service.settings import Settings
+from tests.factories import make_settings
 from tests.holdings import make_holds, make_numbered, number_all
 from tests.waiting import until, until_lock_waits
 
@@ -116,7 +118,7 @@ async def test_a_lease_that_is_given_back_is_free_at_once_and_only_its_owner_giv
 async def test_who_is_at_work_for_longer_than_the_lease_keeps_it(
     engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
-    assert settings.lease_ms > 500
+    brief = settings.model_copy(update={"lease_ms": 500})
     await cursors.take_lease(sql, "broker", "a", 500)
     second_end = await sql.fetchval("select leased_until + interval '500 ms' from cursors")
 
@@ -124,9 +126,23 @@ async def test_who_is_at_work_for_longer_than_the_lease_keeps_it(
         assert await cursors.take_lease(sql, "broker", "b", 500) is None
         return bool(await sql.fetchval("select clock_timestamp() > $1", second_end))
 
-    async with lease.kept(engine, "broker", "a", 500):
+    async with lease.kept(engine, "broker", "a", brief):
         await until(would_be_over, "a second lease's time")
     assert await owner_of(sql) == "a"
+
+
+async def test_work_goes_on_while_postgresql_does_not_renew_its_lease() -> None:
+    settings = make_settings(f"postgresql://rowlock@127.0.0.1:{free_port()}/postgres", lease_ms=500)
+    nowhere = create_engine(settings, "rowlock-test")
+    with capture_logs() as logs:
+        async with lease.kept(nowhere, "broker", "a", settings):
+
+            async def tried_again() -> bool:
+                return len(logs) > 1
+
+            await until(tried_again, "two renewals that failed")
+    assert {line["event"] for line in logs} == {"lease not renewed"}
+    await nowhere.dispose()
 
 
 async def test_a_reader_that_is_switched_on_for_the_first_time_starts_at_the_end(
@@ -143,3 +159,11 @@ async def test_a_reader_that_is_switched_on_for_the_first_time_starts_at_the_end
 async def test_the_end_is_known_where_every_event_was_trimmed(sql: Connection) -> None:
     await sql.execute("insert into cursors (name, number) values ('log', 41)")
     assert await cursors.take_lease(sql, "broker", "a", LONG_MS) == 41
+
+
+async def test_the_end_is_known_where_the_numbering_has_lost_its_place(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    last = await make_numbered(engine, sql, settings, 2)
+    await sql.execute("delete from cursors")
+    assert await cursors.take_lease(sql, "broker", "a", LONG_MS) == last

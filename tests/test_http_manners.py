@@ -54,7 +54,7 @@ async def test_every_path_answers_405_to_the_methods_it_has_not_and_names_the_on
             assert Refused(405, "method-not-allowed", says=allow).complaint(reply) is None
             assert reply.headers["Allow"] == allow
             tried += 1
-    assert tried == 4 * 12
+    assert tried == 4 * 13
 
 
 CONTENT_TYPES = [

@@ -13,17 +13,19 @@ PURE = {"service.errors": set[str](), "service.reservation": {"service.errors"}}
 PURE |= {"service.claims": {"service.errors", "service.reservation"}}
 """The modules without a clock and a database, and what else of the product they may import."""
 
-WRITES_OF_SEATS = {"service.holding", "service.settling"}
+WRITES_OF_SEATS = {"service.expiring", "service.holding", "service.settling"}
 SEATS_ARE_MADE_BY = {"service.sessions.INSERT_SEATS"}
 
 LEDGER = ("accounts", "cursors", "database", "eventlog", "listings", "migrate", "numbering", "seatreads", "sessions")
-MAY_HOLD_SQL = WRITES_OF_SEATS | {f"service.{name}" for name in LEDGER} | {"expirer.queues"}
+LOOKS = ("audit", "logaudit", "mapaudit", "observations", "verdicts")
+MAY_HOLD_SQL = WRITES_OF_SEATS | {f"service.{name}" for name in LEDGER + LOOKS} | {"expirer.queues"}
 NAMELESS_SQL = {
     ("service.database", "begin"),
     ("service.database", "commit"),
     ("service.database", "rollback"),
     ("service.migrate", "select max(version_num) from alembic_version"),
-    # No SQL: a script for Redis, and what an operator says.
+    # No SQL: a script for Redis, what an operator says, and the first word of a statement.
+    ("service.statements", "with"),
     ("service.seatcache", "begin"),
     ("expirer.parked", "drop"),
     ("expirer.cursors", "drop"),

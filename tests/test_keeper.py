@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer import keeper
 from service import cursors, eventlog
+from service.accounts import FORGET_FAILURES_MINUTES
 from service.database import Connection
 from service.settings import Settings
 from tests.factories import make_session
@@ -20,6 +21,12 @@ NUMBERED = """
 insert into events (number, kind, session_id, reservation_id, seats, at)
 select number, 'session.created', $1, null, '[]', clock_timestamp() - $3::interval
 from generate_series((select coalesce(max(number), 0) + 1 from events), $2) as number
+"""
+
+FAILURES = """
+insert into sign_in_failures (email_hash, failures, last_at)
+select sha256(convert_to($2::interval || ' ' || n, 'utf8')), 1, clock_timestamp() - $2::interval
+from generate_series(1, $1) as n
 """
 
 
@@ -132,3 +139,15 @@ def rows_read(node: dict[str, Any]) -> list[float]:
     """How many rows each node of the plan has looked at, those that it left out included."""
     own = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
     return [own * node["Actual Loops"], *(rows for child in node.get("Plans", []) for rows in rows_read(child))]
+
+
+async def test_counts_of_failed_sign_ins_are_removed_when_they_are_forgotten_a_bounded_number_at_a_time(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    for count, age in ((1_500, FORGET_FAILURES_MINUTES + 1), (7, FORGET_FAILURES_MINUTES - 1)):
+        await sql.execute(FAILURES, count, timedelta(minutes=age))
+    found = []
+    for wait in (0, keeper.INTERVAL_SECONDS):
+        assert await keeper.step(engine, settings) == wait
+        found.append(await sql.fetchval("select count(*) from sign_in_failures"))
+    assert found == [507, 7]

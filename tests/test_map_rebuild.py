@@ -163,3 +163,16 @@ async def test_a_hundred_readers_of_a_cold_map_over_two_processes_cause_one_rebu
         states = {tuple(seat["state"][0] for seat in reply.json()["seats"]) for reply in replies}
         assert states == {tuple((await stored_states(sql, on_sale)).decode())}
     assert [number for key, number in begun.items() if key.endswith(":states")] == [1]
+
+
+@pytest.mark.parametrize(("starts_in_minutes", "minutes"), [(60, 60 + 153), (60 * 24, 360), (-60 * 24, 1)])
+async def test_a_map_stays_until_its_showing_is_over_and_no_longer_than_the_setting(
+    projection: Projection, sql: Connection, starts_in_minutes: int, minutes: int
+) -> None:
+    on_sale = await make_session(sql, projection.settings)
+    change = "update sessions set showtime = now() + make_interval(mins => $1), duration_minutes = 153"
+    await sql.execute(change, starts_in_minutes)
+    await projection.step()
+    assert (await projection.get(on_sale)).source == "redis"
+    for key in await projection.redis.keys(f"*:{on_sale.id}:*"):
+        assert minutes - 0.5 < await projection.redis.pttl(key) / 60_000 <= minutes

@@ -7,18 +7,21 @@ from uuid import UUID
 
 import asyncpg
 import orjson
+import pytest
 
 from dev.containers import Container
 from dev.postgres import Postgres
 from dev.servers import Redis
 from service.claims import Held
 from service.database import Connection
+from service.eventlog import READ_COMMITTED
 from service.reservation import State
 from service.seatcache import WATERMARK
+from service.seatreads import READ_STATES
 from service.settings import Settings
 from service.settling import Settled
-from tests.factories import Account, OnSale, hold_of, make_customers, make_session
-from tests.forcing import hold_one, make_box_office, settle_one
+from tests.factories import Account, OnSale, hold_of, make_customer, make_customers, make_session
+from tests.forcing import give, hold_one, make_box_office, settle_one
 from tests.seat_maps import Projection, projecting, stored_states, with_redis
 from tests.truth import Seen, assert_true
 
@@ -83,3 +86,23 @@ async def test_whatever_is_committed_at_as_of_is_in_the_map(
     assert len({as_of for as_of, _ in seen.maps}) > 20
     assert len(seen.stored) > 20
     await assert_true(sql, on_sale.id, seen)
+
+
+@pytest.mark.parametrize("statement", [READ_COMMITTED, READ_STATES], ids=["log", "seats"])
+async def test_as_of_is_not_later_than_a_commit_that_is_missing(
+    postgres: Postgres, settings: Settings, sql: Connection, statement: str
+) -> None:
+    customer = await make_customer(sql, settings)
+    on_sale = await make_session(sql, settings)
+    arguments = (0, 100) if statement == READ_COMMITTED else (on_sale.id,)
+    reader = await asyncpg.connect(postgres.url())
+    async with reader.transaction():
+        # Bound now, and executed later: a cursor does with a pause what every statement of the driver's does.
+        bound = await reader.cursor(statement, *arguments)
+        await give(sql, customer, on_sale.seat_ids[0])
+        committed_at = await sql.fetchval("select clock_timestamp()")
+        rows = await bound.fetch(100)
+    await reader.close()
+    told = {row["kind"] for row in rows} if statement == READ_COMMITTED else {rows[0]["states"]}
+    assert told == ({"session.created"} if statement == READ_COMMITTED else {"A" * 16}), "it was bound before"
+    assert all(row["as_of"] < committed_at for row in rows)

@@ -27,8 +27,8 @@ from pg_tables
 where schemaname = 'public'
 """
 ALL_TABLES = [
-    "accounts", "alembic_version", "cursors", "events", "hold_queues", "payments", "reservations", "seats", "sessions",
-    "sign_in_failures",
+    "accounts", "alembic_version", "audits", "cursors", "events", "hold_queues", "payments", "reservations", "seats",
+    "sessions", "sign_in_failures",
 ]  # fmt: skip
 
 

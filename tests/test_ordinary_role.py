@@ -31,6 +31,7 @@ GRANTS = {
     "events": "select, insert, update, delete",
     "cursors": "select, insert, update, delete",
     "hold_queues": "select, insert, delete",
+    "audits": "select, insert, update",
 }
 PASSWORD = "correct horse battery"
 

@@ -38,6 +38,7 @@ LIMITED = {
     f"PUT /customer/pay/{ID}": ("account", Role.CUSTOMER),
     f"DELETE /customer/reservation/{ID}": ("account", Role.CUSTOMER),
     "POST /manager/create": ("account", Role.MANAGER),
+    "GET /manager/audit": ("account", Role.MANAGER),
 }
 
 

@@ -50,6 +50,23 @@ async def test_events_come_in_the_order_of_their_numbers_and_what_they_tell(
     assert events[1]["sessionId"] == seat["session_id"]
     assert events[1]["seats"] == [{"seatId": seat["id"], "position": seat["position"], "state": "HELD", "version": 2}]
     assert await cursor(sql) == 9
+    (log,) = {event["log"] for event in events}
+    history = await sql.fetchval("select system_identifier || '-00000001' from pg_control_system()")
+    assert log.startswith(history), "the server and its timeline: after a restore numbers mean something else"
+
+
+async def test_an_event_outlives_rabbitmq_and_says_outside_of_its_body_what_it_is(
+    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    with connected(rabbitmq.url) as connection:
+        async with relaying(engine, settings) as relay:
+            queue = bound_queue(connection, "tests.one", "session.created.*")
+            await make_numbered(engine, sql, settings, 1)
+            await relay.step()
+        message = queue.get(no_ack=True)
+    assert message.content_type == "application/json"
+    assert message.properties["delivery_mode"] == 2, "in a queue that is no quorum queue too"
+    assert (message.properties["message_id"], message.properties["type"]) == ("1", "session.created")
 
 
 async def test_a_queue_gets_the_kinds_and_sessions_that_it_is_bound_for(

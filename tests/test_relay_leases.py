@@ -78,6 +78,29 @@ async def test_a_relay_whose_confirms_take_longer_than_a_lease_moves_on_beside_a
         assert await cursor(sql) == last
 
 
+async def test_a_relay_whose_call_does_not_return_loses_its_lease_when_its_step_counts_as_dead(
+    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    patient = settings.model_copy(update={"lease_ms": 500, "heartbeat_seconds_max": 1, "confirm_timeout_ms": 60_000})
+    async with relaying(engine, patient, "a") as relay:
+        await make_numbered(engine, sql, settings, 1)
+        await relay.step()
+        published = await cursor(sql)
+        await make_numbered(engine, sql, settings, 1)
+        rabbitmq.pause()
+        publishing = asyncio.create_task(relay.step())
+        await until_waits_for_confirms(relay)
+
+        async def taken_over() -> bool:
+            return await cursors.take_lease(sql, "broker", "b", 60_000) is not None
+
+        await until(taken_over, "a lease that is not renewed")
+        assert not publishing.done()
+        rabbitmq.resume()
+        await publishing
+        assert await cursor(sql) == published, "it is another's to move"
+
+
 async def test_a_relay_that_does_not_reach_rabbitmq_leaves_it_to_another_at_once(
     engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:

@@ -31,6 +31,7 @@ insert into events (number, kind, session_id, reservation_id, seats, at)
 values (1, 'session.created', 1, null, '[]', now()), (2, 'reservation.held', 1, '{OPEN}', '[]', now());
 insert into cursors (name, number) values ('relay', 0);
 insert into hold_queues (ttl_ms) values (30000);
+insert into audits (finished_at, violations) values (now(), '{{}}');
 """
 
 # By the name of what refuses it: a statement that has exactly one fault.
@@ -91,6 +92,9 @@ FAULTS = {
     "cursors_number_check": "update cursors set number = -1",
     "hold_queues_pkey": "insert into hold_queues select * from hold_queues",
     "hold_queues_ttl_ms_check": "update hold_queues set ttl_ms = 0",
+    "audits_pkey": "insert into audits default values",
+    "audits_only_row_check": "insert into audits (only_row) values (false)",
+    "audits_check": "update audits set violations = null",
     "seats_reservation_id_fkey ": f"delete from reservations where id = '{OPEN}'",
     "reservations_session_id_fkey ": "delete from sessions",
 }
@@ -144,6 +148,14 @@ async def test_only_what_may_be_unknown_may_be_null(sql: Connection) -> None:
         "events.reservation_id",
         "cursors.owner",
         "cursors.leased_until",
+        "audits.owner",
+        "audits.leased_until",
+        "audits.began_at",
+        "audits.finished_at",
+        "audits.checked",
+        "audits.violations",
+        "reservations.traceparent",
+        "events.traceparent",
     }
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -170,6 +171,37 @@ async def test_a_map_of_a_hundred_thousand_seats_is_built_in_slices(seat_cache: 
     assert await seat_cache.read_counts([1]) == {1: (0, seats)}
 
 
+async def test_no_wait_for_redis_brings_more_than_two_thousand_seats(
+    seat_cache: SeatCache, raw: AsyncRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch, seats, there = await fresh_epoch(seat_cache), 5_000, [0]
+    for session_id in (1, 2):
+        assert await seat_cache.begin(epoch, session_id, seats, "mine")
+    run = seat_cache._cache.run
+
+    async def run_and_count(work: Any) -> Any:
+        result = await run(work)
+        there.append(sum([int(n or 0) for n in [await raw.hget(f"rowlock:{epoch}:{i}:meta", "held") for i in (1, 2)]]))
+        return result
+
+    monkeypatch.setattr(seat_cache._cache, "run", run_and_count)
+    await seat_cache.apply(epoch, {i: [Change(n, b"H", 2) for n in range(seats)] for i in (1, 2)})
+    assert there == list(range(0, 2 * seats + 1, 2_000))
+
+
+async def test_a_map_that_takes_no_changes_is_deleted_and_the_others_get_theirs(
+    seat_cache: SeatCache, raw: AsyncRedis
+) -> None:
+    epoch = await fresh_epoch(seat_cache)
+    for session_id in (1, 2):
+        await seat_cache.begin(epoch, session_id, SEATS, "mine")
+        await seat_cache.finish(epoch, session_id, "mine")
+    await raw.set(f"rowlock:{epoch}:1:meta", "no hash")
+    await seat_cache.apply(epoch, {n: [Change(0, b"H", 2)] for n in (1, 2)})
+    assert await raw.keys("*:1:*") == []
+    assert (await seat_cache.read(2))[1] == b"HAAAA"
+
+
 async def test_every_key_of_a_map_expires(seat_cache: SeatCache, raw: AsyncRedis) -> None:
     epoch = await fresh_epoch(seat_cache)
     await seat_cache.begin(epoch, 1, SEATS, "mine")
@@ -210,6 +242,38 @@ async def test_the_watermark_is_not_renewed_by_who_comes_late_or_behind_or_from_
     assert (freshness.epoch, freshness.as_of) == (epoch, NOW)
     assert 0 <= freshness.age_ms < FRESH_MS
     assert await seat_cache.renew(epoch, NOW + timedelta(microseconds=1), clock.ms)
+
+
+async def test_the_age_is_right_and_bounded_by_the_readers_own_setting_whatever_the_projectors_is(
+    redis: Redis | Container, seat_cache: SeatCache
+) -> None:
+    cache = Cache(with_redis("postgresql://nobody@nowhere/nothing", redis))
+    clock = await seat_cache.clock()
+    assert await seat_cache.renew(f"history/{clock.run}", NOW, clock.ms - 10_000)
+    for fresh_ms in (30_000, 5 * FRESH_MS):
+        freshness, _ = await SeatCache(cache, fresh_ms, KEEP_MINUTES).read(1)
+        assert freshness is not None
+        assert 10_000 <= freshness.age_ms < 20_000
+    assert (await SeatCache(cache, 9_000, KEEP_MINUTES).read(1))[0] is None
+    await cache.close()
+
+
+@pytest.mark.parametrize("began_in_ms", [-FRESH_MS - 1, 5_000])
+async def test_a_watermark_that_never_ends_or_is_of_another_clock_is_not_fresh(
+    seat_cache: SeatCache, raw: AsyncRedis, began_in_ms: int
+) -> None:
+    clock = await seat_cache.clock()
+    await fresh_epoch(seat_cache)
+    assert (await seat_cache.read(1))[0] is not None
+    await raw.set(WATERMARK, f"history/{clock.run}|{clock.ms + began_in_ms}|{NOW.timestamp():.0f}000000")
+    assert (await seat_cache.read(1))[0] is None
+
+
+async def test_a_watermark_of_the_release_before_is_not_fresh(seat_cache: SeatCache, raw: AsyncRedis) -> None:
+    epoch = await fresh_epoch(seat_cache)
+    await raw.delete(WATERMARK)
+    await raw.set("rowlock:watermark", f"{epoch}|{NOW.timestamp():.0f}000000", px=FRESH_MS)
+    assert (await seat_cache.read(1))[0] is None
 
 
 async def test_a_map_of_another_epoch_is_not_read(seat_cache: SeatCache) -> None:

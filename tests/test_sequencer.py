@@ -215,4 +215,4 @@ async def test_in_a_storm_on_two_seats_beside_open_transactions_the_numbers_foll
         given = await sql.fetchval("select array_agg(number order by number) from events")
     assert given == list(range(1, 2 * len(changes) + 2))
     assert await sql.fetch(OUT_OF_ORDER) == []
-    assert len(changes) > 20 * STORM_SECONDS
+    assert len(changes) > 2 * STORM_SECONDS

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from service.database import Connection
+from service.expiring import settle_overdue
 from service.settings import Settings
-from service.settling import settle_overdue
 from tests.edge import invalid, ledger
 from tests.factories import (
     PRICE,
@@ -138,7 +138,7 @@ async def test_counts_and_map_are_right_after_hold_payment_release_and_expiry(
     await assert_counts(client, session, (12, 1, 3))
     await make_overdue(sql, expired)
     async with sql.transaction():
-        assert await settle_overdue(sql, 10) == 1
+        assert len((await settle_overdue(sql, 10)).reservations) == 1
     await assert_counts(client, session, (13, 0, 3))
 
 

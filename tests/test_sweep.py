@@ -11,8 +11,8 @@ from expirer import keeper, sweep
 from service.accounts import FORGET_FAILURES_MINUTES
 from service.database import Connection, create_engine
 from service.errors import DatabaseAway
+from service.expiring import lock_overdue
 from service.settings import Settings
-from service.settling import lock_overdue
 from tests.factories import hold_of, make_customer, make_overdue, make_session, make_settings
 from tests.forcing import give_all, locked, state_of
 
@@ -61,7 +61,7 @@ async def test_a_step_neither_locks_nor_ends_what_is_not_overdue(
     seats = (await make_session(sql, settings)).seat_ids
     await give_all(sql, [hold_of(customer, seat_id) for seat_id in seats[:2]])
     async with sql.transaction():
-        assert await lock_overdue(sql, 10) == set()
+        assert await lock_overdue(sql, 10) == {}
     assert await sweep.step(engine, settings) == INTERVAL_SECONDS
     assert await sql.fetchval("select array_agg(distinct state) from reservations") == ["HELD"]
 

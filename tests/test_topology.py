@@ -17,7 +17,7 @@ from expirer.queues import HoldQueues
 from service.broker.consumer import DeadLetters
 from service.broker.messages import Hint
 from service.broker.publisher import Line, Publisher, drain
-from service.broker.topology import DELIVERIES_MAX, EXPIRED_QUEUE, HOLDS, PARKED_QUEUE, holds_queue, routing_key
+from service.broker.topology import DELIVERIES_MAX, EXPIRED_QUEUE, HINTS, HOLDS, PARKED_QUEUE, holds_queue, routing_key
 from service.database import Connection
 from service.errors import BrokerAway
 from service.settings import Settings
@@ -84,6 +84,9 @@ def test_everything_may_be_declared_again_while_it_is_in_use(settings: Settings,
 def test_with_another_maximal_length_the_queue_keeps_its_own_and_works(settings: Settings, rabbitmq: Broker) -> None:
     publish_hints(settings, 2)
     longer = settings.model_copy(update={"hold_queue_length_max": 2_000_000})
+    with connected(rabbitmq.url) as connection:
+        # As while another time to pay was set.
+        holds_queue(NEW, LENGTH_MAX)(connection.channel()).unbind_from(HINTS, routing_key=routing_key(NEW))
     with capture_logs() as logs:
         assert publish_hints(longer, 2) == 0
     assert [line["setting"] for line in logs] == ["hold_queue_length_max"]
@@ -125,6 +128,7 @@ async def test_when_the_time_to_pay_changes_the_old_queue_gets_no_more_runs_dry_
         assert message_count(rabbitmq.url, old) == 3, "what is in it dies in its time"
         assert publish_hints_by_key(rabbitmq.url, OLD) == 1, "it gets no more"
         assert await queues_noted(sql) == [OLD, NEW]
+        assert queues._link.connection is None, "nobody would keep it alive until the next step"
         await until_waiting(rabbitmq.url, EXPIRED_QUEUE, 3)
         await queues.step()
     assert await queues_noted(sql) == [NEW]

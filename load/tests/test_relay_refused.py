@@ -98,9 +98,25 @@ async def test_while_a_queue_refuses_events_the_tries_come_less_often_and_the_ot
             received(full, 1)
             assert await relay.step() == 0, "what was refused has gone through"
             full.delete()
+            assert [await relay.step() for _ in range(2)] == [0, 0], "two, and then four"
             await relay.step()
             assert await cursor(sql) == 9
         assert [event["number"] for event in healthy.read()][-8:] == [2, *range(3, 10)]
+
+
+async def test_a_full_queue_that_is_read_slowly_does_not_flood_the_others(
+    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
+) -> None:
+    with listening(rabbitmq.url) as healthy, connected(rabbitmq.url) as connection:
+        full = bound_queue(connection, "tests.full", **FULL_AFTER_ONE)
+        async with relaying(engine, settings) as relay:
+            last = await make_numbered(engine, sql, settings, 40)
+            while await cursor(sql) < last:
+                await relay.step()
+                received(full, 1)
+        first_batch, of_each = last, 2
+        assert len(healthy.read()) <= first_batch + of_each * last
+        assert first_time(healthy.read()) == list(range(1, last + 1))
 
 
 async def test_bookings_and_the_sweep_do_not_notice_a_strangers_full_queue(

@@ -33,6 +33,7 @@ from service.errors import (
     TooManyRequests,
     Unauthenticated,
 )
+from service.metrics.recording import operation
 from service.reservation import Reservation, Seat, State
 from service.settling import SettleRequest
 from service.tokens import Principal
@@ -177,9 +178,12 @@ async def _hold(
     context: Context, customer: Principal, seat_ids: Sequence[int], idempotency_key: str | None
 ) -> Response:
     request = HoldRequest(uuid7(), customer.account_id, tuple(sorted(seat_ids)), idempotency_key)
-    (answer,) = await context.box_office.hold([request], render_hold)
-    if not isinstance(answer, Held):
-        raise answer
+    with operation("hold") as running:
+        (answer,) = await context.box_office.hold([request], render_hold)
+        if not isinstance(answer, Held):
+            raise answer
+        running.changed = not answer.replayed
+        running.seats = len(seat_ids)
     headers = time_header(answer.now) | ({REPLAYED_HEADER: "true"} if answer.replayed else {})
     return Response(answer.reply, 201, headers, "application/json")
 
@@ -212,11 +216,15 @@ async def _settle(
     context: Context, customer: Principal, reservation_id: UUID, target: State, response: Response
 ) -> SettledReply:
     request = SettleRequest(reservation_id, customer.account_id, target)
-    (answer,) = await context.box_office.settle([request])
-    if isinstance(answer, Exception):
-        raise answer
+    name = "pay" if target is State.CONFIRMED else "release"
+    with operation(name) as running:
+        (answer,) = await context.box_office.settle([request])
+        if isinstance(answer, Exception):
+            raise answer
+        reservation = answer.reservation
+        running.changed, running.seats = answer.changed, len(answer.seats)
+        running.total, running.currency = reservation.total, reservation.currency
     response.headers.update(time_header(answer.now))
-    reservation = answer.reservation
     return SettledReply(
         reservation_id=reservation.id,
         session_id=reservation.session_id,

@@ -131,7 +131,7 @@ async def session_map(
 ) -> Response:
     """Also after showtime. A seat that is available here may be taken a moment later; only a hold tells."""
     seat_map = await context.seat_maps.get(session_id)
-    seats = context.map_bodies.seats(session_id, seat_map)
+    seats = await context.map_bodies.seats(session_id, seat_map)
     headers = {
         "ETag": seats.etag,
         "Cache-Control": "no-cache",

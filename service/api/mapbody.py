@@ -10,16 +10,19 @@ import re
 import zlib
 from dataclasses import dataclass, field
 from datetime import datetime
+from weakref import WeakValueDictionary
 
 import orjson
 from cachetools import LRUCache
 
 from service.reservation import SeatState
-from service.seatmap import SeatMap
+from service.seatmap import LAYOUT_SEATS_MAX, SeatMap
 from service.seatreads import Layout
 
-SEATS_MAX = 200_000
+SEATS_MAX = LAYOUT_SEATS_MAX
 """Of all sessions whose bodies are remembered; 200 bytes a seat."""
+SEATS_AT_ONCE_MAX = 5_000
+"""More of them take some ms, in which nobody else would be answered: a thread encodes them."""
 GZIP_LEVEL = 3
 GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 NOT_GZIP = re.compile(r"gzip;q=0(\.0*)?")
@@ -36,8 +39,10 @@ class Seats:
     states: bytes
     plain: bytes
     etag: str
+    as_of: datetime
     packed: bytes = b""
     checksum: int = 0
+    packing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def is_one_of(self, etags: str) -> bool:
         """Whether the header `If-None-Match` names them, weak or not."""
@@ -49,22 +54,39 @@ class MapBodies:
     """One per process."""
 
     _known: LRUCache[int, Seats] = field(default_factory=lambda: LRUCache(SEATS_MAX, lambda seats: len(seats.states)))
-    _packing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _wanted: dict[int, SeatMap] = field(default_factory=dict)
+    _encoding: WeakValueDictionary[int, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
-    def seats(self, session_id: int, seat_map: SeatMap) -> Seats:
-        """The seats as they are in the map."""
+    async def seats(self, session_id: int, seat_map: SeatMap) -> Seats:
+        """The seats as they are in the map, or in a newer one."""
+        if (known := self._fitting(session_id, seat_map)) is not None:
+            return known
+        if len(seat_map.states) <= SEATS_AT_ONCE_MAX:
+            known = self._known[session_id] = _encode(session_id, seat_map, self._known.get(session_id))
+            return known
+        newest = self._wanted.get(session_id)
+        if newest is None or newest.layout is not seat_map.layout or newest.as_of <= seat_map.as_of:
+            self._wanted[session_id] = seat_map
+        # One at a time for each session, and that one for all who wait.
+        async with self._encoding.setdefault(session_id, asyncio.Lock()):
+            newest = self._wanted.pop(session_id, seat_map)
+            if (known := self._fitting(session_id, seat_map)) is None:
+                chosen = newest if newest.layout is seat_map.layout else seat_map
+                known = await asyncio.to_thread(_encode, session_id, chosen, self._known.get(session_id))
+                self._known[session_id] = known
+        return known
+
+    def _fitting(self, session_id: int, seat_map: SeatMap) -> Seats | None:
         known = self._known.get(session_id)
         if known is None or known.layout is not seat_map.layout:
-            known = self._known[session_id] = _encode(session_id, seat_map, _pieces(seat_map.layout))
-        elif known.states != seat_map.states:
-            known = self._known[session_id] = _encode(session_id, seat_map, known.pieces)
-        return known
+            return None
+        return known if known.states == seat_map.states or known.as_of > seat_map.as_of else None
 
     async def gzip(self, seats: Seats, end: bytes) -> bytes:
         """The body, compressed."""
         if not seats.packed:
-            # In a thread, because the largest map takes 50 ms; and one at a time.
-            async with self._packing:
+            # In a thread, because the largest map takes 50 ms; once for all who wait.
+            async with seats.packing:
                 if not seats.packed:
                     seats.checksum = zlib.crc32(seats.plain)
                     seats.packed = await asyncio.to_thread(_pack, seats.plain)
@@ -103,15 +125,17 @@ def accepts_gzip(accept_encoding: str) -> bool:
     return any(coding.partition(";")[0] == "gzip" and not NOT_GZIP.fullmatch(coding) for coding in codings)
 
 
-def _encode(session_id: int, seat_map: SeatMap, pieces: list[bytes]) -> Seats:
+def _encode(session_id: int, seat_map: SeatMap, known: Seats | None) -> Seats:
     layout, states = seat_map.layout, seat_map.states
+    pieces = known.pieces if known is not None and known.layout is layout else _pieces(layout)
     whole = [b""] * (2 * len(pieces))
     whole[::2] = pieces
     whole[1::2] = map(STATES.__getitem__, states)
     head = b'{"sessionId":%d,"currency":"%b","seats":[' % (session_id, layout.currency.encode())
     digest = hashlib.blake2b(states, digest_size=12, person=b"rowlock-map", key=layout.history.encode()[:64])
     digest.update(b"%d" % session_id)
-    return Seats(layout, pieces, states, b"".join((head, *whole, b"],")), f'W/"{digest.hexdigest()}"')
+    plain = b"".join((head, *whole, b"],"))
+    return Seats(layout, pieces, states, plain, f'W/"{digest.hexdigest()}"', seat_map.as_of)
 
 
 def _pieces(layout: Layout) -> list[bytes]:

@@ -1,8 +1,10 @@
 """What every request passes, as plain ASGI: its id, its line in the log, the bounds of its body, the last resort."""
 
 import asyncio
+import logging
 import re
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -11,8 +13,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
+from service import tracing
 from service.api import problems
 from service.errors import RowlockError, Unauthenticated
+from service.metrics import catalogue, recording
 from service.tokens import Role, Tokens
 
 REQUEST_ID_HEADER = "X-Request-ID"
@@ -42,9 +46,12 @@ class RequestLog:
         request_id = given if ACCEPTABLE_REQUEST_ID.fullmatch(given) else uuid7().hex
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        traced = _begin_trace(scope)
+        structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=traced.trace_id)
         status = 0
         began = time.perf_counter()
+        in_progress = catalogue.HTTP_IN_PROGRESS.of()
+        in_progress.inc()
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -55,27 +62,49 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception:
-            log.exception("request failed")
+        except Exception as error:
+            scope["state"]["failure"] = {"exc_info": error}
             if status:
                 raise
             await problems.render(problems.InternalError(), request_id)(scope, receive, send_with_id)
         finally:
-            _write_line(scope, status, began)
+            in_progress.dec()
+            # The template: a path with ids in it would make each line, and each series, its own kind.
+            route: str | None = getattr(scope.get("route"), "path", None)
+            seconds = time.perf_counter() - began
+            recording.request_answered(scope["method"], route, status, seconds)
+            _write_line(scope, route, status, seconds)
+            tracing.end_request(traced, scope["method"], route, status)
 
 
-def _write_line(scope: Scope, status: int, began: float) -> None:
+def _begin_trace(scope: Scope) -> tracing.Request:
+    if scope["path"] in QUIET_PATHS:
+        return tracing.Request("")
+    peer, context = scope.get("client"), scope["state"]["context"]
+    is_trusted = context.limits.is_proxy(peer[0] if peer else None)
+    return tracing.begin_request(scope["method"], Headers(scope=scope).get(tracing.HEADER, ""), is_trusted=is_trusted)
+
+
+def _write_line(scope: Scope, route: str | None, status: int, seconds: float) -> None:
     if scope["path"] in QUIET_PATHS and status < 500:  # noqa: PLR2004 - server errors
         return
-    # The route's template: a path with ids in it would make each line its own kind.
-    route: Any = scope.get("route")
-    log.info(
+    failure = scope["state"].get("failure", {})
+    log.log(
+        _level(status, failure),
         "request",
         method=scope["method"],
-        route=getattr(route, "path", None),
+        route=route,
         status=status,
-        duration_ms=round((time.perf_counter() - began) * 1000, 1),
+        duration_ms=round(seconds * 1000, 1),
+        **failure,
     )
+
+
+def _level(status: int, failure: Mapping[str, Any]) -> int:
+    """Errors are ours to mend; what is away is a warning, and a refusal is no trouble at all."""
+    if "exc_info" in failure or status == 500:  # noqa: PLR2004 - an internal error
+        return logging.ERROR
+    return logging.WARNING if status > 500 else logging.INFO  # noqa: PLR2004 - server errors
 
 
 class BodyLimit:

@@ -10,7 +10,7 @@ from typing import Any
 from kombu import Connection, Consumer
 
 from service.broker.link import Link, hear
-from service.broker.messages import Hint, body_of
+from service.broker.messages import Hint, body_of, traceparent_of
 from service.broker.topology import EXPIRED_QUEUE
 from service.errors import BrokerAway
 from service.settings import Settings
@@ -23,6 +23,7 @@ class Delivery:
     message: Any
     hint: Hint | None
     failures: int = 0
+    traceparent: str | None = None
 
 
 class DeadLetters:
@@ -88,7 +89,7 @@ class DeadLetters:
         self._consuming = connection
 
     def _note(self, message: Any) -> None:
-        self._arrived.append(Delivery(message, Hint.decode(body_of(message))))
+        self._arrived.append(Delivery(message, Hint.decode(body_of(message)), traceparent=traceparent_of(message)))
 
     def _note_unreadable(self, message: Any, _error: Exception) -> None:
         # Its headers name a compression that it does not have.

@@ -8,6 +8,7 @@ from uuid import UUID
 import orjson
 
 from service.eventlog import Logged
+from service.tracing import HEADER, TRACEPARENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,11 +16,13 @@ class Hint:
     """When a hold will be overdue. It may be lost, late, early, twice or out of order, and nothing is sold wrongly.
 
     `due_in_ms` is how long it is to wait in RabbitMQ, by PostgreSQL's clock; None is as long as its queue lets it.
+    `traceparent` is for the message's headers.
     """
 
     reservation_id: UUID
     expires_at: datetime
     due_in_ms: int | None = field(default=None, compare=False)
+    traceparent: str | None = field(default=None, compare=False)
 
     def encode(self) -> bytes:
         """The body of a message."""
@@ -41,10 +44,17 @@ def body_of(message: Any) -> bytes:
     return message.body if isinstance(message.body, bytes) else str(message.body).encode(errors="surrogatepass")
 
 
+def traceparent_of(message: Any) -> str | None:
+    """The trace that the message is a part of; None where its headers name none, or nothing that can be read."""
+    given = (message.headers or {}).get(HEADER)
+    return given if isinstance(given, str) and TRACEPARENT.fullmatch(given) else None
+
+
 def encode_event(event: Logged) -> bytes:
-    """The body of a message. `number` has no gaps, and each of `seats` carries its new state and version."""
+    """The body of a message. Within one `log`, `number` has no gaps, and each of `seats` carries its new version."""
     return orjson.dumps(
         {
+            "log": event.log,
             "number": event.number,
             "kind": event.kind.value,
             "sessionId": event.session_id,

@@ -10,7 +10,7 @@ import orjson
 from kombu import Connection
 
 from service.broker.link import Link
-from service.broker.messages import Hint, body_of
+from service.broker.messages import Hint, body_of, traceparent_of
 from service.broker.publisher import Line, drain
 from service.broker.topology import EXPIRED_QUEUE, PARKED
 from service.errors import BrokerAway
@@ -68,7 +68,7 @@ class ParkedMessages:
             line = Line.open(connection, "", must_take=True)
             moving = [message for message in messages if chosen(_name(message))]
             for message in moving:
-                line.send(EXPIRED_QUEUE.name, body_of(message))
+                line.send(EXPIRED_QUEUE.name, body_of(message), traceparent_of(message))
             drain(connection, (line,), self._confirm_seconds)
             if line.waiting or line.refused or line.homeless:
                 raise BrokerAway("the inbox's queue did not confirm: nothing was removed here")

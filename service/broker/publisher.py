@@ -12,7 +12,9 @@ from service.broker.messages import Hint, encode_event
 from service.broker.topology import EVENTS, HINTS, routing_key
 from service.errors import BrokerAway
 from service.eventlog import Logged
+from service.metrics import catalogue
 from service.settings import Settings
+from service.tracing import HEADER
 
 PERSISTENT = 2
 KEEP_ALIVE_SECONDS = 5
@@ -51,12 +53,13 @@ class Line:
         line.channel.confirm_select()
         return line
 
-    def send(self, key: str, body: bytes, **properties: str) -> None:
+    def send(self, key: str, body: bytes, traceparent: str | None = None, **properties: str) -> None:
         """Publishes without waiting."""
         message = self.channel.prepare_message(
             body,
             content_type="application/json",
             content_encoding="utf-8",
+            headers={HEADER: traceparent} if traceparent else None,
             properties={"delivery_mode": PERSISTENT, **properties},
         )
         self.published += 1
@@ -98,11 +101,12 @@ class Publisher:
             before = event_line.published
             for event in events:
                 key = f"{event.kind.value}.{event.session_id}"
-                event_line.send(key, encode_event(event), message_id=str(event.number), type=event.kind.value)
+                named = {"message_id": str(event.number), "type": event.kind.value}
+                event_line.send(key, encode_event(event), event.traceparent, **named)
             for hint in hints:
                 # What is left of the time to pay: it would be the whole of it from now on by the queue's own.
                 left = {} if hint.due_in_ms is None else {"expiration": str(hint.due_in_ms)}
-                hint_line.send(self._hint_key, hint.encode(), **left)
+                hint_line.send(self._hint_key, hint.encode(), hint.traceparent, **left)
             drain(connection, (event_line, hint_line), self._confirm_seconds)
             self._spoke_at = time.monotonic()
         dropped = len(hint_line.refused | hint_line.waiting) + hint_line.homeless
@@ -113,6 +117,7 @@ class Publisher:
             # Their confirms may still come; or the queue is gone, and is declared with the next connection.
             self._link.close()
         if unconfirmed:
+            catalogue.CONFIRM_TIMEOUTS.of().inc()
             raise BrokerAway(f"{unconfirmed} events were not confirmed in time")
         return Published(confirmed, dropped)
 

@@ -59,6 +59,13 @@ def declare(connection: Connection, ttl_ms: int, length_max: int) -> bool:
     return True
 
 
+def message_counts(connection: Connection, ttl_ms: int) -> dict[str, int]:
+    """The messages that wait: hints of live holds, dead letters that no inbox has taken yet, parked ones."""
+    queues = {"holds": holds_queue(ttl_ms, 0), "expired": EXPIRED_QUEUE, "parked": PARKED_QUEUE}
+    with connection.channel() as channel:
+        return {name: queue(channel).queue_declare(passive=True).message_count for name, queue in queues.items()}
+
+
 def retire(connection: Connection, ttl_ms: int) -> bool:
     """Lets the queue of another time to pay run dry: it gets no more hints. Whether it is empty and gone."""
     queue = holds_queue(ttl_ms, 0)

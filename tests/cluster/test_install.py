@@ -31,7 +31,7 @@ def test_the_releases_own_test_passes(release: Release) -> None:
 
 
 async def test_of_200_customers_for_20_seats_over_three_pods_20_win(release: Release) -> None:
-    async with connect(release) as client:
+    async with connect(release, seconds_max=60) as client:
         tokens, seats = await sign_up(client, CUSTOMERS), await put_on_sale(client, release, SEATS)
 
         async def hold(n: int) -> httpx.Response:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.cluster.conftest import make_release
 from tests.cluster.kubernetes import Release, until
 
 STORES = {"rowlock-postgresql": 5432, "rowlock-redis": 6379, "rowlock-rabbitmq": 5672}
@@ -27,13 +28,27 @@ SECURITY = {
 @pytest.fixture
 def stray(release: Release) -> Iterator[str]:
     """A pod in the release's namespace that is not its own."""
-    image = f"{release.cluster.repository}:{release.cluster.tag}"
-    container = {"name": "stray", "image": image, "command": ["sleep", "600"], "securityContext": SECURITY}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stray"}, "spec": {"containers": [container]}}
-    release.kubectl("apply", "-f", "-", stdin=json.dumps(pod))
-    release.kubectl("wait", "--for=condition=Ready", "pod/stray", "--timeout=60s")
+    start_pod(release, "stray")
     yield "stray"
     release.kubectl("delete", "pod", "stray", "--grace-period=0", "--force")
+
+
+@pytest.fixture
+def monitoring(release: Release) -> Iterator[Release]:
+    """The namespace that Prometheus is expected in, with a pod called `scraper`."""
+    made = make_release(release.cluster, "monitoring", "none")
+    start_pod(made, "scraper")
+    yield made
+    made.kubectl("delete", "namespace", "monitoring")
+
+
+def start_pod(where: Release, name: str) -> None:
+    """One that does nothing."""
+    image = f"{where.cluster.repository}:{where.cluster.tag}"
+    container = {"name": name, "image": image, "command": ["sleep", "600"], "securityContext": SECURITY}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [container]}}
+    where.kubectl("apply", "-f", "-", stdin=json.dumps(pod))
+    where.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
 
 
 def reaches(release: Release, pod: str, host: str, port: int) -> bool:
@@ -50,3 +65,15 @@ def test_the_expirer_reaches_a_store_and_a_stray_pod_does_not(release: Release, 
     until(lambda: not reaches(release, stray, host, STORES[host]), f"a stray pod that does not reach {host}", 20)
     assert not reaches(release, stray, host, STORES[host])
     assert reaches(release, stray, "rowlock-api", 3000), "it has a network at all"
+
+
+@pytest.mark.parametrize(("component", "port"), [("api", 9100), ("expirer", 9101)])
+def test_prometheus_reads_the_metrics_and_a_stray_pod_does_not(
+    release: Release, stray: str, monitoring: Release, component: str, port: int
+) -> None:
+    address = release.pods(component)[0]["status"]["podIP"]
+    assert reaches(monitoring, "scraper", address, port)
+    read = f"import urllib.request as r; print(r.urlopen('http://{address}:{port}/metrics', timeout=5).read().decode())"
+    assert "rowlock_build_info" in monitoring.kubectl("exec", "scraper", "--", "python", "-c", read)
+    until(lambda: not reaches(release, stray, address, port), "a stray pod that does not reach the metrics", 20)
+    assert not reaches(release, stray, address, port)

@@ -1,0 +1,172 @@
+"""Every alert: what is asked, how long it must hold, how urgent it is and which page says what to do.
+
+A length of time is written `[5m]` in a range and `SECONDS(60)` as a number, so that `rules.py` can shorten all of
+them by one factor. The windows and burn rates are those of the SRE workbook, for 30 days.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from service.metrics import catalogue
+
+Severity = Literal["page", "ticket"]
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """`page` is the file in docs/runbooks without `.md`; `lasting` is Prometheus's `for`."""
+
+    name: str
+    page: str
+    severity: Severity
+    lasting: str
+    summary: str
+    expression: str
+
+
+FAST = ((14.4, "1h", "5m"), (6, "6h", "30m"))
+SLOW = ((3, "1d", "2h"), (1, "3d", "6h"))
+"""Burn rate, long window, short window: the long one says that it matters, the short one that it still goes on."""
+HTTP = f"{catalogue.HTTP_SECONDS.name}_count"
+OPERATION = catalogue.OPERATION_SECONDS.name
+LATENESS = catalogue.LATENESS_SECONDS.name
+CUSTOMERS = 'operation=~"hold|pay|release"'
+
+
+def availability(window: str) -> str:
+    """Share of requests that failed by our fault: 409 and the other 4xx are proper answers."""
+    bad = f'sum (rate({HTTP}{{outcome=~"unavailable|failed"}}[{window}]))'
+    return f"{bad} / sum (rate({HTTP}[{window}]))"
+
+
+def slowness(window: str) -> str:
+    """Share of holds, payments and releases that took more than half a second."""
+    good = f'sum (rate({OPERATION}_bucket{{{CUSTOMERS}, le="0.5"}}[{window}]))'
+    return f"1 - {good} / sum (rate({OPERATION}_count{{{CUSTOMERS}}}[{window}]))"
+
+
+def lateness(window: str) -> str:
+    """Share of unpaid holds that ended more than two seconds after their deadline."""
+    good = f'sum (rate({LATENESS}_bucket{{le="2.0"}}[{window}]))'
+    return f"1 - {good} / sum (rate({LATENESS}_count[{window}]))"
+
+
+def _burning(name: str, page: str, fault: str, budget: float, share: Callable[[str], str]) -> list[Alert]:
+    """Two alerts on the share of what is not as promised: one to get up for, one for the next working day."""
+    return [
+        Alert(
+            f"Rowlock{name}{speed}",
+            page,
+            severity,
+            "0s",
+            f"{fault}: 30 days' error budget is being used up {pace}",
+            "\nor\n".join(
+                f"({share(long)} > {rate * budget:g} and {share(short)} > {rate * budget:g})"
+                for rate, long, short in windows
+            ),
+        )
+        for speed, severity, pace, windows in _PACES
+    ]
+
+
+_PACES: Sequence[tuple[str, Severity, str, Sequence[tuple[float, str, str]]]] = (
+    ("BurnsFast", "page", "within days", FAST),
+    ("BurnsSlowly", "ticket", "before its time", SLOW),
+)
+
+ALERTS = [
+    *_burning("Availability", "availability", "Requests fail", 0.001, availability),
+    *_burning("Latency", "latency", "Holds, payments or releases take over half a second", 0.01, slowness),
+    *_burning("Expiry", "expiry-lateness", "Unpaid seats come back over two seconds late", 0.01, lateness),
+    Alert(
+        "RowlockOverdueHold",
+        "overdue-hold",
+        "page",
+        "1m",
+        "A hold is overdue by {{ $value | humanizeDuration }} and nobody ends it",
+        "max (rowlock_overdue_hold_oldest_seconds) > SECONDS(10)",
+    ),
+    Alert(
+        "RowlockExpirerNotProgressing",
+        "expirer-not-progressing",
+        "page",
+        "1m",
+        "No expirer finishes its steps",
+        'time() - max by (loop) (rowlock_loop_last_success_timestamp_seconds{loop=~"sweep|sequencer"}) > SECONDS(60)\n'
+        'or\nabsent(rowlock_loop_last_success_timestamp_seconds{loop="sweep"})',
+    ),
+    Alert(
+        "RowlockRelayLag",
+        "relay-lag",
+        "ticket",
+        "2m",
+        "Events wait for RabbitMQ for {{ $value | humanizeDuration }}",
+        'max (rowlock_log_lag_seconds{reader="relay"}) > SECONDS(60)',
+    ),
+    Alert(
+        "RowlockCacheBehind",
+        "cache-behind",
+        "ticket",
+        "2m",
+        "Redis is away, or its seat maps are behind the ledger",
+        'max (rowlock_log_lag_seconds{reader="projector"}) > SECONDS(30)\nor\nmin (rowlock_cache_up) == 0',
+    ),
+    Alert(
+        "RowlockParkedMessages",
+        "parked-messages",
+        "ticket",
+        "1m",
+        "{{ $value }} dead letters are parked",
+        'max (rowlock_broker_messages{queue="parked"}) > 0',
+    ),
+    Alert(
+        "RowlockLockWaits",
+        "lock-waits",
+        "page",
+        "2m",
+        "Row locks do not come in time, and customers are refused for it",
+        'sum (rate(rowlock_database_errors_total{error="lock_timeout"}[5m])) > 0.1',
+    ),
+    Alert(
+        "RowlockOldWriteTransaction",
+        "old-write-transaction",
+        "ticket",
+        "1m",
+        "A transaction that wrote is open for {{ $value | humanizeDuration }}",
+        "max (rowlock_write_transaction_oldest_seconds) > SECONDS(60)",
+    ),
+    Alert(
+        "RowlockDeadlocks",
+        "deadlocks",
+        "ticket",
+        "0s",
+        "PostgreSQL broke off a deadlock; the service alone can't cause one",
+        'sum (increase(rowlock_database_errors_total{error="deadlock"}[1h])) > 0',
+    ),
+    Alert(
+        "RowlockAuditFailed",
+        "audit-failed",
+        "page",
+        "0s",
+        "The self-audit found {{ $value }} violations of the rule {{ $labels.check }}",
+        "max by (check) (rowlock_audit_violations) > 0",
+    ),
+    Alert(
+        "RowlockAuditStale",
+        "audit-stale",
+        "ticket",
+        "5m",
+        "The self-audit has finished no round for long",
+        "time() - max (rowlock_audit_last_round_timestamp_seconds > 0) > SECONDS(3600)\n"
+        "or\nabsent(rowlock_audit_last_round_timestamp_seconds > 0)",
+    ),
+    Alert(
+        "RowlockMigrationFailed",
+        "migration-failed",
+        "page",
+        "0s",
+        "The migration of the schema has failed: new pods wait for it",
+        'max by (namespace, job_name) (kube_job_failed{condition="true", job_name=~".*-migrate-.*"}) > 0',
+    ),
+]

@@ -1,0 +1,101 @@
+"""One round of the self-audit: which passes it makes through the ledger, its log and the maps, a slice at a time."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service import audit, mapaudit
+from service.audit import Slice
+from service.database import Connection, roll_back, transaction
+from service.logaudit import LogAudit
+from service.metrics import catalogue
+from service.seatcache import SeatCache
+from service.verdicts import Fault, Found
+
+EXAMPLES_MAX = 20
+
+log = structlog.stdlib.get_logger("rowlock.audit")
+
+Look = Callable[[Any], Awaitable[Slice]]
+"""Looks at the slice after a place."""
+
+
+@dataclass(slots=True)
+class Pass:
+    """What it looks at, in metrics, and the place after which its next slice begins."""
+
+    what: str
+    look: Look
+    after: int | UUID
+
+
+@dataclass(slots=True)
+class Round:
+    """The passes that are left, and what was looked at and found so far."""
+
+    passes: list[Pass]
+    checked: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[Fault]] = field(default_factory=dict)
+
+    @classmethod
+    def create(cls, engine: AsyncEngine, cache: SeatCache | None) -> "Round":
+        """Nothing is looked at yet; `cache` is None where there is no Redis."""
+        events = LogAudit()
+
+        def ledger(check: Callable[[Connection, Any], Awaitable[Slice]]) -> Look:
+            return lambda after: _in_transaction(engine, check, after)
+
+        passes = [
+            Pass("holds", ledger(lambda connection, _: audit.check_overdue(connection)), 0),
+            Pass("seats", ledger(audit.check_seats), 0),
+            Pass("reservations", ledger(audit.check_reservations), UUID(int=0)),
+            Pass("events", ledger(events.check_slice), 0),
+            Pass("events", ledger(lambda connection, _: events.check_open(connection)), 0),
+        ]
+        if cache:
+            passes.append(Pass("maps", lambda after: mapaudit.check_next(engine, cache, after), 0))
+        return cls(passes)
+
+    async def advance(self) -> bool:
+        """Looks at one slice; whether it was the last one. After an error the same slice is the next one."""
+        current = self.passes[0]
+        looked = await current.look(current.after)
+        self._note(current.what, looked)
+        if looked.last is None:
+            self.passes.pop(0)
+        else:
+            current.after = looked.last
+        return not self.passes
+
+    def found(self) -> dict[str, Found]:
+        """By check; only those that found something."""
+        return {
+            check: Found(count, [asdict(fault) for fault in self.examples[check]])
+            for check, count in self.counts.items()
+        }
+
+    def _note(self, what: str, looked: Slice) -> None:
+        self.checked[what] += looked.checked
+        catalogue.AUDIT_CHECKED.of(what).inc(looked.checked)
+        for fault in looked.faults:
+            self.counts[fault.check] += 1
+            examples = self.examples.setdefault(fault.check, [])
+            if len(examples) < EXAMPLES_MAX:
+                examples.append(fault)
+                log.error("the audit has found what must not be", **asdict(fault))
+
+
+async def _in_transaction(
+    engine: AsyncEngine, check: Callable[[Connection, Any], Awaitable[Slice]], after: int | UUID
+) -> Slice:
+    async with transaction(engine) as connection:
+        await connection.execute(audit.BOUND_STATEMENTS)
+        looked = await check(connection, after)
+        await roll_back(connection)
+    return looked

@@ -1,0 +1,100 @@
+"""What managers see of the self-audit: whether anything was ever sold twice, and since when nobody has found so."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from service import verdicts
+from service.api import refusals, shown
+from service.api.context import AsManager, InContext
+from service.api.fields import Reply
+from service.database import snapshot
+from service.errors import Busy, DatabaseAway, Forbidden, TooManyRequests, Unauthenticated
+from service.verdicts import Verdict
+
+router = APIRouter(prefix="/manager", tags=["manager"])
+
+Check = Literal["owners", "money", "ownerless", "overdue", "log", "cache"]
+RULES: dict[Check, str] = {
+    "owners": "A seat is in no two live reservations.",
+    "money": "A sold seat is paid once, at its price, and nothing else is paid.",
+    "ownerless": "A live reservation has all of its seats, and a seat that is not available has one.",
+    "overdue": "A hold that nobody has paid for has ended a minute after its deadline.",
+    "log": "Seats and reservations are as the log tells them, as far back as it is kept.",
+    "cache": "A seat map in Redis is the ledger's; one that is not is built anew.",
+}
+
+
+class FaultReply(Reply):
+    """What is at fault, as far as the check can tell."""
+
+    seat_id: Annotated[int | None, Field(examples=[17])]
+    reservation_id: Annotated[str | None, Field(examples=[shown.RESERVATION_ID])]
+    session_id: Annotated[int | None, Field(examples=[1])]
+
+
+class ViolationReply(Reply):
+    """A rule that something breaks; the examples are the first that were found."""
+
+    check: Check
+    rule: Annotated[str, Field(examples=[RULES["money"]])]
+    count: Annotated[int, Field(examples=[1])]
+    examples: list[FaultReply]
+
+
+class AuditReply(Reply):
+    """The last finished round; `pending` before the first one."""
+
+    status: Literal["clean", "violated", "pending"]
+    began_at: shown.Moment | None
+    finished_at: shown.Moment | None
+    checked: Annotated[
+        dict[str, int],
+        Field(
+            description="Rows that were looked at",
+            examples=[{"holds": 0, "seats": 16, "reservations": 3, "events": 6, "maps": 1}],
+        ),
+    ]
+    violations: list[ViolationReply]
+
+
+@router.get(
+    "/audit",
+    summary="What the last self-audit has found",
+    responses=refusals.responses(Unauthenticated, Forbidden, TooManyRequests, Busy, DatabaseAway),
+)
+async def audit(context: InContext, _manager: AsManager) -> AuditReply:
+    """The expirer looks at every seat, reservation, event and map, again and again; `finishedAt` is by PostgreSQL's
+    clock, and a round that is not followed by another one for long says that no expirer runs.
+    """
+    async with snapshot(context.engine) as connection:
+        verdict = await verdicts.read_verdict(connection)
+    if verdict is None:
+        return AuditReply(status="pending", began_at=None, finished_at=None, checked={}, violations=[])
+    violations = _violations(verdict)
+    return AuditReply(
+        status="violated" if violations else "clean",
+        began_at=verdict.began_at,
+        finished_at=verdict.finished_at,
+        checked=dict(verdict.checked),
+        violations=violations,
+    )
+
+
+def _violations(verdict: Verdict) -> list[ViolationReply]:
+    return [
+        ViolationReply(
+            check=check,
+            rule=rule,
+            count=verdict.violations[check].count,
+            examples=[
+                FaultReply(
+                    seat_id=fault["seat_id"], reservation_id=fault["reservation_id"], session_id=fault["session_id"]
+                )
+                for fault in verdict.violations[check].examples
+            ],
+        )
+        for check, rule in RULES.items()
+        if check in verdict.violations
+    ]

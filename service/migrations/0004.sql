@@ -1,0 +1,4 @@
+-- The trace (W3C traceparent) that made a hold or an event, where it is recorded: whoever goes on with it continues there.
+
+alter table reservations add column traceparent text;
+alter table events add column traceparent text;

@@ -1,0 +1,131 @@
+"""For each alert: series under which it must fire, and others, just within bounds, under which it must not.
+
+In promtool's notation: `0+6x100` begins at 0 and grows by 6 a sample, a hundred times. Samples are a minute apart.
+"""
+
+from dataclasses import dataclass, field
+
+HTTP = "rowlock_http_request_duration_seconds_count"
+OPERATION = "rowlock_operation_duration_seconds"
+LATENESS = "rowlock_expiry_lateness_seconds"
+PROGRESS = 'rowlock_loop_last_success_timestamp_seconds{loop="sweep"}'
+Series = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`labels` are those that the firing alert has besides its severity. `minute` is when it is asked."""
+
+    alert: str
+    what: str
+    series: Series
+    fires: bool
+    minute: int = 60
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+def _requests(failed: float, minutes: int, outcome: str = "unavailable") -> Series:
+    """10,000 a minute, of which so many fail."""
+    return {
+        f'{HTTP}{{outcome="ok"}}': f"0+{10_000 - failed}x{minutes}",
+        f'{HTTP}{{outcome="{outcome}"}}': f"0+{failed}x{minutes}",
+    }
+
+
+def _operations(slow: float, minutes: int) -> Series:
+    return {
+        f'{OPERATION}_bucket{{operation="hold", le="0.5"}}': f"0+{1_000 - slow}x{minutes}",
+        f'{OPERATION}_count{{operation="hold"}}': f"0+1000x{minutes}",
+    }
+
+
+def _ended(late: float, minutes: int) -> Series:
+    return {f'{LATENESS}_bucket{{le="2.0"}}': f"0+{1_000 - late}x{minutes}", f"{LATENESS}_count": f"0+1000x{minutes}"}
+
+
+def _burning(alert: str, window: str, series: Series, minute: int, *, fires: bool) -> Case:
+    return Case(alert, window, series, fires, minute)
+
+
+HOURS, DAYS = 60, 24 * 60
+BURNS = [
+    _burning("RowlockAvailabilityBurnsFast", "1.5 % for an hour", _requests(150, HOURS), HOURS, fires=True),
+    _burning("RowlockAvailabilityBurnsFast", "0.7 % for six hours", _requests(70, 6 * HOURS), 6 * HOURS, fires=True),
+    _burning("RowlockAvailabilityBurnsFast", "0.5 %", _requests(50, 6 * HOURS), 6 * HOURS, fires=False),
+    _burning("RowlockAvailabilityBurnsFast", "409 only", _requests(9_000, HOURS, "conflict"), HOURS, fires=False),
+    Case(
+        "RowlockAvailabilityBurnsFast",
+        "it was bad, and is over",
+        {f'{HTTP}{{outcome="ok"}}': "0+9850x20 197000+10000x40", f'{HTTP}{{outcome="failed"}}': "0+150x20 3000+0x40"},
+        fires=False,
+    ),
+    _burning("RowlockAvailabilityBurnsSlowly", "0.35 % for a day", _requests(35, DAYS), DAYS, fires=True),
+    _burning("RowlockAvailabilityBurnsSlowly", "0.15 % for three days", _requests(15, 3 * DAYS), 3 * DAYS, fires=True),
+    _burning("RowlockAvailabilityBurnsSlowly", "0.05 %", _requests(5, 3 * DAYS), 3 * DAYS, fires=False),
+    _burning("RowlockLatencyBurnsFast", "20 % for an hour", _operations(200, HOURS), HOURS, fires=True),
+    _burning("RowlockLatencyBurnsFast", "7 % for six hours", _operations(70, 6 * HOURS), 6 * HOURS, fires=True),
+    _burning("RowlockLatencyBurnsFast", "5 %", _operations(50, 6 * HOURS), 6 * HOURS, fires=False),
+    _burning("RowlockLatencyBurnsSlowly", "4 % for a day", _operations(40, DAYS), DAYS, fires=True),
+    _burning("RowlockLatencyBurnsSlowly", "1.5 % for three days", _operations(15, 3 * DAYS), 3 * DAYS, fires=True),
+    _burning("RowlockLatencyBurnsSlowly", "0.5 %", _operations(5, 3 * DAYS), 3 * DAYS, fires=False),
+    _burning("RowlockExpiryBurnsFast", "20 % for an hour", _ended(200, HOURS), HOURS, fires=True),
+    _burning("RowlockExpiryBurnsFast", "7 % for six hours", _ended(70, 6 * HOURS), 6 * HOURS, fires=True),
+    _burning("RowlockExpiryBurnsFast", "5 %", _ended(50, 6 * HOURS), 6 * HOURS, fires=False),
+    _burning("RowlockExpiryBurnsSlowly", "4 % for a day", _ended(40, DAYS), DAYS, fires=True),
+    _burning("RowlockExpiryBurnsSlowly", "1.5 % for three days", _ended(15, 3 * DAYS), 3 * DAYS, fires=True),
+    _burning("RowlockExpiryBurnsSlowly", "0.5 %", _ended(5, 3 * DAYS), 3 * DAYS, fires=False),
+]
+
+OVERDUE = "rowlock_overdue_hold_oldest_seconds"
+RELAY = 'rowlock_log_lag_seconds{reader="relay"}'
+PROJECTOR = 'rowlock_log_lag_seconds{reader="projector"}'
+PARKED = 'rowlock_broker_messages{queue="parked"}'
+LOCKED = 'rowlock_database_errors_total{error="lock_timeout"}'
+DEADLOCK = 'rowlock_database_errors_total{error="deadlock"}'
+OLD = "rowlock_write_transaction_oldest_seconds"
+OWNERS = 'rowlock_audit_violations{check="owners"}'
+ROUND = "rowlock_audit_last_round_timestamp_seconds"
+JOB = 'kube_job_failed{namespace="shop", job_name="rowlock-migrate-1-0-0-2", condition="true"}'
+OTHER_JOB = 'kube_job_failed{namespace="shop", job_name="backup-7", condition="true"}'
+
+SYMPTOMS = [
+    Case("RowlockOverdueHold", "overdue for more than 10 s", {OVERDUE: "11+60x5"}, fires=True, minute=2),
+    Case("RowlockOverdueHold", "for a moment", {OVERDUE: "0 11 0 0"}, fires=False, minute=2),
+    Case("RowlockOverdueHold", "not yet", {OVERDUE: "9x5"}, fires=False, minute=4),
+    Case(
+        "RowlockExpirerNotProgressing",
+        "the sweep stands still",
+        {PROGRESS: "0x10"},
+        fires=True,
+        minute=4,
+        labels={"loop": "sweep"},
+    ),
+    Case("RowlockExpirerNotProgressing", "no expirer", {"up": "1x10"}, fires=True, minute=4, labels={"loop": "sweep"}),
+    Case("RowlockExpirerNotProgressing", "one of two goes on", {
+        PROGRESS.replace("}", ', instance="a"}'): "0x10",
+        PROGRESS.replace("}", ', instance="b"}'): "0+60x10",
+    }, fires=False, minute=9),
+    Case("RowlockRelayLag", "more than a minute", {RELAY: "61+60x10"}, fires=True, minute=3),
+    Case("RowlockRelayLag", "a minute", {RELAY: "60x10"}, fires=False, minute=9),
+    Case("RowlockCacheBehind", "the projector lags", {PROJECTOR: "31x10"}, fires=True, minute=3),
+    Case("RowlockCacheBehind", "a pod without Redis", {
+        'rowlock_cache_up{instance="a"}': "0x10", 'rowlock_cache_up{instance="b"}': "1x10"}, fires=True, minute=3),
+    Case("RowlockCacheBehind", "neither", {PROJECTOR: "30x10", "rowlock_cache_up": "1x10"}, fires=False, minute=9),
+    Case("RowlockParkedMessages", "one", {PARKED: "1x10"}, fires=True, minute=2),
+    Case("RowlockParkedMessages", "none", {PARKED: "0x10"}, fires=False, minute=9),
+    Case("RowlockLockWaits", "one in eight seconds", {LOCKED: "0+8x20"}, fires=True, minute=15),
+    Case("RowlockLockWaits", "one in twelve seconds", {LOCKED: "0+5x20"}, fires=False, minute=15),
+    Case("RowlockOldWriteTransaction", "more than a minute", {OLD: "61+60x5"}, fires=True, minute=2),
+    Case("RowlockOldWriteTransaction", "a minute", {OLD: "60x5"}, fires=False, minute=4),
+    Case("RowlockDeadlocks", "one", {DEADLOCK: "0x9 1x20"}, fires=True, minute=20),
+    Case("RowlockDeadlocks", "none since long", {DEADLOCK: "1x200"}, fires=False, minute=200),
+    Case("RowlockAuditFailed", "one", {OWNERS: "0 0 1x5"}, fires=True, minute=3, labels={"check": "owners"}),
+    Case("RowlockAuditFailed", "none", {OWNERS: "0x9"}, fires=False, minute=9),
+    Case("RowlockAuditStale", "no round for an hour", {ROUND: "60x90"}, fires=True, minute=68),
+    Case("RowlockAuditStale", "none ever", {ROUND: "0x90"}, fires=True, minute=10),
+    Case("RowlockAuditStale", "each minute", {ROUND: "60+60x90"}, fires=False, minute=80),
+    Case("RowlockMigrationFailed", "the Job failed", {JOB: "1x5"}, fires=True, minute=2,
+         labels={"namespace": "shop", "job_name": "rowlock-migrate-1-0-0-2"}),
+    Case("RowlockMigrationFailed", "another Job", {JOB: "0x5", OTHER_JOB: "1x5"}, fires=False, minute=2),
+]  # fmt: skip
+CASES = [*BURNS, *SYMPTOMS]

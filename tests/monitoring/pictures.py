@@ -1,0 +1,80 @@
+"""`python -m tests.monitoring.pictures`: draws "Locks and batches" of an idle system and of a storm into docs/."""
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import asyncpg
+
+from dev.monitoring.locks import LOCKS
+from dev.monitoring.panels import Panel
+from dev.monitoring.picture import Curve, Drawn, highest, picture
+from tests.conftest import EMPTY_TABLES
+from tests.monitoring.prometheus import Prometheus
+from tests.monitoring.system import CUSTOMERS, watched
+from tests.servers import NEWEST, Servers
+
+DOCS = Path(__file__).parents[2] / "docs"
+SECONDS = 20
+SETTLE_SECONDS = 12
+"""Until the rates of what was before are over."""
+Curves = Mapping[str, Curve]
+
+
+async def draw(servers: Servers) -> None:
+    """Both pictures have the same axes."""
+    postgres, redis, rabbitmq = servers.get(NEWEST), servers.redis(), servers.rabbitmq()
+    sql = await asyncpg.connect(postgres.url())
+    await sql.execute(EMPTY_TABLES)
+    panels = [panel for row in LOCKS.rows for panel in row.panels]
+    async with watched(postgres, sql, redis, rabbitmq) as (system, _):
+        await asyncio.sleep(SETTLE_SECONDS)
+        idle_from = time.time()
+        await asyncio.sleep(SECONDS)
+        storm_from = time.time()
+        await system.storm(SECONDS)
+        idle = [await _curves(system.prometheus, panel, idle_from) for panel in panels]
+        storm = [await _curves(system.prometheus, panel, storm_from) for panel in panels]
+    await sql.close()
+    tops = [max(highest(quiet), highest(loud)) for quiet, loud in zip(idle, storm, strict=True)]
+    crowd = f"a storm: {CUSTOMERS} customers want the same 16 seats"
+    for name, subtitle, curves, begin in (
+        ("idle", "an idle system", idle, idle_from),
+        ("storm", crowd, storm, storm_from),
+    ):
+        drawn = list(map(Drawn, panels, curves, tops))
+        (DOCS / f"locks-{name}.svg").write_text(
+            picture(
+                LOCKS, f"{SECONDS} s of {subtitle}; both pictures have the same axes", drawn, begin, begin + SECONDS
+            )
+        )
+
+
+async def _curves(prometheus: Prometheus, panel: Panel, begin: float) -> Curves:
+    found: dict[str, Curve] = {}
+    for legend, expression in panel.lines.items():
+        asked = expression.replace("$__rate_interval", "10s")
+        for series in await prometheus.curves(asked, begin, begin + SECONDS):
+            found[_named(legend, series["metric"])] = [(float(at), float(value)) for at, value in series["values"]]
+    return found
+
+
+def _named(legend: str, labels: Mapping[str, str]) -> str:
+    return re.sub(r"\{\{(\w+)\}\}", lambda label: labels.get(label[1], ""), legend)
+
+
+def main() -> None:
+    """Starts servers of its own."""
+    servers = Servers()
+    try:
+        # The servers are migrated first, in an event loop of their own.
+        servers.get(NEWEST)
+        asyncio.run(draw(servers))
+    finally:
+        servers.stop()
+
+
+if __name__ == "__main__":
+    main()

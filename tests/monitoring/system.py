@@ -1,0 +1,96 @@
+"""The running system under the eyes of a Prometheus: an API, two expirers, all servers, and crowds that buy."""
+
+import asyncio
+import random
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from dev.containers import Container
+from dev.monitoring.rules import rules
+from dev.postgres import Postgres, free_port
+from dev.servers import RabbitMQ, Redis
+from service.database import Connection
+from tests.crowd import enter_all
+from tests.factories import Account, book, make_customers, make_session, make_settings, pay, release
+from tests.monitoring.prometheus import Prometheus
+from tests.processes import Process, api_process, expirer_process
+
+HOLD_SECONDS = 2
+FACTOR = 20
+CUSTOMERS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """`seat_ids` are those of one session that everybody wants."""
+
+    api: httpx.AsyncClient
+    expirers: Sequence[Process]
+    prometheus: Prometheus
+    customers: Sequence[Account]
+    seat_ids: Sequence[int]
+
+    async def storm(self, seconds: float) -> None:
+        """All customers want the same few seats, and pay, release or forget what they get."""
+        until = time.monotonic() + seconds
+        await asyncio.gather(*(self._shop(customer, until) for customer in self.customers))
+
+    async def _shop(self, customer: Account, until: float) -> None:
+        while time.monotonic() < until:
+            reply = await book(self.api, customer, *random.sample(self.seat_ids[:16], 2))
+            if reply.status_code != httpx.codes.CREATED:
+                continue
+            held = reply.json()["reservationId"]
+            match random.choices(("pay", "release", "forget"), (1, 60, 39))[0]:
+                case "pay":
+                    await pay(self.api, customer, held)
+                case "release":
+                    await release(self.api, customer, held)
+
+    async def browse(self, session_id: int, seconds: float) -> None:
+        """Reads maps and lists, and signs up or tries to sign in, as those do who do not buy."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            await self.api.get(f"/customer/session/{session_id}")
+            await self.api.get("/customer/list-sessions")
+            address = f"{random.randint(0, 10**12)}@example.com"
+            await self.api.post("/sign-up", json={"email": address, "password": "correct horse", "name": "Ada"})
+            # Whoever has mistaken the password waits before the next try.
+            await self.api.post("/sign-in", json={"email": "ada@example.com", "password": "not this one"})
+            await asyncio.sleep(0.5)
+
+
+@asynccontextmanager
+async def watched(
+    postgres: Postgres, sql: Connection, redis: Redis | Container, rabbitmq: RabbitMQ | Container, factor: int = FACTOR
+) -> AsyncIterator[tuple[System, int]]:
+    """The system and the id of the session that everybody wants."""
+    settings = make_settings(postgres.url())
+    customers = await make_customers(sql, settings, CUSTOMERS)
+    session = await make_session(sql, settings, seat_count=200)
+    ports = [free_port() for _ in range(3)]
+    shared = {
+        "redis_url": redis.url,
+        "broker_url": rabbitmq.url,
+        "hold_seconds": HOLD_SECONDS,
+        "lock_timeout_ms": 1_000,
+        "seats_per_customer_max": 1_000,
+        "audit_interval_seconds": 1,
+    }
+    async with AsyncExitStack() as stack:
+        api = await stack.enter_async_context(api_process(postgres.url(), metrics_port=ports[0], **shared))
+        expirers = await enter_all(
+            stack, [expirer_process(postgres.url(), expirer_metrics_port=port, **shared) for port in ports[1:]]
+        )
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="rowlock-prometheus-"))
+        prometheus = Prometheus(Path(folder), targets={"api": ports[:1], "expirer": ports[1:]}, rules=rules(factor))
+        prometheus.start()
+        stack.callback(prometheus.stop)
+        client = await stack.enter_async_context(httpx.AsyncClient(base_url=api.url, timeout=30))
+        yield System(client, expirers, prometheus, customers, session.seat_ids), session.id

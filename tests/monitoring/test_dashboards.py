@@ -1,0 +1,110 @@
+"""What every dashboard must have, so that it works in any Grafana and nobody has to guess."""
+
+import json
+import re
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dev.monitoring.__main__ import DASHBOARDS, FILES
+from dev.monitoring.alerts import ALERTS
+from tests.monitoring.promtool import promtool
+from tests.monitoring.selectors import mistakes
+
+RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"
+COLUMNS = 24
+LOADED = {path.stem: json.loads(path.read_text()) for path in sorted((FILES / "dashboards").glob("*.json"))}
+EXPRESSIONS = [
+    *(
+        target["expr"]
+        for loaded in LOADED.values()
+        for panel in loaded["panels"]
+        for target in panel.get("targets", ())
+    ),
+    *(alert.expression for alert in ALERTS),
+]
+
+
+def _panels(loaded: Any) -> list[Any]:
+    return [panel for panel in loaded["panels"] if panel["type"] != "row"]
+
+
+def test_the_four_dashboards_have_the_uids_that_links_know() -> None:
+    expected = ["rowlock-expiry", "rowlock-locks", "rowlock-sale", "rowlock-service"]
+    assert [loaded["uid"] for loaded in LOADED.values()] == expected == list(LOADED)
+
+
+@pytest.mark.parametrize("loaded", LOADED.values(), ids=LOADED)
+def test_a_panel_says_what_it_shows_in_which_unit_and_takes_the_source_that_the_reader_chose(loaded: Any) -> None:
+    (variable,) = loaded["templating"]["list"]
+    assert (variable["name"], variable["type"], variable["query"]) == ("datasource", "datasource", "prometheus")
+    assert loaded["description"]
+    assert loaded["refresh"]
+    ids = [panel["id"] for panel in loaded["panels"]]
+    assert len(set(ids)) == len(ids)
+    assert 0 not in ids
+    for panel in _panels(loaded):
+        assert panel["title"]
+        assert panel["description"].endswith(".")
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        assert panel["targets"]
+        for target in panel["targets"]:
+            assert target["legendFormat"]
+            assert target["datasource"] == panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+    titles = [panel["title"] for panel in _panels(loaded)]
+    assert len(set(titles)) == len(titles)
+
+
+@pytest.mark.parametrize("loaded", LOADED.values(), ids=LOADED)
+def test_no_panel_lies_over_another_or_beyond_the_edge(loaded: Any) -> None:
+    places = [panel["gridPos"] for panel in loaded["panels"]]
+    for place in places:
+        assert place["x"] + place["w"] <= COLUMNS
+    for one, other in combinations(places, 2):
+        beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+        assert beside or one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"], (one, other)
+
+
+@pytest.mark.parametrize("loaded", LOADED.values(), ids=LOADED)
+def test_a_counter_is_shown_as_a_rate_over_an_interval_that_fits_the_scrapes(loaded: Any) -> None:
+    for panel in _panels(loaded):
+        for expression in (target["expr"] for target in panel["targets"]):
+            assert all(window == "$__rate_interval" for window in re.findall(r"\[([^\]]+)\]", expression)), expression
+            counted = re.findall(r"\w+_(?:total|sum|count|bucket)\b(?=[{\[)])[^\[)]*(\[)?", expression)
+            assert all(counted), expression
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_an_expression_names_only_what_the_catalogue_has(expression: str) -> None:
+    assert mistakes(expression) == []
+
+
+def test_a_metric_a_label_or_a_value_that_nobody_shows_is_found() -> None:
+    assert mistakes("rate(rowlock_holds_ended_total[5m])") == ["no metric rowlock_holds_ended_total"]
+    assert mistakes("sum by (who) (rowlock_holds_expired_total)") == ["no label who"]
+    assert mistakes('rowlock_holds_expired_total{by="broker"}') == ["no value by=broker"]
+    assert mistakes('rowlock_lock_wait_seconds_bucket{lock=~"seats|rooms"}') == ["no value lock=rooms"]
+    assert mistakes('rowlock_expiry_lateness_seconds_bucket{le="3.0"}') == ["no value le=3.0"]
+
+
+def test_every_expression_of_a_dashboard_is_promql(tmp_path: Path) -> None:
+    rules = [
+        {"record": f"panel:{number}", "expr": expression.replace("$__rate_interval", "5m")}
+        for number, expression in enumerate(e for described in DASHBOARDS for e in described.expressions())
+    ]
+    file = tmp_path / "panels.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    assert f"{len(rules)} rules found" in promtool("check", "rules", file)
+
+
+def test_the_rules_are_promql_and_each_has_a_page_that_says_what_to_do() -> None:
+    assert f"{len(ALERTS)} rules found" in promtool("check", "rules", FILES / "alerts.yaml")
+    assert {alert.page for alert in ALERTS} == {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"}
+    for alert in ALERTS:
+        text = (RUNBOOKS / f"{alert.page}.md").read_text()
+        headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+        assert headings == ["What it means", "How to look", "What to do"], alert.page
+        assert alert.name in text

@@ -1,0 +1,135 @@
+"""The audit of the seat maps in Redis: one that is not the ledger's is found, and its next reader builds it anew."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from dev.containers import Container
+from dev.postgres import Postgres
+from dev.servers import Redis
+from service import mapaudit
+from service.cache import Cache
+from service.database import Connection
+from service.settings import Settings
+from tests.audits import do_round, faulty, last_verdict
+from tests.factories import Account, OnSale, make_customer, make_session
+from tests.forcing import give
+from tests.seat_maps import Projection, projecting, stored_states, with_redis
+
+
+@pytest.fixture
+def settings(postgres: Postgres, sql: Connection, redis: Redis | Container) -> Settings:  # noqa: ARG001 - emptied first
+    """The maps are fresh for as long as a test takes."""
+    return with_redis(postgres.url(), redis, map_fresh_ms=60_000, map_wait_ms=5_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Two sessions with maps, of which the first has a held seat."""
+
+    customer: Account
+    first: OnSale
+    second: OnSale
+    projection: Projection
+    cache: Cache
+
+    async def damage(self, on_sale: OnSale, part: str, offset: int, value: bytes) -> None:
+        """Writes into the map, as nobody should."""
+        await self.projection.redis.setrange(
+            f"rowlock:{await self.projection.epoch()}:{on_sale.id}:{part}", offset, value
+        )
+
+
+@pytest.fixture
+async def stage(sql: Connection, settings: Settings) -> AsyncIterator[Stage]:
+    """Both maps are built, and nothing is wrong with them."""
+    customer = await make_customer(sql, settings)
+    first, second = await make_session(sql, settings), await make_session(sql, settings)
+    cache = Cache(settings)
+    async with projecting(settings) as projection:
+        await give(sql, customer, first.seat_ids[3])
+        # What has a number is not brought to the maps again.
+        await projection.number()
+        await projection.step()
+        for on_sale in (first, second):
+            assert (await projection.get(on_sale)).source == "redis"
+        yield Stage(customer, first, second, projection, cache)
+    await cache.close()
+
+
+async def look(stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings) -> dict[str, set[object]]:
+    """What a round finds while the projector goes on."""
+    check_map = mapaudit._read_stored
+
+    async def then_project(*arguments: object) -> object:
+        stored = await check_map(*arguments)  # type: ignore[arg-type]
+        await stage.projection.step()
+        return stored
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(mapaudit, "_read_stored", then_project)
+        return faulty(await do_round(engine, sql, settings, stage.cache))
+
+
+async def test_maps_as_they_should_be_are_found_right_and_stay(
+    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    assert await look(stage, engine, sql, settings) == {}
+    assert (await last_verdict(sql)).checked["maps"] == 2
+    assert await stage.projection.versions(stage.first) == [0, 0, 0, 2, *[0] * 12]
+
+
+DAMAGES = {
+    "a held seat is free": ("states", 4, b"A"),
+    "a free seat is sold": ("states", 1, b"S"),
+    "a change is missing": ("versions", 12, b"\0\0\0\1"),
+    "a seat too many": ("states", 17, b"A"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_map_that_is_not_the_ledgers_is_named_and_built_anew(
+    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, damage: str
+) -> None:
+    await stage.damage(stage.first, *DAMAGES[damage])
+    assert await look(stage, engine, sql, settings) == {"cache": {stage.first.id}}
+    seat_map = await stage.projection.get(stage.first)
+    assert (seat_map.source, seat_map.states) == ("redis", await stored_states(sql, stage.first))
+    assert await look(stage, engine, sql, settings) == {}
+
+
+async def test_a_change_that_comes_between_the_two_reads_is_no_fault(
+    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_stored, seats = mapaudit._read_stored, iter(stage.first.seat_ids[5:])
+
+    async def then_sell(pool: AsyncEngine, session_id: int) -> mapaudit.Stored | None:
+        stored = await read_stored(pool, session_id)
+        await give(sql, stage.customer, next(seats))
+        await stage.projection.step()
+        return stored
+
+    monkeypatch.setattr(mapaudit, "_read_stored", then_sell)
+    assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
+    assert (await last_verdict(sql)).checked["maps"] == 2
+
+
+async def test_a_map_that_is_behind_is_not_judged_before_it_has_caught_up(
+    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapaudit, "WAIT_SECONDS_MAX", 0.1)
+    await give(sql, stage.customer, stage.first.seat_ids[5])
+    assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
+    assert await look(stage, engine, sql, settings) == {}
+    assert (await stage.projection.versions(stage.first))[5] == 2
+
+
+async def test_while_redis_is_away_the_ledger_gets_its_verdict_all_the_same(
+    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, redis: Redis | Container
+) -> None:
+    redis.stop()
+    assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
+    verdict = await last_verdict(sql)
+    assert (verdict.checked["seats"], verdict.checked["maps"]) == (32, 0)
