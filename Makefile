@@ -6,7 +6,10 @@ BIN := .venv/bin
 # Without the registry's address, and for every Python and platform that the project supports.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
 
-.PHONY: help run test faults chart image compose e2e up down check workflows fmt docs lock clean
+# What speaks to RabbitMQ and Redis.
+NEWEST := topology.py relay.py relay_leases.py hints.py inbox.py parked.py cache.py seat_cache.py epochs.py projector.py
+
+.PHONY: help run test faults newest chart image compose e2e up down check workflows fmt docs lock clean
 
 help: ## lists these verbs
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -21,6 +24,10 @@ test: $(BIN)/.installed ## every test, on real servers; ARGS="tests/test_races.p
 faults: $(BIN)/.installed ## long tests of faults and punctuality, which want the machine for themselves
 	@dev/install-packages postgresql-15 redis-server rabbitmq-server
 	@ROWLOCK_TEST_STORM_SECONDS=60 $(BIN)/python -m pytest -n 0 -p tests.conftest $(or $(ARGS),load/tests tests/test_sequencer.py)
+
+newest: $(BIN)/.installed ## tests of broker and cache on the newest PostgreSQL, Redis and RabbitMQ, in containers; needs Docker
+	@dev/need-docker
+	@ROWLOCK_TEST_SERVERS=compose $(BIN)/python -m pytest -n 0 $(or $(ARGS),$(addprefix tests/test_,$(NEWEST)))
 
 chart: $(BIN)/.installed ## what helm makes of the chart, without a cluster; needs helm and kubeconform on PATH
 	@for program in helm kubeconform; do command -v $$program >/dev/null || { echo "rowlock: $$program is missing: install it" >&2; exit 1; }; done

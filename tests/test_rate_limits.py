@@ -9,7 +9,6 @@ import httpx
 import pytest
 
 from dev.containers import Container
-from dev.postgres import Postgres
 from dev.servers import Redis
 from service.database import Connection
 from service.errors import TooManyRequests
@@ -18,7 +17,6 @@ from service.settings import Settings
 from service.tokens import Role
 from tests.conftest import serving
 from tests.factories import Account, make_accounts, make_customers, make_settings
-from tests.processes import api_process
 from tests.seat_maps import with_redis
 from tests.waiting import until
 
@@ -135,44 +133,6 @@ async def test_when_redis_goes_away_each_process_counts_for_itself_and_with_it_t
 
         await until(both_are_back, "Redis, with new counts")
         assert set(await statuses([first, second], account, 8)) == {200, 429}
-
-
-async def test_a_flood_from_one_account_neither_refuses_nor_slows_another(
-    postgres: Postgres, sql: Connection, settings: Settings, redis: Redis | Container
-) -> None:
-    flooding, quiet = await make_customers(sql, settings, 2)
-    async with (
-        api_process(postgres.url(), redis_url=redis.url, account_requests_per_minute=100) as api,
-        httpx.AsyncClient(base_url=api.url, timeout=30) as client,
-    ):
-        before = await slowest_of(client, quiet, 20)
-        ended = asyncio.Event()
-        refused = [asyncio.create_task(flood(client, flooding, ended)) for _ in range(8)]
-        try:
-            during = await slowest_of(client, quiet, 40)
-        finally:
-            ended.set()
-        assert sum(await asyncio.gather(*refused)) > 40, "there was a flood"
-    assert during < 10 * before + 0.5
-
-
-async def slowest_of(client: httpx.AsyncClient, account: Account, count: int) -> float:
-    """Seconds of the slowest of so many requests, all of which are answered."""
-    clock = asyncio.get_running_loop().time
-    slowest = 0.0
-    for _ in range(count):
-        began = clock()
-        assert (await client.get(HISTORY, headers=account.headers)).status_code == 200
-        slowest = max(slowest, clock() - began)
-    return slowest
-
-
-async def flood(client: httpx.AsyncClient, account: Account, ended: asyncio.Event) -> int:
-    """How many of the requests were refused."""
-    refused = 0
-    while not ended.is_set():
-        refused += (await client.get(HISTORY, headers=account.headers)).status_code == 429
-    return refused
 
 
 async def refusal(limits: RateLimits, who: str) -> TooManyRequests | None:
