@@ -7,7 +7,7 @@ BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
 
 # What speaks to RabbitMQ and Redis.
-NEWEST := topology.py relay.py relay_leases.py hints.py inbox.py parked.py cache.py seat_cache.py epochs.py projector.py
+NEWEST := topology.py relay.py hints.py inbox.py cache.py seat_cache.py
 
 .PHONY: help run test faults newest chart image compose e2e up down check workflows fmt docs lock clean
 
