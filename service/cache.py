@@ -65,13 +65,13 @@ class Cache:
         except ResponseError as error:
             # Redis is there, and something is wrong with this work only: nobody else should go without.
             self._note_success()
-            raise CacheAway(repr(error)) from error
+            raise CacheAway(f"{type(error).__name__}: {error}") from error
         except (RedisError, OSError, TimeoutError) as error:
             # Those that were under way together fail together, which is one failure.
             if self._failures == failures:
                 self._note_failure(clock(), error)
             catalogue.CACHE_ERRORS.of().inc()
-            raise CacheAway(repr(error)) from error
+            raise CacheAway(f"{type(error).__name__}: {error}") from error
         self._note_success()
         return result
 
