@@ -23,7 +23,8 @@ test: $(BIN)/.installed ## every test, on real servers; ARGS="tests/test_races.p
 
 faults: $(BIN)/.installed ## long tests of faults and punctuality, which want the machine for themselves
 	@dev/install-packages postgresql-15 redis-server rabbitmq-server
-	@ROWLOCK_TEST_STORM_SECONDS=60 $(BIN)/python -m pytest -n 0 -p tests.conftest $(or $(ARGS),load/tests tests/test_sequencer.py)
+	@$(BIN)/python -m pytest -n 0 -p tests.conftest $(or $(ARGS),load/tests)
+	@$(if $(ARGS),,ROWLOCK_TEST_STORM_SECONDS=60 $(BIN)/python -m pytest -n 0 tests/test_sequencer.py -k storm)
 
 newest: $(BIN)/.installed ## tests of broker and cache on the newest PostgreSQL, Redis and RabbitMQ, in containers; needs Docker
 	@dev/need-docker
