@@ -87,8 +87,8 @@ class Audit:
             found = turn.round.found()
             await verdicts.write_verdict(connection, self._owner, turn.began_at, turn.round.checked, found)
             verdict = await verdicts.read_verdict(connection)
-        assert verdict is not None
-        _show(verdict)
+        if verdict:
+            _show(verdict)
 
 
 def _show(verdict: Verdict) -> None:

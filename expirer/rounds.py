@@ -63,7 +63,10 @@ class Round:
         return cls(passes)
 
     async def advance(self) -> bool:
-        """Looks at one slice; whether it was the last one. After an error the same slice is the next one."""
+        """Looks at one slice; whether none is left. After an error the same slice is the next one."""
+        if not self.passes:
+            # The verdict could not be written: it is tried again.
+            return True
         current = self.passes[0]
         looked = await current.look(current.after)
         self._note(current.what, looked)

@@ -13,7 +13,7 @@ import structlog
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import (
@@ -28,6 +28,8 @@ from opentelemetry.trace import (
 
 QUEUE_SPANS_MAX = 2_048
 BATCH_SPANS_MAX = 512
+LINKS_MAX = 10_000
+"""As many as the largest batch has members; the library's own limit is 128."""
 SEND_INTERVAL_MS = 1_000
 SEND_SECONDS_MAX = 5
 CLOSE_SECONDS_MAX = 3
@@ -67,7 +69,8 @@ class Spans:
     def __init__(self, endpoint: str, part: str) -> None:
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         resource = Resource.create({"service.name": part}).merge(OTELResourceDetector().detect())
-        self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
+        limits = SpanLimits(max_links=LINKS_MAX)
+        self._provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False, span_limits=limits)
         self._exporter = Exporter(endpoint)
         self._provider.add_span_processor(
             BatchSpanProcessor(

@@ -4,6 +4,7 @@
 from collections.abc import AsyncIterator
 from uuid import UUID
 
+import asyncpg
 import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -15,7 +16,7 @@ from service.metrics import catalogue
 from service.reservation import State
 from service.settings import Settings
 from service.settling import settle
-from service.verdicts import LEASE_SECONDS
+from service.verdicts import LEASE_SECONDS, read_verdict
 from tests.audits import do_round, faulty, last_verdict
 from tests.conftest import EMPTY_TABLES
 from tests.factories import make_customer, make_customers, make_manager, make_session, settle_of
@@ -218,3 +219,23 @@ async def test_a_round_that_was_interrupted_is_taken_up_at_once(
     await first.close()
     await second.step()
     assert second._turn is not None
+
+
+async def step_on(audit: Audit) -> None:
+    """Until something fails."""
+    while True:
+        await audit.step()
+
+
+async def test_a_verdict_that_could_not_be_written_is_written_with_the_next_step(
+    engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = Audit(engine, settings, "test", None)
+    with monkeypatch.context() as patched:
+        patched.setattr("service.verdicts.WRITE_VERDICT", "no statement")
+        with pytest.raises(asyncpg.PostgresSyntaxError):
+            await step_on(audit)
+    assert await read_verdict(sql) is None
+    await audit.step()
+    assert (await last_verdict(sql)).violations == {}
+    await audit.close()

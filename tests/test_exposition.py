@@ -23,7 +23,7 @@ from service.app import create_app
 from service.database import Connection, snapshot
 from service.metrics import exposition
 from service.metrics.catalogue import GROUPS
-from service.metrics.families import OTHER
+from service.metrics.families import OTHER, Group
 from service.metrics.families import Process as ProcessName
 from service.migrations import NEWEST
 from service.settings import Settings
@@ -220,3 +220,12 @@ async def test_a_stuck_event_loop_and_a_used_pool_are_seen_and_the_port_answers_
             await asyncio.sleep(0.05)
         assert grown["event_loop_lag_seconds_count"] >= 1
         assert 0.25 < gauge("event_loop_lag_seconds_sum") - before < 2
+
+
+def test_what_is_not_declared_fills_no_memory() -> None:
+    family = Group("tests", "API").counter("tests_words_total", "words", "Said by clients.", {"word": ("known",)})
+    for n in range(100):
+        family.of(f"word {n}").inc()
+    family.of("known").inc()
+    assert set(family.children) == {("known",), ("other",)}
+    assert family.of("other")._value.get() == 100

@@ -285,7 +285,7 @@ AUDIT_VIOLATIONS = AUDIT.gauge(
 AUDIT_FINISHED = AUDIT.gauge(
     "rowlock_audit_last_round_timestamp_seconds",
     "seconds since 1970",
-    "When the last round was finished; 0 before the first.",
+    "When the last round was finished; absent before the first.",
     across="livemax",
 )
 AUDIT_ROUND_SECONDS = AUDIT.gauge(

@@ -40,7 +40,11 @@ class Family(Generic[M]):
         """The child with these values, in the order of the labels."""
         child = self.children.get(values)
         if child is None:
-            child = self.children[values] = self._bind(values)
+            # What is not declared has no child of its own: the clients' words must not fill the memory.
+            known = tuple(map(_declared, values, self.labels.values()))
+            child = self.children.get(known)
+            if child is None:
+                child = self.children[known] = self._bind(known)
         return child
 
     def bind_all(self) -> None:
@@ -55,7 +59,7 @@ class Family(Generic[M]):
             self.metric = self.make(self.name, self.help, tuple(self.labels), **self.options)
         if not self.labels:
             return self.metric
-        return self.metric.labels(*map(_declared, values, self.labels.values()))
+        return self.metric.labels(*values)
 
 
 def _declared(value: str, allowed: Values) -> str:
