@@ -18,7 +18,9 @@ BEGIN, END = "<!-- values -->", "<!-- /values -->"
 SET_BY_VALUES = {
     "broker_url",
     "database_url",
+    "expirer_metrics_port",
     "expirer_port",
+    "metrics_port",
     "pool_size",
     "port",
     "redis_url",

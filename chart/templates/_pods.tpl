@@ -116,6 +116,12 @@ metadata:
 spec:
   {{- if not (or $component.autoscaling.enabled $component.keda.enabled) }}
   replicas: {{ $component.replicas }}
+  {{- else }}
+  {{- /* Without a number the API server takes 1 where there was one before: when scaling is switched on, all but one would end. */}}
+  {{- $name := printf "%s-%s" (include "rowlock.fullname" .root) .component }}
+  {{- with lookup "apps/v1" "Deployment" .root.Release.Namespace $name }}
+  replicas: {{ .spec.replicas }}
+  {{- end }}
   {{- end }}
   revisionHistoryLimit: 3
   strategy:

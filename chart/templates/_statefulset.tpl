@@ -45,6 +45,11 @@ spec:
     metadata:
       labels:
         {{- include "rowlock.selectorLabels" . | nindent 8 }}
+      {{- if ne .component "postgresql" }}
+      annotations:
+        # Another configuration counts from the next start on, so the pod is started anew. No secret is in it.
+        checksum/config: {{ include (printf "rowlock.configOf.%s" .component) .root | sha256sum }}
+      {{- end }}
     spec:
       {{- include "rowlock.podCommon" .root | nindent 6 }}
       terminationGracePeriodSeconds: {{ .grace }}

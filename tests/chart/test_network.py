@@ -131,5 +131,13 @@ def test_external_stores_are_reached_by_their_ports_or_at_the_named_peers() -> N
     assert not _allows(policies, "Egress", _labels("api"), Peer(STRAY, "elsewhere"), ("", 6432))
 
 
+def test_api_and_expirer_alone_reach_what_else_is_named() -> None:
+    receiver = [{"ports": [{"port": 4318, "protocol": "TCP"}]}]
+    policies = list(of_kind(rendered({"networkPolicy": {"extraEgress": receiver}}), "NetworkPolicy").values())
+    for component in OURS:
+        allowed = _allows(policies, "Egress", _labels(component), Peer(STRAY, "tracing"), ("", 4318))
+        assert allowed == (component in ("api", "expirer")), component
+
+
 def test_policies_may_be_left_to_somebody_else() -> None:
     assert not of_kind(rendered({"networkPolicy": {"enabled": False}}), "NetworkPolicy")

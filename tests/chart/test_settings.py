@@ -45,7 +45,7 @@ def test_the_service_takes_what_the_chart_gives() -> None:
 
 def test_each_setting_is_given_by_the_chart_or_taken_by_config() -> None:
     values = {"api": {"trustedProxies": ["10.0.0.0/8"]}, "config": dict.fromkeys(_config(), None)}
-    relied_on = {f"{PREFIX}{name}" for name in ("PORT", "EXPIRER_PORT")}
+    relied_on = {f"{PREFIX}{name}" for name in ("PORT", "EXPIRER_PORT", "METRICS_PORT", "EXPIRER_METRICS_PORT")}
     ours = {f"{PREFIX}{name.upper()}" for name in SET_BY_VALUES}
     assert {name for name in api_variables({"api": values["api"]}) if name.startswith(PREFIX)} == ours - relied_on
     assert ours | set(_config()) == {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
@@ -71,9 +71,10 @@ def test_all_of_our_containers_get_the_same_stores_and_keys() -> None:
 def test_ports_are_those_that_the_service_listens_on() -> None:
     specs = pod_specs(rendered())
     fields = Settings.model_fields
-    for component, field in (("api", "port"), ("expirer", "expirer_port")):
+    own = {"api": ("port", "metrics_port"), "expirer": ("expirer_port", "expirer_metrics_port")}
+    for component, names in own.items():
         ports = specs[f"Deployment/{RELEASE}-{component}"]["containers"][0]["ports"]
-        assert ports[0]["containerPort"] == fields[field].default
+        assert [port["containerPort"] for port in ports] == [fields[name].default for name in names]
 
 
 def test_the_time_after_the_requests_is_what_the_server_takes() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.chart.rendering import Object, api_variables, of_kind, pod_specs, rendered
+from tests.chart.rendering import RELEASE, Object, api_variables, of_kind, pod_specs, rendered
 
 EXTERNAL: Object = {
     "postgresql": {"enabled": False},
@@ -157,3 +157,15 @@ def test_volumes_are_claimed_or_end_with_the_pod(store: str) -> None:
     without = spec({"enabled": False})
     assert "volumeClaimTemplates" not in without
     assert {"name": "data", "emptyDir": {}} in without["template"]["spec"]["volumes"]
+
+
+@pytest.mark.parametrize(
+    ("store", "other"), [("redis", {"maxmemory": "200mb"}), ("rabbitmq", {"auth": {"username": "another"}})]
+)
+def test_a_store_whose_configuration_changes_is_started_anew_and_else_stays(store: str, other: Object) -> None:
+    def template(values: Object) -> Object:
+        found: Object = of_kind(rendered(values), "StatefulSet")[f"{RELEASE}-{store}"]["spec"]["template"]["metadata"]
+        return found
+
+    assert template({}) == template({"api": {"replicas": 1}})
+    assert template({}) != template({store: other})

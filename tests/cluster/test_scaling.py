@@ -8,21 +8,24 @@ import pytest
 from tests.cluster.kubernetes import Release, until
 from tests.cluster.shoppers import shopping
 
-HPA = ("api.autoscaling.enabled=true", "api.autoscaling.minReplicas=1", "api.autoscaling.maxReplicas=3")
+HPA = ("api.autoscaling.enabled=true", "api.autoscaling.minReplicas=3", "api.autoscaling.maxReplicas=4")
 
 
-async def test_the_autoscaler_adds_pods_when_the_cpu_is_busy(release: Release) -> None:
+async def test_the_autoscaler_switched_on_while_customers_buy_takes_no_pod_away_and_adds_one_when_the_cpu_is_busy(
+    release: Release,
+) -> None:
     # Of a request so small that a few customers are a load.
-    target = "api.autoscaling.targetCpuPercent=30"
-    await asyncio.to_thread(release.kubectl, "scale", "deployment", "rowlock-api", "--replicas=1")
+    target = "api.autoscaling.targetCpuPercent=20"
+    before = set(release.pod_names("api"))
     try:
-        await asyncio.to_thread(release.upgrade, *HPA, target)
-        async with shopping(release, count=8):
-            await asyncio.to_thread(until, lambda: wanted(release) > 1, "more than one pod wanted", 180)
-            await asyncio.to_thread(release.until_ready, "api", wanted(release))
+        async with shopping(release, count=8) as shoppers:
+            await asyncio.to_thread(release.upgrade, *HPA, target)
+            await asyncio.to_thread(until, lambda: wanted(release) > 3, "more than three pods wanted", 180)
+            await asyncio.to_thread(release.until_ready, "api", 4)
+        assert before <= set(release.pod_names("api"))
+        assert shoppers.failures == []
     finally:
         await asyncio.to_thread(release.upgrade)
-        await asyncio.to_thread(release.kubectl, "scale", "deployment", "rowlock-api", "--replicas=3")
         await asyncio.to_thread(release.until_ready, "api", 3)
 
 
