@@ -46,7 +46,9 @@ def start_pod(where: Release, name: str) -> None:
     """One that does nothing."""
     image = f"{where.cluster.repository}:{where.cluster.tag}"
     container = {"name": name, "image": image, "command": ["sleep", "600"], "securityContext": SECURITY}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [container]}}
+    # It would sleep through being told to stop.
+    spec = {"containers": [container], "terminationGracePeriodSeconds": 0}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
     where.kubectl("apply", "-f", "-", stdin=json.dumps(pod))
     where.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
 
