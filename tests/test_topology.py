@@ -131,6 +131,13 @@ async def test_when_the_time_to_pay_changes_the_old_queue_gets_no_more_runs_dry_
         assert queues._link.connection is None, "nobody would keep it alive until the next step"
         await until_waiting(rabbitmq.url, EXPIRED_QUEUE, 3)
         await queues.step()
+        assert not is_there(rabbitmq.url, old)
+        # Somebody still works with that time, and makes it again: it must not be forgotten before it stays away.
+        publish_hints(before, 1)
+        await until_waiting(rabbitmq.url, EXPIRED_QUEUE, 4)
+        await queues.step()
+        assert await queues_noted(sql) == [OLD, NEW]
+        await queues.step()
     assert await queues_noted(sql) == [NEW]
     assert not is_there(rabbitmq.url, old)
     assert message_count(rabbitmq.url, new) == 2

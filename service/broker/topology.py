@@ -67,7 +67,9 @@ def message_counts(connection: Connection, ttl_ms: int) -> dict[str, int]:
 
 
 def retire(connection: Connection, ttl_ms: int) -> bool:
-    """Lets the queue of another time to pay run dry: it gets no more hints. Whether it is empty and gone."""
+    """Lets the queue of another time to pay run dry: it gets no more hints, and is deleted when it is empty. Whether it
+    was gone already: who still works with that time may have made it again meanwhile.
+    """
     queue = holds_queue(ttl_ms, 0)
     try:
         with connection.channel() as channel:
@@ -75,8 +77,8 @@ def retire(connection: Connection, ttl_ms: int) -> bool:
             bound = queue(channel)
             if bound.queue_declare(passive=True).message_count == 0:
                 bound.delete()
-                return True
-            bound.unbind_from(HINTS, routing_key=routing_key(ttl_ms))
+            else:
+                bound.unbind_from(HINTS, routing_key=routing_key(ttl_ms))
     except NotFound:
         return True
     return False
