@@ -119,20 +119,24 @@ async def test_what_is_committed_between_two_looks_is_no_fault(
     assert {logaudit.CHECK_OPEN, logaudit.CHECK_EVENTS, audit.CHECK_SEATS, audit.CHECK_RESERVATIONS} <= set(looks)
 
 
-async def test_a_payment_between_the_log_and_the_question_whether_it_knows_of_all_is_no_fault(
+async def test_a_payment_or_a_hold_between_the_log_and_the_question_whether_it_knows_of_all_is_no_fault(
     engine: AsyncEngine, sql: Connection, settings: Settings, elsewhere: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (customer,) = await make_customers(sql, settings, 1)
-    held = [await give(sql, customer, seat) for seat in (await make_session(sql, settings)).seat_ids[:3]]
+    seats = (await make_session(sql, settings)).seat_ids
+    held = [await give(sql, customer, seat) for seat in seats[:3]]
     async with sql.transaction():
         await number_committed(sql, 100)
+    # The log is old enough to know of each hold.
+    await sql.execute("update events set at = at - interval '1 hour'")
     check_open = logaudit.LogAudit.check_open
 
     async def after_a_payment(self: logaudit.LogAudit, look: Connection) -> audit.Slice:
         assert self.open == set(held)
-        for id_, is_numbered in zip(held, (True, False, False), strict=True):
+        for id_, seat, is_numbered in zip(held, seats[3:6], (True, False, False), strict=True):
             async with elsewhere.transaction():
                 await settle(elsewhere, [settle_of(id_, State.CONFIRMED)])
+                await give(elsewhere, customer, seat)
                 if is_numbered:
                     await number_committed(elsewhere, 100)
         return await check_open(self, look)
