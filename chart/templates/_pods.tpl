@@ -2,7 +2,7 @@
 Everything that runs our image: the API, the expirer, the migrations and the smoke test.
 */}}
 
-{{/* Every setting of the service that the chart gives. Takes (dict "root" $ "component" NAME). */}}
+{{/* Every setting of the service that the chart gives, and `env`. Takes (dict "root" $ "component" NAME); all but the expirer are as `api` says. */}}
 {{- define "rowlock.variables" -}}
 {{- $values := .root.Values -}}
 {{- $component := ternary $values.api $values.expirer (ne .component "expirer") -}}
@@ -20,6 +20,9 @@ Everything that runs our image: the API, the expirer, the migrations and the smo
 {{- range $name, $value := $config }}
 - name: {{ $name }}
   value: {{ include "rowlock.text" $value | quote }}
+{{- end }}
+{{- with $component.env }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}
 
@@ -48,26 +51,43 @@ The number is the largest that the settings take.
 {{- default (printf "%s-auth" (include "rowlock.fullname" .)) .Values.auth.existingSecret -}}
 {{- end -}}
 
+{{/* Where our containers see what. Takes the same. */}}
 {{- define "rowlock.mounts" -}}
 - name: tmp
   mountPath: /tmp
-{{- range include "rowlock.authorities" . | fromJsonArray }}
+{{- range include "rowlock.authorities" .root | fromJsonArray }}
 - name: {{ .store }}-ca
   mountPath: {{ include "rowlock.caFile" .store | dir }}
   readOnly: true
 {{- end }}
+{{- with (ternary .root.Values.expirer .root.Values.api (eq .component "expirer")).extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
+{{/* Takes the same. */}}
 {{- define "rowlock.volumes" -}}
 - name: tmp
   emptyDir: {}
-{{- range include "rowlock.authorities" . | fromJsonArray }}
+{{- range include "rowlock.authorities" .root | fromJsonArray }}
 - name: {{ .store }}-ca
   secret:
     secretName: {{ .secret }}
     items:
       - key: {{ .key | quote }}
         path: ca.crt
+{{- end }}
+{{- with (ternary .root.Values.expirer .root.Values.api (eq .component "expirer")).extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Where a pod may run, and before whom. Takes the values of a component. */}}
+{{- define "rowlock.placement" -}}
+{{- range $key := list "priorityClassName" "nodeSelector" "tolerations" }}
+{{- with index $ $key }}
+{{ dict $key . | toYaml }}
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -79,18 +99,12 @@ The number is the largest that the settings take.
   command: [python, -m, service.migrate, --wait, "300"]
   env:
     {{- include "rowlock.variables" . | nindent 4 }}
-    {{- with $component.env }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
   resources:
     {{- toYaml $component.resources | nindent 4 }}
   securityContext:
     {{- toYaml $component.securityContext | nindent 4 }}
   volumeMounts:
-    {{- include "rowlock.mounts" .root | nindent 4 }}
-    {{- with $component.extraVolumeMounts }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- include "rowlock.mounts" . | nindent 4 }}
 {{- end -}}
 
 {{/* The probes of a component: what is asked is fixed, how often is a value. Takes (dict "component" BLOCK "port" NAME "ready" PATH). */}}
@@ -143,9 +157,6 @@ spec:
       {{- end }}
     spec:
       {{- include "rowlock.podCommon" .root | nindent 6 }}
-      {{- with $component.priorityClassName }}
-      priorityClassName: {{ . }}
-      {{- end }}
       securityContext:
         {{- toYaml $component.podSecurityContext | nindent 8 }}
       terminationGracePeriodSeconds: {{ $component.terminationGracePeriodSeconds }}
@@ -160,9 +171,6 @@ spec:
           command: {{ toJson .command }}
           env:
             {{- include "rowlock.variables" . | nindent 12 }}
-            {{- with $component.env }}
-            {{- toYaml . | nindent 12 }}
-            {{- end }}
           ports:
             - {name: {{ .portName }}, containerPort: {{ .port }}}
             - {name: metrics, containerPort: {{ .metricsPort }}}
@@ -179,26 +187,13 @@ spec:
           securityContext:
             {{- toYaml $component.securityContext | nindent 12 }}
           volumeMounts:
-            {{- include "rowlock.mounts" .root | nindent 12 }}
-            {{- with $component.extraVolumeMounts }}
-            {{- toYaml . | nindent 12 }}
-            {{- end }}
+            {{- include "rowlock.mounts" . | nindent 12 }}
         {{- with $component.extraContainers }}
         {{- tpl (toYaml .) $.root | nindent 8 }}
         {{- end }}
       volumes:
-        {{- include "rowlock.volumes" .root | nindent 8 }}
-        {{- with $component.extraVolumes }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
-      {{- with $component.nodeSelector }}
-      nodeSelector:
-        {{- toYaml . | nindent 8 }}
-      {{- end }}
-      {{- with $component.tolerations }}
-      tolerations:
-        {{- toYaml . | nindent 8 }}
-      {{- end }}
+        {{- include "rowlock.volumes" . | nindent 8 }}
+      {{- include "rowlock.placement" $component | nindent 6 }}
       {{- with $component.affinity }}
       affinity:
         {{- tpl (toYaml .) $.root | nindent 8 }}

@@ -142,6 +142,26 @@ def test_what_is_given_for_one_component_reaches_its_pods_alone() -> None:
     assert deployments["rowlock-api"] == of_kind(rendered(), "Deployment")["rowlock-api"]
 
 
+def test_what_is_given_for_the_api_reaches_the_migrations_and_the_release_s_test_too() -> None:
+    given = {
+        "env": [{"name": "ROWLOCK_LOG_LEVEL", "value": "debug"}],
+        "extraVolumes": [{"name": "more", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+        "priorityClassName": "high",
+        "nodeSelector": {"disk": "fast"},
+        "tolerations": [{"key": "tickets", "operator": "Exists"}],
+    }
+    specs = pod_specs(rendered({"api": given}))
+    for name in ("Job/rowlock-migrate-0-1-0-1", "Pod/rowlock-smoke"):
+        spec = specs[name]
+        for container in containers(spec):
+            assert container["env"].count(given["env"][0]) == 1, name
+            assert container["volumeMounts"][-1] == given["extraVolumeMounts"][0], name
+        assert spec["volumes"][-1] == given["extraVolumes"][0], name
+        for key in ("priorityClassName", "nodeSelector", "tolerations"):
+            assert spec[key] == given[key], (name, key)
+
+
 def test_a_digest_wins_over_a_tag() -> None:
     digest = "sha256:" + "0" * 64
     spec = pod_specs(rendered({"image": {"tag": "ignored", "digest": digest}}))["Deployment/rowlock-api"]
