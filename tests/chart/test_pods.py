@@ -1,5 +1,7 @@
 """Every pod that the chart makes: what it may do, and how it comes and goes."""
 
+from typing import Any
+
 import pytest
 
 from tests.chart.rendering import containers, of_kind, pod_specs, rendered
@@ -143,7 +145,7 @@ def test_what_is_given_for_one_component_reaches_its_pods_alone() -> None:
 
 
 def test_what_is_given_for_the_api_reaches_the_migrations_and_the_release_s_test_too() -> None:
-    given = {
+    given: dict[str, Any] = {
         "env": [{"name": "ROWLOCK_LOG_LEVEL", "value": "debug"}],
         "extraVolumes": [{"name": "more", "emptyDir": {}}],
         "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],

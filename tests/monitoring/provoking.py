@@ -1,0 +1,129 @@
+"""What makes each alert fire, on a running system; none provokes the burn alerts of one that comes after it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+from dev.containers import Container
+from dev.postgres import Postgres
+from dev.servers import RabbitMQ, Redis
+from service.database import Connection
+from tests.broker import send_letter
+from tests.factories import book, release
+from tests.forcing import locked
+from tests.monitoring.prometheus import until_firing
+from tests.monitoring.system import System
+from tests.waiting import until, until_lock_waits
+
+LOCK_SECONDS, SELL_SECONDS = 16, 20
+PROVOKE_SECONDS_MAX = 40
+FORGOTTEN = 4
+"""One of so many customers forgets what he holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The system, and the servers that it works on."""
+
+    system: System
+    postgres: Postgres
+    sql: Connection
+    redis: Redis | Container
+    rabbitmq: RabbitMQ | Container
+
+    async def until_firing(self, *names: str) -> None:
+        """Fails with those that never fire."""
+        await until_firing(self.system.prometheus, *names, seconds_max=PROVOKE_SECONDS_MAX)
+
+    async def hold_each(self) -> list[UUID]:
+        """A seat for every customer, one after the other; the reservations."""
+        replies = [
+            await book(self.system.api, customer, seat_id)
+            for customer, seat_id in zip(self.system.customers, self.system.seat_ids[50:], strict=False)
+        ]
+        return [UUID(reply.json()["reservationId"]) for reply in replies]
+
+
+async def sell_calmly(stage: Stage) -> None:
+    """Everybody is served at once, and what some forget comes back in time."""
+    held = await stage.hold_each()
+    for n, (customer, id_) in enumerate(zip(stage.system.customers, held, strict=True)):
+        if n % FORGOTTEN:
+            assert (await release(stage.system.api, customer, str(id_))).is_success
+
+    async def all_ended() -> bool:
+        return not await stage.sql.fetchval("select count(*) from reservations where state = 'HELD'")
+
+    await until(all_ended, "the end of what was forgotten")
+
+
+async def keep_holds(stage: Stage) -> None:
+    """Somebody keeps holds locked beyond their deadline: nobody can end them, and in the end they are late."""
+    held = await stage.hold_each()
+    async with locked(stage.postgres, "reservations", *held):
+        await stage.until_firing("RowlockOverdueHold")
+
+
+async def keep_seats(stage: Stage) -> None:
+    """Somebody keeps the locks of seats that customers want, and has written something."""
+    seat_ids = stage.system.seat_ids
+    async with locked(stage.postgres, "seats", *seat_ids[:16]) as stranger:
+        await stranger.execute("update seats set version = version where id = $1", seat_ids[0])
+        refused = asyncio.create_task(stage.system.storm(LOCK_SECONDS))
+        await stage.until_firing(*PROVOCATIONS[keep_seats])
+        await refused
+
+
+async def cause_deadlock(stage: Stage) -> None:
+    """Somebody locks in another order than the service, and waits longer before he looks for a deadlock."""
+    customer, seat = stage.system.customers[0], stage.system.seat_ids[41]
+    async with locked(stage.postgres, "seats", seat) as stranger:
+        await stranger.execute("set deadlock_timeout = '20 s'")
+        asked = asyncio.create_task(book(stage.system.api, customer, seat))
+        await until_lock_waits(stage.sql)
+        await stranger.execute("select from accounts where id = $1 for no key update", customer.id)
+        await stranger.execute("rollback")
+        await asked
+
+
+async def spoil(stage: Stage) -> None:
+    """Behind the service's back: an owner who is none, and a message that is none of ours."""
+    await stage.sql.execute(
+        "update seats set state = 'SOLD', reservation_id = (select id from reservations limit 1) where id = $1",
+        stage.system.seat_ids[-1],
+    )
+    send_letter(stage.rabbitmq.url, b"not a hint")
+
+
+async def kill_stores(stage: Stage) -> None:
+    """Those behind and before us, while customers buy."""
+    stage.rabbitmq.kill()
+    stage.redis.kill()
+    selling = asyncio.create_task(stage.system.storm(SELL_SECONDS))
+    await stage.until_firing("RowlockRelayLag", "RowlockCacheBehind")
+    await selling
+
+
+async def kill_expirers(stage: Stage) -> None:
+    """All of them."""
+    for expirer in stage.system.expirers:
+        expirer.kill_now()
+
+
+PROVOCATIONS: dict[Callable[[Stage], Awaitable[None]], tuple[str, ...]] = {
+    keep_holds: ("RowlockOverdueHold", "RowlockExpiryBurnsFast", "RowlockExpiryBurnsSlowly"),
+    keep_seats: (
+        "RowlockLockWaits",
+        "RowlockOldWriteTransaction",
+        "RowlockAvailabilityBurnsFast",
+        "RowlockAvailabilityBurnsSlowly",
+        "RowlockLatencyBurnsFast",
+        "RowlockLatencyBurnsSlowly",
+    ),
+    cause_deadlock: ("RowlockDeadlocks",),
+    spoil: ("RowlockAuditFailed", "RowlockParkedMessages"),
+    kill_stores: ("RowlockRelayLag", "RowlockCacheBehind"),
+    kill_expirers: ("RowlockExpirerNotProgressing", "RowlockAuditStale"),
+}
+"""In this order; with the alerts that each makes fire."""
