@@ -16,7 +16,9 @@ Severity = Literal["page", "ticket"]
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """`page` is the file in docs/runbooks without `.md`; `lasting` is Prometheus's `for`."""
+    """`page` is the file in docs/runbooks without `.md`; `lasting` is Prometheus's `for`; the rule's summary also says
+    where.
+    """
 
     name: str
     page: str
@@ -36,20 +38,33 @@ LATENESS = catalogue.LATENESS_SECONDS.name
 
 def availability(window: str) -> str:
     """Share of customers' requests that failed by our fault: 409 and the other 4xx are proper answers."""
-    bad = f"sum (rate({HTTP}{{{REQUESTED}, {OUR_FAULT}}}[{window}]))"
-    return f"{bad} / sum (rate({HTTP}{{{REQUESTED}}}[{window}]))"
+    bad = f"sum by (namespace) (rate({HTTP}{{{REQUESTED}, {OUR_FAULT}}}[{window}]))"
+    return f"{bad} / sum by (namespace) (rate({HTTP}{{{REQUESTED}}}[{window}]))"
 
 
 def slowness(window: str) -> str:
     """Share of holds, payments and releases that took more than half a second."""
-    good = f'sum (rate({OPERATION}_bucket{{{CUSTOMERS}, le="0.5"}}[{window}]))'
-    return f"1 - {good} / sum (rate({OPERATION}_count{{{CUSTOMERS}}}[{window}]))"
+    good = f'sum by (namespace) (rate({OPERATION}_bucket{{{CUSTOMERS}, le="0.5"}}[{window}]))'
+    return f"1 - {good} / sum by (namespace) (rate({OPERATION}_count{{{CUSTOMERS}}}[{window}]))"
 
 
 def lateness(window: str) -> str:
     """Share of unpaid holds that ended more than two seconds after their deadline."""
-    good = f'sum (rate({LATENESS}_bucket{{le="2.0"}}[{window}]))'
-    return f"1 - {good} / sum (rate({LATENESS}_count[{window}]))"
+    good = f'sum by (namespace) (rate({LATENESS}_bucket{{le="2.0"}}[{window}]))'
+    return f"1 - {good} / sum by (namespace) (rate({LATENESS}_count[{window}]))"
+
+
+SWEPT = 'rowlock_loop_last_success_timestamp_seconds{loop="sweep"}'
+ANYWHERE = 'namespace=~".*"'
+"""The chart puts its release's namespace there: `absent` can't name the one of a release of which nothing is left."""
+
+
+def _missing(series: str) -> str:
+    """A release that runs without the series, or of which nothing runs."""
+    return (
+        f"count by (namespace) (rowlock_build_info) unless on (namespace) {series}\n"
+        f"or\nabsent(rowlock_build_info{{{ANYWHERE}}})"
+    )
 
 
 MIGRATION = 'job_name=~"rowlock-migrate-.*"'
@@ -89,7 +104,7 @@ ALERTS = [
         "page",
         "1m",
         "A hold is overdue by {{ $value | humanizeDuration }} and nobody ends it",
-        "max (rowlock_overdue_hold_oldest_seconds) > SECONDS(10)",
+        "max by (namespace) (rowlock_overdue_hold_oldest_seconds) > SECONDS(10)",
     ),
     Alert(
         "RowlockExpirerNotProgressing",
@@ -98,9 +113,9 @@ ALERTS = [
         "1m",
         "No expirer finishes its steps",
         # Without the observer the figures that other alerts ask for would stand still, and none of them would fire.
-        "time() - max by (loop) "
+        "time() - max by (namespace, loop) "
         '(rowlock_loop_last_success_timestamp_seconds{loop=~"sweep|sequencer|observer"}) > SECONDS(60)\n'
-        'or\nabsent(rowlock_loop_last_success_timestamp_seconds{loop="sweep"})',
+        f"or\n{_missing(SWEPT)}",
     ),
     Alert(
         "RowlockRelayLag",
@@ -108,7 +123,7 @@ ALERTS = [
         "ticket",
         "2m",
         "Events wait for RabbitMQ for {{ $value | humanizeDuration }}",
-        'max (rowlock_log_lag_seconds{reader="relay"}) > SECONDS(60)',
+        'max by (namespace) (rowlock_log_lag_seconds{reader="relay"}) > SECONDS(60)',
     ),
     Alert(
         "RowlockCacheBehind",
@@ -116,7 +131,8 @@ ALERTS = [
         "ticket",
         "2m",
         "Redis is away, or its seat maps are behind the ledger",
-        'max (rowlock_log_lag_seconds{reader="projector"}) > SECONDS(30)\nor\nmin (rowlock_cache_up) == 0',
+        'max by (namespace) (rowlock_log_lag_seconds{reader="projector"}) > SECONDS(30)\n'
+        "or\nmin by (namespace) (rowlock_cache_up) == 0",
     ),
     Alert(
         "RowlockParkedMessages",
@@ -124,7 +140,7 @@ ALERTS = [
         "ticket",
         "1m",
         "{{ $value }} dead letters are parked",
-        'max (rowlock_broker_messages{queue="parked"}) > 0',
+        'max by (namespace) (rowlock_broker_messages{queue="parked"}) > 0',
     ),
     Alert(
         "RowlockLockWaits",
@@ -132,7 +148,7 @@ ALERTS = [
         "page",
         "2m",
         "Row locks do not come in time, and customers are refused for it",
-        'sum (rate(rowlock_database_errors_total{error="lock_timeout"}[5m])) > 0.1',
+        'sum by (namespace) (rate(rowlock_database_errors_total{error="lock_timeout"}[5m])) > 0.1',
     ),
     Alert(
         "RowlockOldWriteTransaction",
@@ -140,7 +156,7 @@ ALERTS = [
         "ticket",
         "1m",
         "A transaction that wrote is open for {{ $value | humanizeDuration }}",
-        "max (rowlock_write_transaction_oldest_seconds) > SECONDS(60)",
+        "max by (namespace) (rowlock_write_transaction_oldest_seconds) > SECONDS(60)",
     ),
     Alert(
         "RowlockDeadlocks",
@@ -148,7 +164,7 @@ ALERTS = [
         "ticket",
         "0s",
         "PostgreSQL broke off a deadlock; the service alone can't cause one",
-        'sum (increase(rowlock_database_errors_total{error="deadlock"}[1h])) > 0',
+        'sum by (namespace) (increase(rowlock_database_errors_total{error="deadlock"}[1h])) > 0',
     ),
     Alert(
         "RowlockAuditFailed",
@@ -156,7 +172,7 @@ ALERTS = [
         "page",
         "0s",
         "The self-audit found {{ $value }} violations of the rule {{ $labels.check }}",
-        "max by (check) (rowlock_audit_violations) > 0",
+        "max by (namespace, check) (rowlock_audit_violations) > 0",
     ),
     Alert(
         "RowlockAuditStale",
@@ -164,9 +180,9 @@ ALERTS = [
         "ticket",
         "5m",
         "The self-audit has finished no round for long",
-        "time() - max (rowlock_audit_last_round_timestamp_seconds > 0)"
-        " > SECONDS(3600) + max (rowlock_audit_interval_seconds)\n"
-        "or\nabsent(rowlock_audit_last_round_timestamp_seconds > 0)",
+        "time() - max by (namespace) (rowlock_audit_last_round_timestamp_seconds > 0)"
+        " > SECONDS(3600) + max by (namespace) (rowlock_audit_interval_seconds)\n"
+        f"or\n{_missing('(rowlock_audit_last_round_timestamp_seconds > 0)')}",
     ),
     Alert(
         "RowlockMigrationFailed",

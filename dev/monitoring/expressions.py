@@ -1,5 +1,7 @@
 """What dashboards and alerts say often."""
 
+from collections.abc import Sequence
+
 CUSTOMERS = 'operation=~"hold|pay|release"'
 REQUESTED = 'route!~"/livez|/readyz|other"'
 """Requests of customers: nobody waits for a health check, which is asked most when nothing else is, or for a path that
@@ -7,24 +9,30 @@ there is not."""
 OUR_FAULT = 'outcome=~"unavailable|failed"'
 
 
+NAMESPACE = 'namespace=~"$namespace"'
+"""Of the release that a dashboard's reader chose; `.*`, which is all of them, fits targets without the label too."""
+
+
 def rate(metric: str, *by: str, matching: str = "") -> str:
     """Of a counter, a second, over all processes."""
-    grouping = f" by ({', '.join(by)})" if by else ""
-    return f"sum{grouping} (rate({_selector(metric, matching)}[$__rate_interval]))"
+    return f"sum{_grouping(by)} (rate({chosen(metric, matching)}[$__rate_interval]))"
 
 
 def quantile(share: float, histogram: str, *by: str, matching: str = "") -> str:
     """Of a histogram, over all processes."""
-    grouping = ", ".join(("le", *by))
-    buckets = _selector(f"{histogram}_bucket", matching)
-    return f"histogram_quantile({share}, sum by ({grouping}) (rate({buckets}[$__rate_interval])))"
+    buckets = chosen(f"{histogram}_bucket", matching)
+    return f"histogram_quantile({share}, sum{_grouping(('le', *by))} (rate({buckets}[$__rate_interval])))"
 
 
 def worst(gauge: str, *by: str, matching: str = "") -> str:
     """The maximum over all processes: each says the same, or the worst of them is what matters."""
-    grouping = f" by ({', '.join(by)})" if by else ""
-    return f"max{grouping} ({_selector(gauge, matching)})"
+    return f"max{_grouping(by)} ({chosen(gauge, matching)})"
 
 
-def _selector(metric: str, matching: str) -> str:
-    return f"{metric}{{{matching}}}" if matching else metric
+def chosen(metric: str, matching: str = "") -> str:
+    """Of the chosen release alone."""
+    return f"{metric}{{{', '.join(filter(None, (NAMESPACE, matching)))}}}"
+
+
+def _grouping(by: Sequence[str]) -> str:
+    return f" by ({', '.join(by)})" if by else ""

@@ -15,7 +15,13 @@ from grafana_foundation_sdk.models.common import (
     StackingMode,
     TooltipDisplayMode,
 )
-from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DataSourceRef
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardCursorSync,
+    DataSourceRef,
+    VariableOption,
+    VariableRefresh,
+    VariableSort,
+)
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 TAG = "rowlock"
@@ -61,6 +67,18 @@ class Dashboard:
 def to_json(described: Dashboard) -> str:
     """What Grafana loads."""
     source = dashboard.DatasourceVariable("datasource").type("prometheus").label("Data source")
+    namespace = (
+        dashboard.QueryVariable("namespace")
+        .label("Namespace")
+        .datasource(SOURCE)
+        .query("label_values(rowlock_build_info, namespace)")
+        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(VariableSort.ALPHABETICAL_ASC)
+        .include_all(include_all=True)
+        # A target without the label matches it too: there are no namespaces outside Kubernetes.
+        .all_value(".*")
+        .current(VariableOption(text="All", value="$__all"))
+    )
     links = dashboard.DashboardLink("Rowlock").tags([TAG]).as_dropdown(as_dropdown=True).include_vars(include_vars=True)
     made = (
         dashboard.Dashboard(described.title)
@@ -73,6 +91,7 @@ def to_json(described: Dashboard) -> str:
         .timezone("browser")
         .tooltip(DashboardCursorSync.CROSSHAIR)
         .with_variable(source)
+        .with_variable(namespace)
         .link(links.keep_time(keep_time=True))
     )
     ids = count(1)

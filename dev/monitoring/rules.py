@@ -9,6 +9,7 @@ from dev.monitoring.alerts import ALERTS, Alert
 
 RUNBOOKS = "docs/runbooks/"
 """What the chart replaces with `monitoring.prometheusRule.runbookUrl`."""
+WHERE = "{{ with $labels.namespace }} (namespace {{ . }}){{ end }}"
 SECONDS_OF = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 LENGTH = re.compile(r"(\d+)([smhd])")
 RANGE = re.compile(r"\[(\d+[smhd])\]")
@@ -39,7 +40,7 @@ def _rule(alert: Alert, factor: int) -> dict[str, Any]:
         "expr": NUMBER.sub(lambda found: f"{int(found[1]) / factor:g}", expression),
         "for": _shortened(alert.lasting, factor),
         "labels": {"severity": alert.severity},
-        "annotations": {"summary": alert.summary, "runbook_url": f"{RUNBOOKS}{alert.page}.md"},
+        "annotations": {"summary": alert.summary + WHERE, "runbook_url": f"{RUNBOOKS}{alert.page}.md"},
     }
 
 

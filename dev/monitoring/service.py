@@ -1,9 +1,12 @@
 """Rate, errors and duration of each route; use, saturation and errors of each pod."""
 
-from dev.monitoring.expressions import quantile, rate, worst
+from dev.monitoring.expressions import chosen, quantile, rate, worst
 from dev.monitoring.panels import Dashboard, Panel, Row
 
 REQUESTS = "rowlock_http_request_duration_seconds"
+BUILD = "rowlock_build_info"
+OURS = f" and on (instance) {chosen(BUILD)}"
+"""Others in the same Prometheus show metrics of their processes by the same names."""
 
 SERVICE = Dashboard(
     uid="rowlock-service",
@@ -39,19 +42,19 @@ SERVICE = Dashboard(
                 Panel("Event loop lag (95 %)", "High: the pod wants more CPU than it has.", "s",
                       {"{{instance}}": quantile(0.95, "rowlock_event_loop_lag_seconds", "instance")}),
                 Panel("Passwords", "Checks that wait or are at work, and sign-ins that are made to wait.", "short",
-                      {"checks": "sum (rowlock_password_checks_waiting)",
-                       "delayed": "sum (rowlock_sign_ins_delayed)"}),
+                      {"checks": f"sum ({chosen('rowlock_password_checks_waiting')})",
+                       "delayed": f"sum ({chosen('rowlock_sign_ins_delayed')})"}),
                 Panel("A password takes (95 %)", "The wait for the thread is in it.", "s",
                       {"check": quantile(0.95, "rowlock_password_check_duration_seconds")}),
                 Panel("Redis", "Calls without an answer in time, and whether it answered last (1 or 0).", "short",
                       {"errors {{instance}}": rate("rowlock_cache_errors_total", "instance"),
-                       "up {{instance}}": "min by (instance) (rowlock_cache_up)"}),
+                       "up {{instance}}": f"min by (instance) ({chosen('rowlock_cache_up')})"}),
                 Panel("CPU", "Seconds of CPU a second, by pod.", "short",
-                      {"{{instance}}": rate("process_cpu_seconds_total", "instance")}),
+                      {"{{instance}}": rate("process_cpu_seconds_total", "instance") + OURS}),
                 Panel("Memory", "Resident bytes in millions, by pod.", "short",
-                      {"{{instance}}": worst("process_resident_memory_bytes", "instance") + " / 1e6"}),
+                      {"{{instance}}": worst("process_resident_memory_bytes", "instance") + " / 1e6" + OURS}),
                 Panel("What runs", "Releases, and the schema that they need.", "short",
-                      {"{{version}} schema {{schema}}": "count by (version, schema) (rowlock_build_info)"}),
+                      {"{{version}} schema {{schema}}": f"count by (version, schema) ({chosen(BUILD)})"}),
             ],
         ),
     ],

@@ -33,6 +33,14 @@ def test_the_alert_on_migrations_is_about_the_jobs_of_its_own_release() -> None:
     assert not re.fullmatch(matchers["job_name"], f"other-{job}")
 
 
+def test_of_what_is_gone_the_rules_know_the_namespace_of_their_own_release() -> None:
+    wanted = {"monitoring": {"force": True, "prometheusRule": {"enabled": True}}}
+    rules = of_kind(rendered(wanted), "PrometheusRule")["rowlock-alerts"]["spec"]["groups"][0]["rules"]
+    absent = [found for rule in rules for found in re.findall(r"absent\(.*\)", rule["expr"])]
+    assert absent
+    assert set(absent) == {f'absent(rowlock_build_info{{namespace="{NAMESPACE}"}})'}
+
+
 def test_the_dashboards_of_the_chart_are_config_maps_that_the_sidecar_finds() -> None:
     maps = of_kind(rendered({"monitoring": {"dashboards": {"enabled": True}}}), "ConfigMap")
     found = {name for name, made in maps.items() if made["metadata"]["labels"].get("grafana_dashboard") == "1"}

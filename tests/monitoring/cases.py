@@ -10,10 +10,19 @@ HTTP = "rowlock_http_request_duration_seconds_count"
 OPERATION = "rowlock_operation_duration_seconds"
 LATENESS = "rowlock_expiry_lateness_seconds"
 HOURS, DAYS = 60, 24 * 60
-ROUTE = "/customer/book"
-BOOK, BOOK_FAILED = (f'{{route="{ROUTE}", outcome="{outcome}"}}' for outcome in ("ok", "failed"))
 PROGRESS = "rowlock_loop_last_success_timestamp_seconds"
+BUILD = "rowlock_build_info"
+"""Every process shows it: the tests add it where a case does not say otherwise."""
 Series = dict[str, str]
+
+
+def _of(metric: str, **labels: str) -> str:
+    matched = ", ".join(f'{name}="{value}"' for name, value in labels.items())
+    return f"{metric}{{{matched}}}"
+
+
+def _answers(outcome: str, route: str = "/customer/book") -> str:
+    return _of(HTTP, route=route, outcome=outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +39,29 @@ class Case:
 
 def _requests(failed: float, minutes: int, outcome: str = "unavailable") -> Series:
     """10,000 a minute, of which so many fail."""
-    return {
-        f"{HTTP}{BOOK}": f"0+{10_000 - failed}x{minutes}",
-        f'{HTTP}{{route="{ROUTE}", outcome="{outcome}"}}': f"0+{failed}x{minutes}",
-    }
+    return {_answers("ok"): f"0+{10_000 - failed}x{minutes}", _answers(outcome): f"0+{failed}x{minutes}"}
 
 
 def _unasked(outcome: str) -> Series:
     """As many as the customers' requests are, for an hour, of each kind that is not theirs."""
+    return {_answers(outcome, route): f"0+10000x{HOURS}" for route in ("/livez", "/readyz", "other")}
+
+
+def _good_of_all(histogram: str, bad: float, minutes: int, **labels: str) -> Series:
+    """A thousand a minute, of which all but so many are within the bound in `le`."""
+    counted = {name: value for name, value in labels.items() if name != "le"}
     return {
-        f'{HTTP}{{route="{route}", outcome="{outcome}"}}': f"0+10000x{HOURS}"
-        for route in ("/livez", "/readyz", "other")
+        _of(f"{histogram}_bucket", **labels): f"0+{1_000 - bad}x{minutes}",
+        _of(f"{histogram}_count", **counted): f"0+1000x{minutes}",
     }
 
 
 def _operations(slow: float, minutes: int) -> Series:
-    return {
-        f'{OPERATION}_bucket{{operation="hold", le="0.5"}}': f"0+{1_000 - slow}x{minutes}",
-        f'{OPERATION}_count{{operation="hold"}}': f"0+1000x{minutes}",
-    }
+    return _good_of_all(OPERATION, slow, minutes, operation="hold", le="0.5")
 
 
 def _ended(late: float, minutes: int) -> Series:
-    return {f'{LATENESS}_bucket{{le="2.0"}}': f"0+{1_000 - late}x{minutes}", f"{LATENESS}_count": f"0+1000x{minutes}"}
+    return _good_of_all(LATENESS, late, minutes, le="2.0")
 
 
 FAST, SLOW = "RowlockAvailabilityBurnsFast", "RowlockAvailabilityBurnsSlowly"
@@ -66,7 +75,7 @@ AVAILABILITY = [
     Case(
         FAST,
         "it was bad, and is over",
-        {f"{HTTP}{BOOK}": "0+9850x20 197000+10000x40", f"{HTTP}{BOOK_FAILED}": "0+150x20 3000+0x40"},
+        {_answers("ok"): "0+9850x20 197000+10000x40", _answers("failed"): "0+150x20 3000+0x40"},
         fires=False,
     ),
     Case(SLOW, "0.35 % for a day", _requests(35, DAYS), fires=True, minute=DAYS),
@@ -91,24 +100,23 @@ def _of_one_percent(name: str, of_a_thousand: Callable[[float, int], Series]) ->
 BURNS = [*AVAILABILITY, *_of_one_percent("RowlockLatency", _operations), *_of_one_percent("RowlockExpiry", _ended)]
 
 OVERDUE = "rowlock_overdue_hold_oldest_seconds"
-RELAY = 'rowlock_log_lag_seconds{reader="relay"}'
-PROJECTOR = 'rowlock_log_lag_seconds{reader="projector"}'
-PARKED = 'rowlock_broker_messages{queue="parked"}'
-LOCKED = 'rowlock_database_errors_total{error="lock_timeout"}'
-DEADLOCK = 'rowlock_database_errors_total{error="deadlock"}'
+RELAY, PROJECTOR = (_of("rowlock_log_lag_seconds", reader=reader) for reader in ("relay", "projector"))
+PARKED = _of("rowlock_broker_messages", queue="parked")
+LOCKED, DEADLOCK = (_of("rowlock_database_errors_total", error=error) for error in ("lock_timeout", "deadlock"))
 OLD = "rowlock_write_transaction_oldest_seconds"
-OWNERS = 'rowlock_audit_violations{check="owners"}'
+OWNERS = _of("rowlock_audit_violations", check="owners")
 ROUND = "rowlock_audit_last_round_timestamp_seconds"
 INTERVAL = "rowlock_audit_interval_seconds"
-JOB = 'kube_job_failed{namespace="shop", job_name="rowlock-migrate-1-0-0-2", condition="true"}'
-OTHER_JOB = 'kube_job_failed{namespace="shop", job_name="backup-7", condition="true"}'
-OTHER_RELEASE = 'kube_job_failed{namespace="shop", job_name="another-rowlock-migrate-1-0-0-2", condition="true"}'
+JOB, OTHER_JOB, OTHER_RELEASE = (
+    _of("kube_job_failed", namespace="shop", job_name=name, condition="true")
+    for name in ("rowlock-migrate-1-0-0-2", "backup-7", "another-rowlock-migrate-1-0-0-2")
+)
 WATCHED = ("sweep", "sequencer", "observer")
 
 
 def _progress(still: str) -> Series:
     """All loops go on, but for this one."""
-    return {f'{PROGRESS}{{loop="{loop}"}}': "0x10" if loop == still else "0+60x10" for loop in {*WATCHED, still}}
+    return {_of(PROGRESS, loop=loop): "0x10" if loop == still else "0+60x10" for loop in {*WATCHED, still}}
 
 
 SYMPTOMS = [
@@ -121,15 +129,17 @@ SYMPTOMS = [
         for still in WATCHED
     ),
     Case("RowlockExpirerNotProgressing", "the relay stands still", _progress("relay"), fires=False, minute=9),
-    Case("RowlockExpirerNotProgressing", "no expirer", {"up": "1x10"}, fires=True, minute=4, labels={"loop": "sweep"}),
+    Case("RowlockExpirerNotProgressing", "no expirer", {BUILD: "1x10"}, fires=True, minute=4),
+    Case("RowlockExpirerNotProgressing", "nothing at all", {BUILD: "_x10"}, fires=True, minute=4),
     Case("RowlockExpirerNotProgressing", "one of two goes on", {
-        f'{PROGRESS}{{loop="sweep", instance="a"}}': "0x10", f'{PROGRESS}{{loop="sweep", instance="b"}}': "0+60x10",
+        _of(PROGRESS, loop="sweep", instance="a"): "0x10", _of(PROGRESS, loop="sweep", instance="b"): "0+60x10",
     }, fires=False, minute=9),
     Case("RowlockRelayLag", "more than a minute", {RELAY: "61+60x10"}, fires=True, minute=3),
     Case("RowlockRelayLag", "a minute", {RELAY: "60x10"}, fires=False, minute=9),
     Case("RowlockCacheBehind", "the projector lags", {PROJECTOR: "31x10"}, fires=True, minute=3),
     Case("RowlockCacheBehind", "a pod without Redis", {
-        'rowlock_cache_up{instance="a"}': "0x10", 'rowlock_cache_up{instance="b"}': "1x10"}, fires=True, minute=3),
+        _of("rowlock_cache_up", instance="a"): "0x10", _of("rowlock_cache_up", instance="b"): "1x10"}, fires=True,
+        minute=3),
     Case("RowlockCacheBehind", "neither", {PROJECTOR: "30x10", "rowlock_cache_up": "1x10"}, fires=False, minute=9),
     Case("RowlockParkedMessages", "one", {PARKED: "1x10"}, fires=True, minute=2),
     Case("RowlockParkedMessages", "none", {PARKED: "0x10"}, fires=False, minute=9),
@@ -144,6 +154,7 @@ SYMPTOMS = [
     Case("RowlockAuditStale", "no round for an hour", {ROUND: "60x90", INTERVAL: "60x90"}, fires=True, minute=69),
     Case("RowlockAuditStale", "one in three hours", {ROUND: "60x190", INTERVAL: "10800x190"}, fires=False, minute=190),
     Case("RowlockAuditStale", "none ever", {ROUND: "0x90"}, fires=True, minute=10),
+    Case("RowlockAuditStale", "nothing at all", {BUILD: "_x90"}, fires=True, minute=10),
     Case("RowlockAuditStale", "each minute", {ROUND: "60+60x90", INTERVAL: "60x90"}, fires=False, minute=80),
     Case("RowlockMigrationFailed", "the Job failed", {JOB: "1x5"}, fires=True, minute=2,
          labels={"namespace": "shop", "job_name": "rowlock-migrate-1-0-0-2"}),

@@ -12,7 +12,7 @@ from dev.monitoring.locks import LOCKS
 from dev.monitoring.panels import Panel
 from dev.monitoring.picture import Curve, Drawn, highest, picture
 from tests.conftest import EMPTY_TABLES
-from tests.monitoring.prometheus import Prometheus
+from tests.monitoring.prometheus import Prometheus, as_asked
 from tests.monitoring.system import CUSTOMERS, watched
 from tests.servers import NEWEST, Servers
 
@@ -55,8 +55,7 @@ async def draw(servers: Servers) -> None:
 async def _curves(prometheus: Prometheus, panel: Panel, begin: float) -> Curves:
     found: dict[str, Curve] = {}
     for legend, expression in panel.lines.items():
-        asked = expression.replace("$__rate_interval", "10s")
-        for series in await prometheus.curves(asked, begin, begin + SECONDS):
+        for series in await prometheus.curves(as_asked(expression, "10s"), begin, begin + SECONDS):
             found[_named(legend, series["metric"])] = [(float(at), float(value)) for at, value in series["values"]]
     return found
 

@@ -14,9 +14,16 @@ FOREIGN = {
     "kube_job_failed": {"namespace", "job_name", "condition"},
 }
 """Metrics that are not in the catalogue: of prometheus-client, and of kube-state-metrics."""
-FROM_PROMETHEUS = {"instance", "job"}
+FROM_PROMETHEUS = {"instance", "job", "namespace"}
+"""Labels that every target may have, whatever it shows."""
 METRIC = re.compile(r"\b(?:rowlock|process|kube)_[a-z0-9_]+\b(?:\{[^}]*\})?")
 MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
+AGGREGATION = re.compile(
+    r"\b(?:sum|max|min|avg|count|group|quantile|topk|bottomk|stddev|stdvar|count_values)\b"
+    r"\s*(?:(by|without)\s*\(([^)]*)\))?"
+)
+JOIN = re.compile(r"\b(on|ignoring)\s*\(([^)]*)\)")
+CHOSEN = 'namespace=~"$namespace"'
 GROUPING = re.compile(r"\b(?:by|ignoring|on|without)\s*\(([^)]*)\)")
 
 
@@ -67,8 +74,26 @@ def mistakes(expression: str) -> list[str]:
     return found + [f"no label {label}" for label in sorted(grouped - labels)]
 
 
+def unfiltered(expression: str) -> list[str]:
+    """Selectors of a panel that show other releases than the chosen one."""
+    return [selector for selector in selectors(expression) if CHOSEN not in selector]
+
+
+def added_together(expression: str) -> list[str]:
+    """What in an alert makes one of several namespaces, or joins one with another."""
+    found = [
+        whole[0]
+        for whole in [*AGGREGATION.finditer(expression), *JOIN.finditer(expression)]
+        if (whole[1] in ("by", "on")) != ("namespace" in re.findall(r"\w+", whole[2] or "")) or not whole[1]
+    ]
+    absent = re.findall(r"absent(?:_over_time)?\s*\(([^)]*)\)", expression)
+    return found + [inner for inner in absent if "namespace" not in inner]
+
+
 def _of_matcher(series: Known, matcher: tuple[str, str, str]) -> Iterable[str]:
     label, operator, value = matcher
+    if label in FROM_PROMETHEUS:
+        return []
     if label not in series.labels:
         return [f"no label {label}"]
     allowed = series.labels[label]

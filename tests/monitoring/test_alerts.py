@@ -9,41 +9,81 @@ import yaml
 from dev.monitoring.__main__ import FILES
 from dev.monitoring.alerts import ALERTS
 from dev.monitoring.rules import rules
-from tests.monitoring.cases import CASES, Case
+from tests.monitoring.cases import BUILD, CASES, PARKED, Case, Series
 from tests.monitoring.promtool import promtool
 
 NAMES = {alert.name for alert in ALERTS}
 LONG_MINUTES = 200
 
 
-def _unit_test(case: Case) -> dict[str, Any]:
-    labels = "".join(f', {name}="{value}"' for name, value in case.labels.items())
-    firing = f'count (ALERTS{{alertname="{case.alert}", alertstate="firing"{labels}}}) or vector(0)'
+def _unit_test(name: str, series: Series, minute: int, **asked: Any) -> dict[str, Any]:
     return {
-        "name": f"{case.alert}: {case.what}",
+        "name": name,
         "interval": "1m",
-        "input_series": [{"series": series, "values": values} for series, values in case.series.items()],
-        "promql_expr_test": [
-            {
-                "expr": firing,
-                "eval_time": f"{case.minute}m",
-                "exp_samples": [{"labels": "{}", "value": int(case.fires)}],
-            }
-        ],
-    }
+        "input_series": [{"series": series, "values": values} for series, values in series.items()],
+    } | {kind: [tried | {"eval_time": f"{minute}m"} for tried in asked_so] for kind, asked_so in asked.items()}
 
 
-def _check(case: Case, file: Path, rules_file: Path) -> None:
+def _run(test: dict[str, Any], minute: int, tmp_path: Path) -> None:
     # A case of days is of an alert that does not wait: one evaluation at its end is enough, and thousands take minutes.
-    interval = f"{case.minute if case.minute > LONG_MINUTES else 1}m"
-    tests = {"rule_files": [str(rules_file)], "evaluation_interval": interval, "tests": [_unit_test(case)]}
+    interval = f"{minute if minute > LONG_MINUTES else 1}m"
+    tests = {"rule_files": [str(FILES / "alerts.yaml")], "evaluation_interval": interval, "tests": [test]}
+    file = tmp_path / "tests.yaml"
     file.write_text(yaml.safe_dump(tests))
     promtool("test", "rules", file)
 
 
+def _with_build(series: Series, minutes: int) -> Series:
+    return {BUILD: f"1x{minutes}"} | series
+
+
+def _in_namespace(series: Series, namespace: str) -> Series:
+    """The same targets, in a namespace."""
+    ours = f'namespace="{namespace}"'
+    moved = {}
+    for name, values in series.items():
+        metric, _, labels = name.removesuffix("}").partition("{")
+        others = [label for label in filter(None, labels.split(", ")) if not label.startswith("namespace=")]
+        moved[f"{metric}{{{', '.join([ours, *others])}}}"] = values
+    return moved
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.alert}: {case.what}")
 def test_an_alert_fires_when_it_should_and_only_then(case: Case, tmp_path: Path) -> None:
-    _check(case, tmp_path / "tests.yaml", FILES / "alerts.yaml")
+    labels = "".join(f', {name}="{value}"' for name, value in case.labels.items())
+    firing = f'count (ALERTS{{alertname="{case.alert}", alertstate="firing"{labels}}}) or vector(0)'
+    asked = {"expr": firing, "exp_samples": [{"labels": "{}", "value": int(case.fires)}]}
+    series = _with_build(case.series, case.minute)
+    _run(_unit_test(case.what, series, case.minute, promql_expr_test=[asked]), case.minute, tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_of_two_releases_in_one_prometheus_only_the_one_that_burns_has_an_alert(name: str, tmp_path: Path) -> None:
+    burning, healthy = (next(c for c in CASES if c.alert == name and c.fires is fires) for fires in (True, False))
+    series = {
+        key: values
+        for case, namespace in ((burning, "burning"), (healthy, "healthy"))
+        for key, values in _in_namespace(_with_build(case.series, burning.minute), namespace).items()
+    }
+    firing = f'count by (namespace) (ALERTS{{alertname="{name}", alertstate="firing"}})'
+    asked = {"expr": firing, "exp_samples": [{"labels": '{namespace="burning"}', "value": 1}]}
+    _run(_unit_test(name, series, burning.minute, promql_expr_test=[asked]), burning.minute, tmp_path)
+
+
+@pytest.mark.parametrize(("namespace", "where"), [("", ""), ("shop", " (namespace shop)")])
+def test_an_alert_says_in_which_namespace_it_burns_if_in_one(namespace: str, where: str, tmp_path: Path) -> None:
+    alert = next(alert for alert in ALERTS if alert.name == "RowlockParkedMessages")
+    parked = {PARKED: "1x10"}
+    fired = {
+        "exp_labels": {"severity": "ticket"} | ({"namespace": namespace} if namespace else {}),
+        "exp_annotations": {
+            "summary": f"1 dead letters are parked{where}",
+            "runbook_url": f"docs/runbooks/{alert.page}.md",
+        },
+    }
+    series = _in_namespace(parked, namespace) if namespace else parked
+    asked = {"alertname": alert.name, "exp_alerts": [fired]}
+    _run(_unit_test(alert.name, series, 3, alert_rule_test=[asked]), 3, tmp_path)
 
 
 def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:

@@ -10,22 +10,17 @@ import pytest
 import yaml
 
 from dev.monitoring.__main__ import DASHBOARDS, FILES
-from dev.monitoring.alerts import ALERTS
+from dev.monitoring.alerts import ALERTS, Alert
 from tests.monitoring.promtool import promtool
-from tests.monitoring.selectors import mistakes
+from tests.monitoring.selectors import added_together, mistakes, unfiltered
 
 RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"
 COLUMNS = 24
 LOADED = {path.stem: json.loads(path.read_text()) for path in sorted((FILES / "dashboards").glob("*.json"))}
-EXPRESSIONS = [
-    *(
-        target["expr"]
-        for loaded in LOADED.values()
-        for panel in loaded["panels"]
-        for target in panel.get("targets", ())
-    ),
-    *(alert.expression for alert in ALERTS),
+OF_PANELS = [
+    target["expr"] for loaded in LOADED.values() for panel in loaded["panels"] for target in panel.get("targets", ())
 ]
+EXPRESSIONS = [*OF_PANELS, *(alert.expression for alert in ALERTS)]
 
 
 def _panels(loaded: Any) -> list[Any]:
@@ -39,8 +34,8 @@ def test_the_four_dashboards_have_the_uids_that_links_know() -> None:
 
 @pytest.mark.parametrize("loaded", LOADED.values(), ids=LOADED)
 def test_a_panel_says_what_it_shows_in_which_unit_and_takes_the_source_that_the_reader_chose(loaded: Any) -> None:
-    (variable,) = loaded["templating"]["list"]
-    assert (variable["name"], variable["type"], variable["query"]) == ("datasource", "datasource", "prometheus")
+    source, _ = loaded["templating"]["list"]
+    assert (source["name"], source["type"], source["query"]) == ("datasource", "datasource", "prometheus")
     assert loaded["description"]
     assert loaded["refresh"]
     ids = [panel["id"] for panel in loaded["panels"]]
@@ -56,6 +51,45 @@ def test_a_panel_says_what_it_shows_in_which_unit_and_takes_the_source_that_the_
             assert target["datasource"] == panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
     titles = [panel["title"] for panel in _panels(loaded)]
     assert len(set(titles)) == len(titles)
+
+
+@pytest.mark.parametrize("loaded", LOADED.values(), ids=LOADED)
+def test_a_reader_chooses_the_namespace_and_sees_all_of_them_at_first(loaded: Any) -> None:
+    _, namespace = loaded["templating"]["list"]
+    assert (namespace["name"], namespace["type"]) == ("namespace", "query")
+    assert namespace["query"] == "label_values(rowlock_build_info, namespace)"
+    assert namespace["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+    assert (namespace["includeAll"], namespace["allValue"]) == (True, ".*")
+    assert (namespace["current"]["text"], namespace["current"]["value"]) == ("All", "$__all")
+
+
+@pytest.mark.parametrize("expression", OF_PANELS)
+def test_a_panel_shows_the_chosen_namespace_alone(expression: str) -> None:
+    assert unfiltered(expression) == []
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
+def test_an_alert_keeps_namespaces_apart(alert: Alert) -> None:
+    assert added_together(alert.expression) == []
+
+
+def test_a_forgotten_namespace_is_found() -> None:
+    chosen = 'rowlock_cache_up{namespace=~"$namespace"}'
+    assert unfiltered(f"min ({chosen}) / min (rowlock_pool_size)") == ["rowlock_pool_size"]
+    assert unfiltered('sum (rate(rowlock_seats_total{operation="pay"}[5m]))') == [
+        'rowlock_seats_total{operation="pay"}'
+    ]
+    apart = f"max by (namespace, loop) ({chosen}) unless on (namespace) sum without (instance) (rowlock_pool_size)"
+    assert added_together(f"{apart} or absent({chosen})") == []
+    for mistaken, found in (
+        ("sum (up)", "sum "),
+        ("sum by (loop) (up)", "sum by (loop)"),
+        ("max without (namespace) (up)", "max without (namespace)"),
+        ("up and on (loop) up", "on (loop)"),
+        ("up / ignoring (namespace) up", "ignoring (namespace)"),
+        ("absent(up)", "up"),
+    ):
+        assert added_together(mistaken) == [found]
 
 
 @pytest.mark.parametrize("loaded", LOADED.values(), ids=LOADED)

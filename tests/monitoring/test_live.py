@@ -15,7 +15,7 @@ from dev.servers import RabbitMQ, Redis
 from service.database import Connection
 from tests.conftest import EMPTY_TABLES
 from tests.forcing import locked
-from tests.monitoring.prometheus import Prometheus
+from tests.monitoring.prometheus import Prometheus, as_asked
 from tests.monitoring.provoking import PROVOCATIONS, Stage, cause_deadlock, sell_calmly
 from tests.monitoring.selectors import selectors
 from tests.monitoring.system import watched
@@ -66,7 +66,7 @@ async def _moved(prometheus: Prometheus) -> dict[str, set[str]]:
     found = {}
     for title, labels in MOVED.items():
         (expression,) = panels[title].lines.values()
-        series = await prometheus.series(expression.replace("$__rate_interval", f"{RATE_SECONDS}s"))
+        series = await prometheus.series(as_asked(expression, f"{RATE_SECONDS}s"))
         above = {label for one in series if 0 < float(one["value"][1]) < math.inf for label in one["metric"].values()}
         found[title] = above & labels
     return found
@@ -76,7 +76,7 @@ async def _empty(prometheus: Prometheus) -> list[str]:
     """The expressions of dashboards, and the selectors of alerts, that give nothing at all."""
     panels = [expression for described in DASHBOARDS for expression in described.expressions()]
     parts = {part for alert in ALERTS for part in selectors(alert.expression)}
-    asked = [expression.replace("$__rate_interval", f"{RATE_SECONDS}s") for expression in panels] + sorted(parts)
+    asked = [as_asked(expression, f"{RATE_SECONDS}s") for expression in panels] + sorted(parts)
     return [
         expression
         for expression in asked
