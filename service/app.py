@@ -1,6 +1,6 @@
 """The API's only wiring: `create_app` puts lifespan, middleware, routes and answers to errors together."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, TypedDict
 
@@ -8,6 +8,7 @@ import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -25,6 +26,7 @@ from service.claims import Rules
 from service.database import create_engine, ping
 from service.errors import NotReady, RowlockError, Unavailable
 from service.listings import SessionList
+from service.metrics import recording
 from service.metrics.exposition import exposed
 from service.ratelimit import RateLimits
 from service.seatmap import SeatMaps
@@ -40,6 +42,7 @@ A hold with an `Idempotency-Key` may be sent again at any time and gets its firs
 `application/problem+json` (RFC 9457) with a stable `type`.
 """
 ASSETS_PATH = "/api-docs/assets"
+ROUTERS = tuple(module.router for module in (accounts, customer, listings, manager, audits, health))
 
 log = structlog.stdlib.get_logger("rowlock")
 
@@ -76,8 +79,8 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
         bytes_max_by_path={manager.CREATE_PATH: loaded.session_body_bytes_max},
     )
     app.add_middleware(RequestLog)
-    for module in (accounts, customer, listings, manager, audits, health):
-        app.include_router(module.router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.mount(ASSETS_PATH, StaticFiles(packages=[("fastapi_offline", "static")]))
     app.add_route("/api-docs", _api_docs, include_in_schema=False)
     _add_problem_schema(app)
@@ -123,6 +126,7 @@ async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
         raise
     try:
         async with exposed("API", VERSION, loaded.host, loaded.metrics_port, engine):
+            recording.requests_expected(_routed())
             yield {"context": context}
     finally:
         await context.box_office.drain()
@@ -131,6 +135,13 @@ async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
         if cache:
             await cache.close()
         await engine.dispose()
+
+
+def _routed() -> Iterator[tuple[str, str]]:
+    for route in (route for router in ROUTERS for route in router.routes):
+        assert isinstance(route, APIRoute)
+        assert route.methods
+        yield from ((method, route.path) for method in route.methods)
 
 
 async def _answer(request: Request, error: Exception) -> Response:

@@ -116,6 +116,19 @@ async def test_both_processes_show_what_they_count_and_nothing_with_labels_of_an
     assert [sample.value for sample in shown[1]["rowlock_audit_interval_seconds"].samples] == [1]
 
 
+async def test_failures_of_every_route_are_shown_before_the_first_one(postgres: Postgres, settings: Settings) -> None:
+    port = free_port()
+    async with api_process(postgres.url(), metrics_port=port):
+        shown = (await scrape(port))["rowlock_http_request_duration_seconds"].samples
+    still = [sample.labels for sample in shown if sample.name.endswith("_count") and not sample.value]
+    assert {(labels["method"], labels["route"], labels["outcome"]) for labels in still} == {
+        (method.upper(), route, outcome)
+        for route, operations in create_app(settings).openapi()["paths"].items()
+        for method in operations
+        for outcome in ("unavailable", "failed")
+    }
+
+
 async def test_two_workers_add_up_on_one_port(
     postgres: Postgres, sql: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

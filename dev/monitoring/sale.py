@@ -21,10 +21,9 @@ SALE = Dashboard(
                       {"seats": rate("rowlock_seats_total", matching='operation="pay"')}, width=4, now=True),
                 Panel("Availability", "Share of customers' requests that did not fail by our fault; 409 is a proper "
                       "answer.", "percentunit",
-                      # Where nothing has failed yet there is nothing to count.
-                      {"share": "1 - ("
+                      {"share": "1 - "
                        + rate("rowlock_http_request_duration_seconds_count", matching=f"{REQUESTED}, {OUR_FAULT}")
-                       + " or vector(0)) / "
+                       + " / "
                        + rate("rowlock_http_request_duration_seconds_count", matching=REQUESTED)},
                       width=4, now=True),
                 Panel("A hold takes (99 %)", "99 of 100 holds are answered within this time.", "s",

@@ -14,7 +14,7 @@ HTTP_SECONDS = HTTP.histogram(
     "seconds",
     "From the request's arrival to the end of its answer. Outcomes: ok is 2xx and 3xx; conflict 409; limited 429; "
     "refused any other 4xx; unavailable 503; failed any other 5xx. Of these only unavailable and failed are the "
-    "service's fault.",
+    "service's fault; each route has them at 0 from the start.",
     {
         "method": values.METHODS,
         "route": "the API's route templates, and `other` for paths that are none",

@@ -36,6 +36,8 @@ DATABASE_ERRORS: dict[type[Exception], str] = {
     errors.OutcomeUnknown: "commit_unknown",
 }
 """Whatever else is translated says that PostgreSQL is away."""
+OUR_FAULTS = ("unavailable", "failed")
+"""Outcomes of requests that the error budget pays."""
 CONFLICT, TOO_MANY, UNAVAILABLE = 409, 429, 503
 
 
@@ -92,6 +94,13 @@ def expiry(by: str) -> Iterator[Expiry]:
         catalogue.OPERATION_SECONDS.of("expire", "done").observe(seconds)
         batch_done(by, len(batch.reservations), seconds)
         holds_ended(by, batch.reservations)
+
+
+def requests_expected(routed: Iterable[tuple[str, str]]) -> None:
+    """Failures of these methods and routes begin at 0: a series that begins with its first one never shows it."""
+    for method, route in routed:
+        for outcome in OUR_FAULTS:
+            catalogue.HTTP_SECONDS.of(method, route, outcome)
 
 
 def request_answered(method: str, route: str | None, status: int, seconds: float) -> None:
