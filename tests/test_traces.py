@@ -54,28 +54,17 @@ def only(spans: list[Received]) -> Received:
     return span
 
 
-async def test_one_trace_spans_request_relay_dead_letter_inbox_and_projector(
-    postgres: Postgres, sql: Connection, rabbitmq: Broker, redis: Redis | Container, collector: Collector
-) -> None:
-    settings = make_settings(postgres.url())
-    customer = await make_customer(sql, settings)
-    session = await make_session(sql, settings)
-    traced = {
-        "broker_url": rabbitmq.url,
-        "redis_url": redis.url,
-        "redis_timeout_ms": 2_000,
-        "hold_seconds": 1,
-        "sweep_interval_ms": 60_000,
-        "trace_endpoint": collector.url,
-        "trace_sample_ratio": 1,
-    }
-    async with api_process(postgres.url(), **traced) as api, expirer_process(postgres.url(), **traced):
+async def told_of_an_unpaid_hold(sql: Connection, url: str, collector: Collector, **shared: Any) -> set[str | None]:
+    """One that a traced customer lets run out while everything runs; the `traceparent` of each message to others."""
+    customer = await make_customer(sql, make_settings(url))
+    session = await make_session(sql, make_settings(url))
+    async with api_process(url, **shared) as api, expirer_process(url, **shared):
 
         async def both_read() -> bool:
             return bool(await sql.fetchval("select count(*) = 2 from cursors where name in ('broker', 'cache')"))
 
         await until(both_read, "a cursor of the relay and one of the projector")
-        with connected(rabbitmq.url) as connection:
+        with connected(shared["broker_url"]) as connection:
             queue = bound_queue(connection, "tests.traced")
             async with httpx.AsyncClient(base_url=api.url) as client:
                 assert (await book(client, customer, session.seat_ids[0])).status_code == 201
@@ -85,23 +74,42 @@ async def test_one_trace_spans_request_relay_dead_letter_inbox_and_projector(
                 return len(collector.named("bring event to the cache")) == 2 == len(collector.named("publish event"))
 
             await collector.until(is_whole, "both events in RabbitMQ and in the cache")
-            headers = []
+            told = set()
             while (message := queue.get(no_ack=True)) is not None:
-                # The event of the session, which nobody traced, may be among them.
-                headers.append(message.headers.get("traceparent"))
+                told.add(message.headers.get("traceparent"))
+    return told
+
+
+async def test_one_trace_spans_request_relay_dead_letter_inbox_and_projector(
+    postgres: Postgres, sql: Connection, rabbitmq: Broker, redis: Redis | Container, collector: Collector
+) -> None:
+    told = await told_of_an_unpaid_hold(
+        sql,
+        postgres.url(),
+        collector,
+        broker_url=rabbitmq.url,
+        redis_url=redis.url,
+        redis_timeout_ms=2_000,
+        hold_seconds=1,
+        sweep_interval_ms=60_000,
+        trace_endpoint=collector.url,
+        trace_sample_ratio=1,
+    )
     request = only(collector.named("POST /customer/book"))
-    names = [span.name for span in collector.trace(request.trace)]
+    spans = collector.trace(request.trace)
+    names = [span.name for span in spans]
     assert {"lock accounts", "lock seats", "insert events", "commit"} <= set(names)
     assert names.count("publish event") == names.count("bring event to the cache") == 2
-    letter = only([span for span in collector.trace(request.trace) if span.name == "settle dead letter"])
-    published = [span for span in collector.trace(request.trace) if span.name == "publish event"]
+    letter = only([span for span in spans if span.name == "settle dead letter"])
+    published = [span for span in spans if span.name == "publish event"]
     # Each went on where the one before it had stopped: request, relay, dead letter, inbox, relay.
     assert request.id in {span.parent for span in published}
     assert letter.parent in {span.id for span in published}
     assert letter.id in {span.parent for span in published}
     assert {span.parent for span in collector.named("bring event to the cache")} == {request.id, letter.id}
-    assert set(headers) - {None} == {f"00-{span.trace}-{span.id}-01" for span in published}
-    assert {span.service for span in collector.trace(request.trace)} == {"rowlock-api", "rowlock-expirer"}
+    # The event of the session, which nobody traced, may be among them.
+    assert told - {None} == {f"00-{span.trace}-{span.id}-01" for span in published}
+    assert {span.service for span in spans} == {"rowlock-api", "rowlock-expirer"}
     batch = only(collector.named("inbox"))
     assert batch.trace != request.trace
     assert (batch.links, letter.links) == ([(letter.trace, letter.id)], [(batch.trace, batch.id)])

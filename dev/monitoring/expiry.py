@@ -1,6 +1,6 @@
 """Holds that end on time, and the log's way to RabbitMQ and Redis."""
 
-from dev.monitoring.expressions import quantile, rate, worst
+from dev.monitoring.expressions import each, rate, slowest, spread, worst
 from dev.monitoring.panels import Dashboard, Panel, Row
 
 EXPIRY = Dashboard(
@@ -12,8 +12,7 @@ EXPIRY = Dashboard(
             "Expiry",
             [
                 Panel("Lateness", "From the deadline to the end of the hold.", "s",
-                      {f"{share:g}": quantile(share, "rowlock_expiry_lateness_seconds")
-                       for share in (0.5, 0.95, 0.99)}),
+                      spread("rowlock_expiry_lateness_seconds")),
                 Panel("Oldest overdue hold", "How long it is overdue; 0 without one.", "s",
                       {"overdue": worst("rowlock_overdue_hold_oldest_seconds")}),
                 Panel("Overdue and live holds", "As the observer counted them.", "short",
@@ -25,7 +24,7 @@ EXPIRY = Dashboard(
                       {"{{outcome}}": rate("rowlock_dead_letters_total", "outcome"),
                        "pauses": rate("rowlock_inbox_pauses_total")}),
                 Panel("Messages in RabbitMQ", "Hints of live holds, dead letters for the inbox, parked ones.", "short",
-                      {"{{queue}}": worst("rowlock_broker_messages", "queue")}),
+                      each(worst, "rowlock_broker_messages", "queue")),
             ],
         ),
         Row(
@@ -36,16 +35,16 @@ EXPIRY = Dashboard(
                       {"{{loop}}": "time() - " + worst("rowlock_loop_last_success_timestamp_seconds", "loop"),
                        "observer's figures": "time() - " + worst("rowlock_observer_last_success_timestamp_seconds")}),
                 Panel("Failed steps", "The loop goes on after one.", "ops",
-                      {"{{loop}}": rate("rowlock_loop_failures_total", "loop")}),
+                      each(rate, "rowlock_loop_failures_total", "loop")),
                 Panel("A step takes (95 %)", "Empty steps too.", "s",
-                      {"{{loop}}": quantile(0.95, "rowlock_loop_step_duration_seconds", "loop")}),
+                      each(slowest, "rowlock_loop_step_duration_seconds", "loop")),
             ],
         ),
         Row(
             "Log",
             [
                 Panel("Lag", "Age of the first event that waits for its number, RabbitMQ or Redis.", "s",
-                      {"{{reader}}": worst("rowlock_log_lag_seconds", "reader")}),
+                      each(worst, "rowlock_log_lag_seconds", "reader")),
                 Panel("Events that wait", "For their number, RabbitMQ or Redis.", "short",
                       {"{{reader}}": worst("rowlock_log_lag_events", "reader"),
                        "stuck: {{reader}}": worst("rowlock_log_stuck_events", "reader")}),
@@ -55,17 +54,17 @@ EXPIRY = Dashboard(
                        "timeouts": rate("rowlock_confirm_timeouts_total"),
                        "hints dropped": rate("rowlock_hints_dropped_total")}),
                 Panel("A batch's confirms take (95 %)", "From the first message to the last confirm.", "s",
-                      {"confirms": quantile(0.95, "rowlock_confirm_wait_seconds")}),
+                      {"confirms": slowest("rowlock_confirm_wait_seconds")}),
                 Panel("Events kept", "Numbered events in the log.", "short", {"events": worst("rowlock_log_events")}),
                 Panel("Maps built in Redis", "abandoned: begun anew by somebody else, or Redis went away.", "ops",
-                      {"{{outcome}}": rate("rowlock_seat_map_builds_total", "outcome")}),
+                      each(rate, "rowlock_seat_map_builds_total", "outcome")),
             ],
         ),
         Row(
             "Self-audit",
             [
                 Panel("Violations", "What the last round found, by check: must be 0.", "short",
-                      {"{{check}}": worst("rowlock_audit_violations", "check")}),
+                      each(worst, "rowlock_audit_violations", "check")),
                 Panel("Since the last round", "And how long that one took.", "s",
                       {"since": "time() - " + worst("rowlock_audit_last_round_timestamp_seconds"),
                        "took": worst("rowlock_audit_round_duration_seconds")}),

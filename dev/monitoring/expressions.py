@@ -1,6 +1,6 @@
 """What dashboards and alerts say often."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 CUSTOMERS = 'operation=~"hold|pay|release"'
 REQUESTED = 'route!~"/livez|/readyz|other"'
@@ -24,9 +24,24 @@ def quantile(share: float, histogram: str, *by: str, matching: str = "") -> str:
     return f"histogram_quantile({share}, sum{_grouping(('le', *by))} (rate({buckets}[$__rate_interval])))"
 
 
+def slowest(histogram: str, *by: str, matching: str = "") -> str:
+    """Within this time are 95 of 100."""
+    return quantile(0.95, histogram, *by, matching=matching)
+
+
+def spread(histogram: str, matching: str = "") -> dict[str, str]:
+    """Three curves: the median, and within which time 95 and 99 of 100 are."""
+    return {f"{share:g}": quantile(share, histogram, matching=matching) for share in (0.5, 0.95, 0.99)}
+
+
 def worst(gauge: str, *by: str, matching: str = "") -> str:
     """The maximum over all processes: each says the same, or the worst of them is what matters."""
     return f"max{_grouping(by)} ({chosen(gauge, matching)})"
+
+
+def each(ask: Callable[..., str], metric: str, *by: str, matching: str = "") -> dict[str, str]:
+    """A curve for each value of the labels, which are its legend."""
+    return {" ".join(f"{{{{{label}}}}}" for label in by): ask(metric, *by, matching=matching)}
 
 
 def chosen(metric: str, matching: str = "") -> str:

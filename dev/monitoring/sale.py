@@ -1,9 +1,11 @@
 """What the business sees."""
 
-from dev.monitoring.expressions import CUSTOMERS, OUR_FAULT, REQUESTED, quantile, rate, worst
+from dev.monitoring.expressions import CUSTOMERS, OUR_FAULT, REQUESTED, each, quantile, rate, spread, worst
 from dev.monitoring.panels import Dashboard, Panel, Row
 
-HOLDS = 'operation="hold"'
+OPERATIONS = "rowlock_operation_duration_seconds"
+REQUESTS = "rowlock_http_request_duration_seconds_count"
+HOLDS, PAYMENTS = 'operation="hold"', 'operation="pay"'
 
 SALE = Dashboard(
     uid="rowlock-sale",
@@ -18,16 +20,16 @@ SALE = Dashboard(
                 Panel("Live holds", "Reservations whose time to pay is running.", "short",
                       {"holds": worst("rowlock_held_reservations")}, width=4, now=True),
                 Panel("Seats sold a second", "Seats that were paid for.", "ops",
-                      {"seats": rate("rowlock_seats_total", matching='operation="pay"')}, width=4, now=True),
+                      {"seats": rate("rowlock_seats_total", matching=PAYMENTS)}, width=4, now=True),
                 Panel("Availability", "Share of customers' requests that did not fail by our fault; 409 is a proper "
                       "answer.", "percentunit",
                       {"share": "1 - "
-                       + rate("rowlock_http_request_duration_seconds_count", matching=f"{REQUESTED}, {OUR_FAULT}")
+                       + rate(REQUESTS, matching=f"{REQUESTED}, {OUR_FAULT}")
                        + " / "
-                       + rate("rowlock_http_request_duration_seconds_count", matching=REQUESTED)},
+                       + rate(REQUESTS, matching=REQUESTED)},
                       width=4, now=True),
                 Panel("A hold takes (99 %)", "99 of 100 holds are answered within this time.", "s",
-                      {"seconds": quantile(0.99, "rowlock_operation_duration_seconds", matching=HOLDS)},
+                      {"seconds": quantile(0.99, OPERATIONS, matching=HOLDS)},
                       width=4, now=True),
                 Panel("Audit", "Broken rules that the last round of the self-audit found: must be 0.", "short",
                       {"violations": f"sum ({worst('rowlock_audit_violations', 'namespace', 'check')})"},
@@ -38,30 +40,27 @@ SALE = Dashboard(
             "Seats and money",
             [
                 Panel("Seats", "Seats held, sold and given back a second.", "ops",
-                      {"{{operation}}": rate("rowlock_seats_total", "operation")}),
+                      each(rate, "rowlock_seats_total", "operation")),
                 Panel("Holds that ended unpaid", "By who ended them: the inbox punctually, the sweep, the next buyer.",
-                      "ops", {"{{by}}": rate("rowlock_holds_expired_total", "by")}, stacked=True),
+                      "ops", each(rate, "rowlock_holds_expired_total", "by"), stacked=True),
                 Panel("Money", "Minor units of each currency a second.", "short",
-                      {"{{currency}}": rate("rowlock_paid_minor_units_total", "currency")}),
+                      each(rate, "rowlock_paid_minor_units_total", "currency")),
             ],
         ),
         Row(
             "What customers are told",
             [
                 Panel("Operations", "Holds, payments and releases by outcome.", "ops",
-                      {"{{operation}} {{outcome}}":
-                       rate("rowlock_operation_duration_seconds_count", "operation", "outcome", matching=CUSTOMERS)},
+                      each(rate, f"{OPERATIONS}_count", "operation", "outcome", matching=CUSTOMERS),
                       width=12),
                 Panel("Refusals", "By reason. taken is the sale's nature; locked, busy and away are ours.", "ops",
-                      {"{{reason}}": rate("rowlock_refusals_total", "reason")}, width=12, stacked=True),
+                      each(rate, "rowlock_refusals_total", "reason"), width=12, stacked=True),
                 Panel("Time of a hold", "Request to answer.", "s",
-                      {f"{share:g}": quantile(share, "rowlock_operation_duration_seconds", matching=HOLDS)
-                       for share in (0.5, 0.95, 0.99)}),
+                      spread(OPERATIONS, matching=HOLDS)),
                 Panel("Time of a payment", "Request to answer.", "s",
-                      {f"{share:g}": quantile(share, "rowlock_operation_duration_seconds", matching='operation="pay"')
-                       for share in (0.5, 0.95, 0.99)}),
+                      spread(OPERATIONS, matching=PAYMENTS)),
                 Panel("Seat maps", "Maps given to requests, by source.", "ops",
-                      {"{{source}}": rate("rowlock_seat_map_reads_total", "source")}, stacked=True),
+                      each(rate, "rowlock_seat_map_reads_total", "source"), stacked=True),
             ],
         ),
     ],

@@ -1,6 +1,6 @@
 """Rate, errors and duration of each route; use, saturation and errors of each pod."""
 
-from dev.monitoring.expressions import chosen, quantile, rate, worst
+from dev.monitoring.expressions import chosen, each, rate, slowest, worst
 from dev.monitoring.panels import Dashboard, Panel, Row
 
 REQUESTS = "rowlock_http_request_duration_seconds"
@@ -17,18 +17,18 @@ SERVICE = Dashboard(
             "Requests",
             [
                 Panel("Rate", "Requests by route.", "reqps",
-                      {"{{method}} {{route}}": rate(f"{REQUESTS}_count", "method", "route")}, stacked=True),
+                      each(rate, f"{REQUESTS}_count", "method", "route"), stacked=True),
                 Panel("Outcomes", "409 is conflict; unavailable and failed are our fault.", "reqps",
-                      {"{{outcome}}": rate(f"{REQUESTS}_count", "outcome")}, stacked=True),
+                      each(rate, f"{REQUESTS}_count", "outcome"), stacked=True),
                 Panel("Duration (95 %)", "By route.", "s",
-                      {"{{method}} {{route}}": quantile(0.95, REQUESTS, "method", "route")}),
+                      each(slowest, REQUESTS, "method", "route")),
                 Panel("In progress", "Requests and writes that are not answered yet, by pod.", "short",
                       {"requests {{instance}}": worst("rowlock_http_requests_in_progress", "instance"),
                        "writes {{instance}}": worst("rowlock_writes_in_progress", "instance")}),
                 Panel("Limited", "Requests refused with 429, by the limit.", "reqps",
-                      {"{{limit}}": rate("rowlock_rate_limited_total", "limit")}),
+                      each(rate, "rowlock_rate_limited_total", "limit")),
                 Panel("Age of maps (95 %)", "When they were given to requests, by source.", "s",
-                      {"{{source}}": quantile(0.95, "rowlock_seat_map_age_seconds", "source")}),
+                      each(slowest, "rowlock_seat_map_age_seconds", "source")),
             ],
         ),
         Row(
@@ -38,14 +38,14 @@ SERVICE = Dashboard(
                       {"{{instance}}": worst("rowlock_pool_connections_used", "instance") + " / "
                        + worst("rowlock_pool_size", "instance")}),
                 Panel("Wait for a connection (95 %)", "By pod.", "s",
-                      {"{{instance}}": quantile(0.95, "rowlock_pool_wait_seconds", "instance")}),
+                      each(slowest, "rowlock_pool_wait_seconds", "instance")),
                 Panel("Event loop lag (95 %)", "High: the pod wants more CPU than it has.", "s",
-                      {"{{instance}}": quantile(0.95, "rowlock_event_loop_lag_seconds", "instance")}),
+                      each(slowest, "rowlock_event_loop_lag_seconds", "instance")),
                 Panel("Passwords", "Checks that wait or are at work, and sign-ins that are made to wait.", "short",
                       {"checks": f"sum ({chosen('rowlock_password_checks_waiting')})",
                        "delayed": f"sum ({chosen('rowlock_sign_ins_delayed')})"}),
                 Panel("A password takes (95 %)", "The wait for the thread is in it.", "s",
-                      {"check": quantile(0.95, "rowlock_password_check_duration_seconds")}),
+                      {"check": slowest("rowlock_password_check_duration_seconds")}),
                 Panel("Redis", "Calls without an answer in time, and whether it answered last (1 or 0).", "short",
                       {"errors {{instance}}": rate("rowlock_cache_errors_total", "instance"),
                        "up {{instance}}": f"min by (instance) ({chosen('rowlock_cache_up')})"}),
