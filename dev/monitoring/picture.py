@@ -10,10 +10,16 @@ from dev.monitoring.panels import Dashboard, Panel
 Curve = Sequence[tuple[float, float]]
 """Seconds since 1970, and the value."""
 
-WIDTH, HEIGHT, GAP, HEAD = 380, 190, 14, 56
-PLOT_LEFT, PLOT_TOP, PLOT_RIGHT, PLOT_BOTTOM = 46, 34, 12, 42
+WIDTH, HEIGHT, GAP, HEAD = 380, 204, 14, 56
+PLOT_LEFT, PLOT_TOP, RIGHT, BOTTOM = 46, 34, WIDTH - 12, HEIGHT - 52
+LEGEND_LEFT, LEGEND_GAP, LEGEND_LINE = 10, 12, 14
+CHARACTER = 6.4
+"""The width of one in the legend, in a wide font; which one is there, nobody knows."""
 PANELS_A_ROW = 3
-COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#bf3989", "#57606a")
+STILL = "#8c959f"
+"""What stays at 0 has no colour: where much happens there is much of it."""
+NOTHING = "nothing to measure"
+COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#bf3989", "#0a7d91")
 UNITS = {"s": " s", "ops": "/s", "reqps": "/s", "percentunit": ""}
 
 
@@ -24,6 +30,15 @@ class Drawn:
     panel: Panel
     curves: Mapping[str, Curve]
     top: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A curve as it is drawn."""
+
+    legend: str
+    curve: Curve
+    colour: str
 
 
 def picture(dashboard: Dashboard, subtitle: str, panels: Sequence[Drawn], begin: float, end: float) -> str:
@@ -49,32 +64,71 @@ def highest(curves: Mapping[str, Curve]) -> float:
 
 
 def _panel(drawn: Drawn, begin: float, end: float) -> str:
-    bottom, right = HEIGHT - PLOT_BOTTOM, WIDTH - PLOT_RIGHT
-    top = drawn.top or 1.0
+    top = _rounded_up(drawn.top)
     unit = UNITS.get(drawn.panel.unit, "")
     parts = [
         f'<rect width="{WIDTH}" height="{HEIGHT}" rx="4" fill="white" stroke="#d0d7de"/>',
         _text(10, 20, drawn.panel.title, 12, "bold"),
     ]
     for share in (0.0, 0.5, 1.0):
-        y = bottom - share * (bottom - PLOT_TOP)
-        parts.append(f'<path d="M{PLOT_LEFT} {y:.1f}H{right}" stroke="#d8dee4"/>')
+        y = BOTTOM - share * (BOTTOM - PLOT_TOP)
+        parts.append(f'<path d="M{PLOT_LEFT} {y:.1f}H{RIGHT}" stroke="#d8dee4"/>')
         parts.append(_text(PLOT_LEFT - 4, y + 3, f"{share * top:.3g}{unit}", 9, anchor="end"))
-    for number, (legend, curve) in enumerate(drawn.curves.items()):
-        colour = COLOURS[number % len(COLOURS)]
+    shown = [
+        Shown(legend, curve, COLOURS[number % len(COLOURS)] if highest({legend: curve}) else STILL)
+        for number, (legend, curve) in enumerate(drawn.curves.items())
+    ]
+    # What has a colour lies over what stays at 0.
+    for one in sorted(shown, key=lambda one: one.colour != STILL):
         points = [
             (
-                PLOT_LEFT + (at - begin) / (end - begin) * (right - PLOT_LEFT),
-                bottom - min(value, top) / top * (bottom - PLOT_TOP),
+                PLOT_LEFT + (at - begin) / (end - begin) * (RIGHT - PLOT_LEFT),
+                BOTTOM - min(value, top) / top * (BOTTOM - PLOT_TOP),
             )
-            for at, value in curve
+            for at, value in one.curve
             if math.isfinite(value)
         ]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
-        column, line = number % 4, number // 4
-        parts.append(_text(PLOT_LEFT + column * 82, bottom + 18 + line * 13, legend, 10, colour=colour))
-    return "".join(parts)
+        parts.append(_line(points, one.colour))
+    if not any(math.isfinite(value) for one in shown for _, value in one.curve):
+        parts.append(
+            _text((PLOT_LEFT + RIGHT) / 2, (PLOT_TOP + BOTTOM) / 2 + 20, NOTHING, 11, colour=STILL, anchor="middle")
+        )
+    return "".join([*parts, *_legend(shown, unit)])
+
+
+def _line(points: Sequence[tuple[float, float]], colour: str) -> str:
+    """With its area, by which one sees from afar that there is something."""
+    if not points:
+        return ""
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    area = f"{points[0][0]:.1f},{BOTTOM} {path} {points[-1][0]:.1f},{BOTTOM}"
+    return (
+        f'<polygon points="{area}" fill="{colour}" fill-opacity="0.15"/>'
+        f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>'
+    )
+
+
+def _legend(shown: Sequence[Shown], unit: str) -> list[str]:
+    """Names with the highest value of each, one after the other; a line that is full is followed by the next."""
+    parts, x, y = [], LEGEND_LEFT, BOTTOM + 16
+    for one in shown:
+        peak = highest({one.legend: one.curve})
+        text = f"{one.legend} {peak:.2g}{unit}" if peak else one.legend
+        width = len(text) * CHARACTER
+        if x > LEGEND_LEFT and x + width > RIGHT:
+            x, y = LEGEND_LEFT, y + LEGEND_LINE
+        parts.append(_text(x, y, text, 10, colour=one.colour))
+        x += round(width) + LEGEND_GAP
+    assert y < HEIGHT, "the legend is too long"
+    return parts
+
+
+def _rounded_up(value: float) -> float:
+    """To a number that reads well on an axis."""
+    if not value:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return float(next(step for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * power >= value) * power)
 
 
 def _text(x: float, y: float, text: str, size: int, weight: str = "normal", **more: str) -> str:

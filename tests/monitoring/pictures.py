@@ -20,6 +20,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 SECONDS = 20
 SETTLE_SECONDS = 12
 """Until the rates of what was before are over."""
+READING = "Both pictures have the same axes; behind a name is its highest value, and what stays at 0 is grey"
 Curves = Mapping[str, Curve]
 
 
@@ -46,9 +47,7 @@ async def draw(servers: Servers) -> None:
     ):
         drawn = list(map(Drawn, panels, curves, tops))
         (DOCS / f"locks-{name}.svg").write_text(
-            picture(
-                LOCKS, f"{SECONDS} s of {subtitle}; both pictures have the same axes", drawn, begin, begin + SECONDS
-            )
+            picture(LOCKS, f"{SECONDS} s of {subtitle}. {READING}", drawn, begin, begin + SECONDS)
         )
 
 
