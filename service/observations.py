@@ -151,8 +151,9 @@ from pg_stat_activity
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Age of the oldest transaction that has written or was prepared (two-phase commit, which outlives its session); how
-    many sessions wait for locks, the longest for how long.
+    """Age of the oldest transaction that has written or was prepared (two-phase commit, which outlives its session).
+
+    How many sessions wait for locks, the longest for how long.
     """
 
     write_seconds: float
