@@ -1,0 +1,66 @@
+"""The pictures in docs/: their words can be read, and a storm is not taken for an idle system."""
+
+import re
+from itertools import combinations
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from dev.monitoring.locks import LOCKS
+from dev.monitoring.picture import CHARACTER, COLOURS, NOTHING, STILL, WIDTH, Drawn, picture
+
+DOCS = Path(__file__).parents[2] / "docs"
+SVG = "{http://www.w3.org/2000/svg}"
+CURVES = 15
+"""So many a storm moves at least; what an idle system moves is a small part of it."""
+
+
+def _panels(svg: str) -> list[ET.Element]:
+    return ET.fromstring(svg).findall(f"{SVG}g")  # noqa: S314 - our own
+
+
+def _moving(svg: str) -> list[str]:
+    return [colour for colour in re.findall(r'<polyline[^>]*stroke="([^"]*)"', svg) if colour != STILL]
+
+
+def _written(panel: ET.Element) -> list[tuple[float, float, float]]:
+    """The legend's words: where each begins and ends, and its line."""
+    found = []
+    for text in panel.findall(f"{SVG}text"):
+        if text.get("font-size") == "10":
+            left = float(text.attrib["x"])
+            found.append((left, left + len(text.text or "") * CHARACTER, float(text.attrib["y"])))
+    return found
+
+
+@pytest.mark.parametrize("name", ["idle", "storm"])
+def test_no_word_of_a_legend_lies_over_another_or_beyond_the_edge(name: str) -> None:
+    panels = _panels((DOCS / f"locks-{name}.svg").read_text())
+    assert len(panels) == sum(len(row.panels) for row in LOCKS.rows)
+    for panel in panels:
+        words = _written(panel)
+        assert words
+        assert all(right <= WIDTH for _, right, _ in words)
+        for (left, right, line), (other_left, other_right, other_line) in combinations(words, 2):
+            assert line != other_line or right <= other_left or other_right <= left
+
+
+def test_a_storm_has_colours_and_an_idle_system_next_to_none() -> None:
+    idle, storm = (_moving((DOCS / f"locks-{name}.svg").read_text()) for name in ("idle", "storm"))
+    assert len(storm) >= CURVES
+    assert len(idle) * 5 <= len(storm)
+
+
+def test_what_is_measured_but_stays_at_0_is_grey_and_what_is_not_measured_is_said_to_be_so() -> None:
+    panel = LOCKS.rows[0].panels[0]
+
+    def drawn(*values: float) -> str:
+        curve = list(enumerate(values))
+        return picture(LOCKS, "", [Drawn(panel, {"seats": curve}, 0.3)], 0, len(values))
+
+    assert _moving(drawn(0, 0.2, 0)) == [COLOURS[0]]
+    assert "seats 0.2 s" in drawn(0, 0.2, 0)
+    assert _moving(drawn(0, 0, 0)) == []
+    assert NOTHING not in drawn(0, 0, 0)
+    assert NOTHING in drawn(float("nan"), float("nan"))
