@@ -148,9 +148,11 @@ async def test_a_queue_and_a_pool_that_are_full_refuse_as_busy_and_what_waits_is
                 replies = await asyncio.gather(*(book(client, other, seats[1]) for other in others))
                 assert [reply.status_code for reply in replies] == [503, 503]
         assert (await held).status_code == 201
-    assert about(grown, "refusals", "database") == {
+    assert about(grown, "refusals", "database", "pool") == {
         "refusals_total hold busy": 2,
         "database_errors_total pool_timeout": 1,
+        # One of them was granted, and one waited in vain.
+        "pool_wait_seconds_count": 2,
     }
     assert (gauge("writes_in_progress"), gauge("http_requests_in_progress")) == (0, 0)
 

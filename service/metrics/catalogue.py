@@ -101,7 +101,9 @@ DATABASE_ERRORS = DATABASE.counter(
     {"error": values.DATABASE_ERRORS},
 )
 POOL_WAIT_SECONDS = DATABASE.histogram(
-    "rowlock_pool_wait_seconds", "seconds", "Wait for a connection of the pool, a new connection's start included."
+    "rowlock_pool_wait_seconds",
+    "seconds",
+    "Wait for a connection of the pool, in vain or not, a new connection's start included.",
 )
 POOL_USED = DATABASE.gauge("rowlock_pool_connections_used", "connections", "Connections of the pool in use.")
 POOL_SIZE = DATABASE.gauge(
