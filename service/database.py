@@ -193,8 +193,10 @@ def _translated() -> Iterator[None]:
         match error:
             case PoolTimeoutError():
                 raise Busy("connection") from error
-            case asyncpg.LockNotAvailableError() | asyncpg.QueryCanceledError():
+            case asyncpg.LockNotAvailableError():
                 raise Busy("lock") from error
+            case asyncpg.QueryCanceledError():
+                raise Busy("database") from error
             case asyncpg.DeadlockDetectedError() | asyncpg.SerializationError():
                 raise Busy("collision") from error
             case _:
