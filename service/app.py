@@ -148,7 +148,7 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
         return problems.render(problems.MalformedBody(), request.state.request_id)
     # The first part of a place says body, path, query or header, which the field's name tells well enough.
     named = [
-        {"field": _field(fault["loc"]), "message": fault["msg"][: problems.MESSAGE_LENGTH_MAX]}
+        {"field": _field(fault["loc"]), "message": _message(fault)[: problems.MESSAGE_LENGTH_MAX]}
         for fault in faults[: problems.FAULTS_MAX]
     ]
     return problems.render(problems.InvalidRequest(named), request.state.request_id)
@@ -157,6 +157,17 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
 def _field(place: tuple[str | int, ...]) -> str:
     """The name that the client used, which may be as long as the body: as much of it as a person reads."""
     return (".".join(map(str, place[1:])) or str(place[0]))[: problems.FIELD_LENGTH_MAX]
+
+
+def _message(fault: dict[str, Any]) -> str:
+    """As the library says it, but for lists, where it speaks of its own steps."""
+    match fault:
+        case {"type": "too_short", "ctx": {"min_length": length}}:
+            return f"must have at least {length} items"
+        case {"type": "too_long", "ctx": {"max_length": length}}:
+            return f"must have at most {length} items"
+        case _:
+            return str(fault["msg"])
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:

@@ -119,20 +119,24 @@ async def test_what_is_committed_between_two_looks_is_no_fault(
     assert {logaudit.CHECK_OPEN, logaudit.CHECK_EVENTS, audit.CHECK_SEATS, audit.CHECK_RESERVATIONS} <= set(looks)
 
 
-async def test_a_payment_between_the_log_and_the_question_whether_it_knows_of_all_is_no_fault(
+async def test_a_payment_or_a_hold_between_the_log_and_the_question_whether_it_knows_of_all_is_no_fault(
     engine: AsyncEngine, sql: Connection, settings: Settings, elsewhere: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (customer,) = await make_customers(sql, settings, 1)
-    held = [await give(sql, customer, seat) for seat in (await make_session(sql, settings)).seat_ids[:3]]
+    seats = (await make_session(sql, settings)).seat_ids
+    held = [await give(sql, customer, seat) for seat in seats[:3]]
     async with sql.transaction():
         await number_committed(sql, 100)
+    # The log is old enough to know of each hold.
+    await sql.execute("update events set at = at - interval '1 hour'")
     check_open = logaudit.LogAudit.check_open
 
     async def after_a_payment(self: logaudit.LogAudit, look: Connection) -> audit.Slice:
         assert self.open == set(held)
-        for id_, is_numbered in zip(held, (True, False, False), strict=True):
+        for id_, seat, is_numbered in zip(held, seats[3:6], (True, False, False), strict=True):
             async with elsewhere.transaction():
                 await settle(elsewhere, [settle_of(id_, State.CONFIRMED)])
+                await give(elsewhere, customer, seat)
                 if is_numbered:
                     await number_committed(elsewhere, 100)
         return await check_open(self, look)
@@ -140,6 +144,74 @@ async def test_a_payment_between_the_log_and_the_question_whether_it_knows_of_al
     monkeypatch.setattr(logaudit.LogAudit, "check_open", after_a_payment)
     assert await do_round(engine, sql, settings) == {}
     assert await sql.fetchval("select count(*) from reservations where state = 'CONFIRMED'") == 3
+
+
+@pytest.mark.parametrize("is_numbered", [True, False])
+async def test_an_end_that_is_told_after_more_than_is_read_is_no_fault(  # noqa: PLR0913 - fixtures
+    engine: AsyncEngine,
+    sql: Connection,
+    settings: Settings,
+    elsewhere: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_numbered: bool,
+) -> None:
+    customer, other = await make_customers(sql, settings, 2)
+    seats = (await make_session(sql, settings)).seat_ids
+    held = await give(sql, customer, seats[0])
+    async with sql.transaction():
+        await number_committed(sql, 100)
+    monkeypatch.setattr(logaudit, "OPEN_MAX", 2)
+    check_open = logaudit.LogAudit.check_open
+
+    async def after_many_events(self: logaudit.LogAudit, look: Connection) -> audit.Slice:
+        async with elsewhere.transaction():
+            for seat in seats[1:3]:
+                id_ = await give(elsewhere, other, seat)
+                await settle(elsewhere, [settle_of(id_, State.CANCELLED)])
+            await settle(elsewhere, [settle_of(held, State.CONFIRMED)])
+            if is_numbered:
+                await number_committed(elsewhere, 100)
+        return await check_open(self, look)
+
+    monkeypatch.setattr(logaudit.LogAudit, "check_open", after_many_events)
+    assert await do_round(engine, sql, settings) == {}
+
+
+@pytest.mark.parametrize("held_max", [1, 2])
+async def test_with_too_many_holds_at_once_the_log_is_not_asked_for_each(
+    engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch, held_max: int
+) -> None:
+    first, second = await make_customers(sql, settings, 2)
+    seats = (await make_session(sql, settings)).seat_ids
+    held = [await give(sql, first, seats[0]), await give(sql, second, seats[1])]
+    async with sql.transaction():
+        await number_committed(sql, 100)
+    async with sql.transaction():
+        # Nobody tells of this end.
+        await settle(sql, [settle_of(held[0], State.CONFIRMED)])
+        await sql.execute("delete from events where number is null")
+    assert [found.count for found in (await do_round(engine, sql, settings)).values()] == [1]
+    monkeypatch.setattr(logaudit, "OPEN_MAX", held_max)
+    assert await do_round(engine, sql, settings) == {}
+    await sql.execute(EMPTY_TABLES)
+
+
+async def test_with_too_many_untold_holds_the_log_is_not_asked_for_each(
+    engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (customer,) = await make_customers(sql, settings, 1)
+    seats = (await make_session(sql, settings)).seat_ids
+    async with sql.transaction():
+        await number_committed(sql, 100)
+    await sql.execute("update events set at = at - interval '1 hour'")
+    for seat in seats[:3]:
+        await give(sql, customer, seat)
+    await sql.execute("delete from events where number is null")
+    assert [found.count for found in (await do_round(engine, sql, settings)).values()] == [3]
+    monkeypatch.setattr(logaudit, "OPEN_MAX", 3)
+    assert await do_round(engine, sql, settings) == {}
+    await sql.execute(EMPTY_TABLES)
 
 
 async def test_a_log_that_is_trimmed_while_it_is_read_is_no_fault(

@@ -26,9 +26,13 @@ RFC_3339 = "RFC 3339"
 NOT_PRINTABLE = "control characters"
 
 CHANGES: list[tuple[str, dict[str, Any], Refused]] = [
-    ("15 placements", {"placements": PLACEMENTS[:15]}, invalid("placements", "at least 16 items")),
-    ("100,001 placements", {"placements": list(map(str, range(100_001)))}, invalid("placements", "at most 100000")),
-    ("no placement", {"placements": []}, invalid("placements", "at least 16 items")),
+    ("15 placements", {"placements": PLACEMENTS[:15]}, invalid("placements", "must have at least 16 items")),
+    (
+        "100,001 placements",
+        {"placements": list(map(str, range(100_001)))},
+        invalid("placements", "have at most 100000 items"),
+    ),
+    ("no placement", {"placements": []}, invalid("placements", "must have at least 16 items")),
     ("doubled", {"placements": [*PLACEMENTS, "A7"]}, invalid("placements", "'A7' is there more than once")),
     ("doubled, with blanks", {"placements": [*PLACEMENTS, " A7 "]}, invalid("placements", "'A7' is there more")),
     ("doubled, composed", {"placements": [*PLACEMENTS, "Å", "A\u030a"]}, invalid("placements", "'Å' is there more")),

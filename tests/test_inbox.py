@@ -1,6 +1,7 @@
 """The inbox settles dead letters in batches, acknowledges them after the commit, and parks what can't be settled."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -190,15 +191,23 @@ async def test_what_fails_each_time_is_parked_and_its_neighbours_are_settled(
 
 
 async def test_what_fails_is_tried_as_often_as_the_setting_says(
-    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
+    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pauses: list[float] = []
+
+    async def note_pause(seconds: float) -> None:
+        pauses.append(seconds)
+
     (id_,) = await make_dead_letters(sql, settings, rabbitmq.url, 1)
     await sql.execute(REFUSE)
     try:
         async with inbox_of(engine, settings.model_copy(update={"inbox_tries_max": 4})) as inbox:
-            await inbox.step()
+            with monkeypatch.context() as patched:
+                patched.setattr("expirer.inbox.asyncio", SimpleNamespace(sleep=note_pause))
+                await inbox.step()
         await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
         assert await sql.fetchval("select last_value from tries") == 1 + 4, "together, and then four times alone"
+        assert pauses == [0.05, 0.1, 0.2], "a little longer each time"
     finally:
         await sql.execute("drop trigger refuse on reservations; drop function refuse; drop sequence tries")
     assert await state_of(sql, id_) == "HELD"

@@ -192,6 +192,8 @@ def whole(output: str) -> list[str]:
 )
 def test_what_a_library_quotes_is_hidden(text: str, shown: str) -> None:
     assert telemetry.hidden(text) == shown
+    line: dict[str, Any] = {"event": text, "count": 3}
+    assert telemetry.hide_secrets(None, "error", line) == {"event": shown, "count": 3}
 
 
 @pytest.mark.parametrize(("form", "is_json"), [("json", True), ("text", False)])

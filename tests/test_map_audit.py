@@ -1,6 +1,6 @@
 """The audit of the seat maps in Redis: one that is not the ledger's is found, and its next reader builds it anew."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
@@ -12,10 +12,13 @@ from dev.servers import Redis
 from service import mapaudit
 from service.cache import Cache
 from service.database import Connection
+from service.seatreads import read_history
 from service.settings import Settings
 from tests.audits import do_round, faulty, last_verdict
+from tests.conftest import EMPTY_TABLES
 from tests.factories import Account, OnSale, make_customer, make_session
 from tests.forcing import give
+from tests.metering import about, moved
 from tests.seat_maps import Projection, projecting, stored_states, with_redis
 
 
@@ -86,6 +89,7 @@ DAMAGES = {
     "a free seat is sold": ("states", 1, b"S"),
     "a change is missing": ("versions", 12, b"\0\0\0\1"),
     "a seat too many": ("states", 17, b"A"),
+    "a version too many": ("versions", 64, b"\0\0\0\2"),
 }
 
 
@@ -94,7 +98,9 @@ async def test_a_map_that_is_not_the_ledgers_is_named_and_built_anew(
     stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, damage: str
 ) -> None:
     await stage.damage(stage.first, *DAMAGES[damage])
-    assert await look(stage, engine, sql, settings) == {"cache": {stage.first.id}}
+    with moved() as grown:
+        assert await look(stage, engine, sql, settings) == {"cache": {stage.first.id}}
+    assert about(grown, "audit_repairs") == {"audit_repairs_total": 1}
     seat_map = await stage.projection.get(stage.first)
     assert (seat_map.source, seat_map.states) == ("redis", await stored_states(sql, stage.first))
     assert await look(stage, engine, sql, settings) == {}
@@ -124,6 +130,85 @@ async def test_a_map_that_is_behind_is_not_judged_before_it_has_caught_up(
     assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
     assert await look(stage, engine, sql, settings) == {}
     assert (await stage.projection.versions(stage.first))[5] == 2
+
+
+async def test_what_is_committed_before_the_ledger_is_read_is_not_expected_of_an_older_map(
+    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapaudit, "WAIT_SECONDS_MAX", 0.1)
+    seats = iter(stage.first.seat_ids[5:])
+
+    async def after_a_sale(connection: Connection) -> str:
+        # The transaction is open, and sees only what is committed when it looks for the first time.
+        await stage.projection.step()
+        await give(sql, stage.customer, next(seats))
+        return await read_history(connection)
+
+    monkeypatch.setattr(mapaudit, "read_history", after_a_sale)
+    assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
+
+
+async def test_a_map_of_another_history_is_not_compared(
+    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.damage(stage.first, *DAMAGES["a free seat is sold"])
+
+    async def read_another(_: Connection) -> str:
+        return "another"
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mapaudit, "read_history", read_another)
+        assert await look(stage, engine, sql, settings) == {}
+    assert await look(stage, engine, sql, settings) == {"cache": {stage.first.id}}
+
+
+async def go_at_once(stage: Stage) -> None:
+    """All keys."""
+    await stage.projection.redis.flushall()
+
+
+async def lose_the_map(stage: Stage) -> None:
+    """It is evicted, and the other is not."""
+    await stage.projection.redis.delete(f"rowlock:{await stage.projection.epoch()}:{stage.first.id}:states")
+
+
+async def lose_the_versions(stage: Stage) -> None:
+    """One key of it is evicted."""
+    await stage.projection.redis.delete(f"rowlock:{await stage.projection.epoch()}:{stage.first.id}:versions")
+
+
+@pytest.mark.parametrize("go", [go_at_once, lose_the_map, lose_the_versions])
+async def test_a_map_that_goes_while_it_is_looked_at_is_no_fault(
+    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, go: Callable[[Stage], Awaitable[None]]
+) -> None:
+    read_stored = mapaudit._read_stored
+
+    async def then_go(pool: AsyncEngine, session_id: int) -> mapaudit.Stored | None:
+        stored = await read_stored(pool, session_id)
+        await stage.projection.step()
+        await go(stage)
+        return stored
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(mapaudit, "_read_stored", then_go)
+        assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
+
+
+async def test_the_map_of_a_session_whose_seats_are_gone_is_not_compared(
+    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    await sql.execute("delete from seats where session_id = $1", stage.second.id)
+    assert await look(stage, engine, sql, settings) == {}
+    await sql.execute(EMPTY_TABLES)
+
+
+async def test_sessions_without_a_map_are_passed_over_a_slice_at_a_time(
+    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapaudit, "SESSIONS_MAX", 1)
+    await lose_the_map(stage)
+    await stage.damage(stage.second, *DAMAGES["a free seat is sold"])
+    assert await look(stage, engine, sql, settings) == {"cache": {stage.second.id}}
 
 
 async def test_while_redis_is_away_the_ledger_gets_its_verdict_all_the_same(

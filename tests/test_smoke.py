@@ -1,6 +1,9 @@
 """`python -m service.smoke`: what it says about an API that works, and about one that does not."""
 
+import asyncio
+import socket
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -105,3 +108,77 @@ async def test_a_refusal_for_another_reason_is_no_proof(client: httpx.AsyncClien
 
     client.event_hooks["response"].append(lie)
     assert "sale-closed instead of seats-taken" in await failure(client)
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The URL of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+async def end_of_main(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The command's last words."""
+    monkeypatch.setattr(sys, "argv", ["smoke", url])
+    monkeypatch.setenv("ROWLOCK_SMOKE_EMAIL", EMAIL)
+    monkeypatch.setenv("ROWLOCK_SMOKE_PASSWORD", PASSWORD)
+    async with asyncio.timeout(20):
+        with pytest.raises(SystemExit) as ended:
+            # A thread, because the command has an event loop of its own.
+            await asyncio.to_thread(smoke.main)
+    return str(ended.value.code)
+
+
+async def test_the_whole_of_it_is_bounded_and_names_the_step_that_it_was_at(
+    silent: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(smoke, "SECONDS_MAX", 0.3)
+    assert await end_of_main(silent, monkeypatch) == "smoke: not done within 0.3 s"
+    assert capsys.readouterr().err == "FAIL  it answers: it was still waiting\n"
+
+
+async def test_a_request_that_is_not_answered_is_given_up(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smoke, "REQUEST_SECONDS_MAX", 0.3)
+    monkeypatch.setattr(smoke, "START_SECONDS_MAX", 0)
+    assert await end_of_main(silent, monkeypatch) == "FAIL  it answers: ReadTimeout"
+
+
+async def test_an_api_that_comes_up_a_moment_later_is_waited_for(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smoke, "POLL_SECONDS", 0)
+    await make_manager(client)
+    statuses = iter([503, 503])
+
+    async def be_away_at_first(response: httpx.Response) -> None:
+        response.status_code = next(statuses, response.status_code)
+
+    client.event_hooks["response"].append(be_away_at_first)
+    await smoke.smoke(client, EMAIL, PASSWORD)
+    assert next(statuses, None) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "told", "step"),
+    [
+        (
+            "/customer/list-history",
+            b'"reservations":[',
+            b'"reservations":[{"reservationId":"another"},',
+            "the first one f",
+        ),
+        ("/sign-in", b"{", b"<html>", "a manager signs in: POST /sign-in was answered 200 <html>"),
+    ],
+)
+async def test_a_body_that_is_another_one_fails_the_step(
+    client: httpx.AsyncClient, path: str, given: bytes, told: bytes, step: str
+) -> None:
+    await make_manager(client)
+
+    async def lie(response: httpx.Response) -> None:
+        if response.request.url.path == path:
+            await response.aread()
+            response._content = response.content.replace(given, told)
+
+    client.event_hooks["response"].append(lie)
+    assert (await failure(client)).startswith(f"FAIL  {step}")

@@ -220,16 +220,6 @@ async def test_a_parent_that_can_t_be_read_is_a_trace_of_its_own(
     assert (span.trace != TRACE, span.parent) == (True, "")
 
 
-async def test_even_a_trusted_proxy_can_t_force_more_than_so_many_traces_a_second(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(time, "monotonic", lambda: 1e9)
-    async with tracing.exported(settings.model_copy(update={"trace_sample_ratio": 0}), "test"):
-        begun = [tracing.begin_request("GET", SAMPLED["traceparent"], is_trusted=True) for _ in range(60)]
-        assert sum(request.span is not None for request in begun) == tracing.FORCED_PER_SECOND_MAX
-    tracing.current.set(None)
-
-
 async def test_health_checks_are_not_traced(settings: Settings, collector: Collector) -> None:
     async with serving(settings) as client:
         for path in ("/livez", "/readyz", "/customer/list-sessions"):
@@ -273,17 +263,6 @@ async def test_a_receiver_that_never_answers_holds_up_the_end_for_a_bounded_time
             assert (await client.get("/customer/list-sessions")).status_code == 200
             began = time.monotonic()
         assert time.monotonic() - began < 2
-
-
-async def test_spans_that_nobody_takes_are_dropped_beyond_a_bound(settings: Settings) -> None:
-    from service import spans  # noqa: PLC0415 - only looked at here
-
-    async with tracing.exported(settings, "test"):
-        made = tracing._state.spans
-        assert made is not None
-        (processor,) = made._provider._active_span_processor._span_processors
-        queue = processor._batch_processor._queue  # type: ignore[attr-defined]  # what bounds it
-        assert queue.maxlen == spans.QUEUE_SPANS_MAX
 
 
 def test_without_an_endpoint_the_exporter_is_not_even_imported() -> None:

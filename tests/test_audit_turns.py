@@ -1,0 +1,153 @@
+"""Whose turn the next round of the self-audit is: one replica's at a time, and nobody else writes its verdict."""
+
+import asyncio
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from dev.postgres import Postgres
+from expirer.audit import Audit
+from service import verdicts
+from service.database import Connection
+from service.settings import Settings
+from service.verdicts import LEASE_SECONDS, read_verdict
+from tests.audits import last_verdict
+from tests.factories import make_customer
+from tests.waiting import until_lock_waits
+
+pytestmark = pytest.mark.oldest_postgresql
+
+INTERVAL_SECONDS = 60
+
+
+async def test_one_replica_audits_and_another_begins_anew_when_that_one_is_silent(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    first, second = Audit(engine, settings, "a", None), Audit(engine, settings, "b", None)
+    assert await first.step() == 0
+    assert await second.step() > 0
+    assert second._turn is None
+    await sql.execute("update audits set leased_until = now() - interval '1 s'")
+    await second.step()
+    assert second._turn is not None
+    assert first._turn is not None
+    first._turn.renewed -= LEASE_SECONDS
+    await first.step()
+    assert first._turn is None, "it has seen that the turn is another's"
+    while second._turn is not None:
+        await second.step()
+    assert (await last_verdict(sql)).violations == {}
+    await second.step()
+    assert second._turn is None, "the next one is not due yet"
+
+
+async def test_a_round_that_was_interrupted_is_taken_up_at_once(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    await make_customer(sql, settings)
+    first, second = Audit(engine, settings, "a", None), Audit(engine, settings, "b", None)
+    await first.step()
+    await first.close()
+    await second.step()
+    assert second._turn is not None
+
+
+async def step_on(audit: Audit) -> None:
+    """Until something fails."""
+    while True:
+        await audit.step()
+
+
+async def test_a_verdict_that_could_not_be_written_is_written_with_the_next_step(
+    engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = Audit(engine, settings, "test", None)
+    with monkeypatch.context() as patched:
+        patched.setattr("service.verdicts.WRITE_VERDICT", "no statement")
+        with pytest.raises(asyncpg.PostgresSyntaxError):
+            await step_on(audit)
+    assert await read_verdict(sql) is None
+    await audit.step()
+    assert (await last_verdict(sql)).violations == {}
+    await audit.close()
+
+
+async def test_of_two_replicas_that_see_at_once_that_a_round_is_due_one_gets_the_turn(
+    postgres: Postgres, sql: Connection
+) -> None:
+    await verdicts.take_turn(sql, "before", INTERVAL_SECONDS)
+    await verdicts.give_up_turn(sql, "before")
+    connections = [await asyncpg.connect(postgres.url()) for _ in range(2)]
+    async with sql.transaction():
+        await sql.execute("select from audits for update")
+        taking = [
+            asyncio.create_task(verdicts.take_turn(connection, owner, INTERVAL_SECONDS))
+            for connection, owner in zip(connections, "ab", strict=True)
+        ]
+        await until_lock_waits(sql, 2)
+    assert [began for began in await asyncio.gather(*taking) if began is None] == [None]
+    for connection in connections:
+        await connection.close()
+
+
+async def test_of_two_replicas_that_begin_the_first_round_at_once_one_gets_the_turn(
+    postgres: Postgres, sql: Connection
+) -> None:
+    other = await asyncpg.connect(postgres.url())
+    async with sql.transaction():
+        assert await verdicts.take_turn(sql, "a", INTERVAL_SECONDS) is not None
+        taking = asyncio.create_task(verdicts.take_turn(other, "b", INTERVAL_SECONDS))
+        await until_lock_waits(sql)
+    assert await taking is None
+    await other.close()
+
+
+async def test_who_saw_that_a_round_is_due_begins_none_where_another_has_just_finished_it(
+    postgres: Postgres, sql: Connection
+) -> None:
+    began = await verdicts.take_turn(sql, "a", INTERVAL_SECONDS)
+    assert began is not None
+    await sql.execute("update audits set leased_until = clock_timestamp()")
+    late = await asyncpg.connect(postgres.url())
+    async with sql.transaction():
+        await verdicts.write_verdict(sql, "a", began, {}, {})
+        taking = asyncio.create_task(verdicts.take_turn(late, "b", INTERVAL_SECONDS))
+        await until_lock_waits(sql)
+    assert await taking is None
+    await late.close()
+
+
+async def test_a_look_at_what_is_not_due_or_is_another_s_writes_nothing(
+    sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = await verdicts.take_turn(sql, "a", INTERVAL_SECONDS)
+    assert began is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(verdicts, "TAKE_TURN", "no statement")
+        assert await verdicts.take_turn(sql, "b", INTERVAL_SECONDS) is None, "it is another's"
+        await verdicts.write_verdict(sql, "a", began, {}, {})
+        assert await verdicts.take_turn(sql, "b", INTERVAL_SECONDS) is None, "it is not due"
+    assert await verdicts.take_turn(sql, "b", 0) is not None, "who has written the verdict has ended its turn"
+
+
+async def test_a_replica_whose_turn_is_another_s_by_now_neither_writes_its_verdict_nor_ends_or_keeps_the_turn(
+    sql: Connection,
+) -> None:
+    began = await verdicts.take_turn(sql, "late", INTERVAL_SECONDS)
+    assert began is not None
+    await sql.execute("update audits set leased_until = clock_timestamp()")
+    assert await verdicts.take_turn(sql, "now", INTERVAL_SECONDS) is not None
+    await verdicts.write_verdict(sql, "late", began, {}, {})
+    assert await read_verdict(sql) is None
+    await verdicts.give_up_turn(sql, "late")
+    assert not await verdicts.keep_turn(sql, "late")
+    assert await sql.fetchval("select owner from audits where leased_until > clock_timestamp()") == "now"
+
+
+async def test_who_keeps_its_turn_has_it_for_another_lease(sql: Connection) -> None:
+    await verdicts.take_turn(sql, "a", INTERVAL_SECONDS)
+    await sql.execute("update audits set leased_until = clock_timestamp() + interval '1 s'")
+    assert await verdicts.keep_turn(sql, "a")
+    left = await sql.fetchval("select extract(epoch from leased_until - clock_timestamp()) from audits")
+    assert LEASE_SECONDS - 10 < left <= LEASE_SECONDS
