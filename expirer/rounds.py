@@ -1,5 +1,6 @@
 """One round of the self-audit: which passes it makes through the ledger, its log and the maps, a slice at a time."""
 
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service import audit, mapaudit
 from service.audit import Slice
 from service.database import Connection, roll_back, transaction
+from service.holdaudit import HoldAudit
 from service.logaudit import LogAudit
 from service.metrics import catalogue
 from service.seatcache import SeatCache
@@ -36,9 +38,15 @@ class Pass:
 
 @dataclass(slots=True)
 class Round:
-    """The passes that are left, and what was looked at and found so far."""
+    """The passes that are left, and what was looked at and found so far; the holds are looked at all the time.
 
+    `passed_at` is when no pass was left, by the monotonic clock.
+    """
+
+    engine: AsyncEngine
     passes: list[Pass]
+    holds: HoldAudit = field(default_factory=HoldAudit)
+    passed_at: float | None = None
     checked: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[Fault]] = field(default_factory=dict)
@@ -52,7 +60,6 @@ class Round:
             return lambda after: _in_transaction(engine, check, after)
 
         passes = [
-            Pass("holds", ledger(lambda connection, _: audit.check_overdue(connection)), 0),
             Pass("seats", ledger(audit.check_seats), 0),
             Pass("reservations", ledger(audit.check_reservations), UUID(int=0)),
             Pass("events", ledger(events.check_slice), 0),
@@ -60,21 +67,26 @@ class Round:
         ]
         if cache:
             passes.append(Pass("maps", lambda after: mapaudit.check_next(engine, cache, after), 0))
-        return cls(passes)
+        return cls(engine, passes)
 
     async def advance(self) -> bool:
         """Looks at one slice; whether none is left. After an error the same slice is the next one."""
-        if not self.passes:
-            # The verdict could not be written: it is tried again.
-            return True
-        current = self.passes[0]
-        looked = await current.look(current.after)
-        self._note(current.what, looked)
-        if looked.last is None:
-            self.passes.pop(0)
-        else:
-            current.after = looked.last
-        return not self.passes
+        now = time.monotonic()
+        if self.holds.is_due(now):
+            self._note("holds", await _in_transaction(self.engine, self.holds.look, now))
+        if self.passes:
+            current = self.passes[0]
+            looked = await current.look(current.after)
+            self._note(current.what, looked)
+            if looked.last is None:
+                self.passes.pop(0)
+            else:
+                current.after = looked.last
+        if self.passes:
+            return False
+        # The last one was gone before where only the verdict could not be written.
+        self.passed_at = self.passed_at or now
+        return not self.holds.waits(self.passed_at)
 
     def found(self) -> dict[str, Found]:
         """By check; only those that found something."""
@@ -95,7 +107,7 @@ class Round:
 
 
 async def _in_transaction(
-    engine: AsyncEngine, check: Callable[[Connection, Any], Awaitable[Slice]], after: int | UUID
+    engine: AsyncEngine, check: Callable[[Connection, Any], Awaitable[Slice]], after: float | UUID
 ) -> Slice:
     async with transaction(engine) as connection:
         await connection.execute(audit.BOUND_STATEMENTS)

@@ -86,7 +86,7 @@ EXAMPLES: dict[str, list[Example]] = {
     "service.observations.OBSERVE_HOLDS": [Example("1000", rows_max=2_200, pages_max=3_000)],
     "service.observations.OBSERVE_LOG": [Example("100", rows_max=110, pages_max=150)],
     "service.observations.OBSERVE_READERS": [Example("72, 100", rows_max=220, pages_max=300)],
-    "service.audit.CHECK_OVERDUE": [Example("60, 50", rows_max=50, pages_max=60)],
+    "service.holdaudit.CHECK_OVERDUE": [Example("60, 50", rows_max=50, pages_max=60)],
     "service.audit.CHECK_SEATS": [Example("40000, 100, 10", rows_max=400, pages_max=1_500)],
     "service.audit.CHECK_RESERVATIONS": [
         Example("md5('4711')::uuid, 100, 10", rows_max=700, pages_max=2_000),

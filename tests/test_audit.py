@@ -8,7 +8,7 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service import audit, logaudit
+from service import audit, holdaudit, logaudit
 from service.database import Connection
 from service.metrics import catalogue
 from service.reservation import State
@@ -30,7 +30,10 @@ Stage = dict[str, UUID | int]
 async def stage(
     engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Stage]:
-    """With its whole log numbered, to be looked at in slices of two. What a test has broken is gone after it."""
+    """With its whole log numbered, to be looked at in slices of two. What a test has broken is gone after it; nobody is
+    at work on what is overdue.
+    """
+    monkeypatch.setattr(holdaudit, "STUCK_SECONDS", 0)
     monkeypatch.setattr(audit, "SLICE_MAX", 2)
     monkeypatch.setattr(logaudit, "SLICE_MAX", 2)
     customer, other = await make_customers(sql, settings, 2)

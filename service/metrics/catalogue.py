@@ -58,8 +58,8 @@ REFUSALS = WRITES.counter(
     "rowlock_refusals_total",
     "requests",
     "Holds, payments and releases that were not granted, by reason. taken: a seat is somebody's; limit: seats per "
-    "customer; locked: a row lock did not come in time; busy: no connection or place in the queue, or a statement took too "
-    "long; away: PostgreSQL does not answer.",
+    "customer; locked: a row lock did not come in time; busy: no connection or place in the queue, or a statement took "
+    "too long; away: PostgreSQL does not answer.",
     {"operation": values.OF_CUSTOMERS, "reason": values.REASONS},
 )
 SEATS = WRITES.counter(
