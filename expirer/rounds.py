@@ -17,9 +17,7 @@ from service.holdaudit import HoldAudit
 from service.logaudit import LogAudit
 from service.metrics import catalogue
 from service.seatcache import SeatCache
-from service.verdicts import Fault, Found
-
-EXAMPLES_MAX = 20
+from service.verdicts import EXAMPLES_MAX, Fault, Found, Tally
 
 log = structlog.stdlib.get_logger("rowlock.audit")
 
@@ -88,12 +86,13 @@ class Round:
         self.passed_at = self.passed_at or now
         return not self.holds.waits(self.passed_at)
 
-    def found(self) -> dict[str, Found]:
-        """By check; only those that found something."""
-        return {
+    def tally(self) -> Tally:
+        """So far."""
+        violations = {
             check: Found(count, [asdict(fault) for fault in self.examples[check]])
             for check, count in self.counts.items()
         }
+        return Tally(self.checked, violations, {})
 
     def _note(self, what: str, looked: Slice) -> None:
         self.checked[what] += looked.checked

@@ -11,6 +11,7 @@ from service.database import Connection
 
 LEASE_SECONDS = 30
 """Another replica begins a round anew when whoever was at it is silent for so long."""
+EXAMPLES_MAX = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,30 +32,75 @@ class Found:
     examples: Sequence[Mapping[str, Any]]
 
 
+NOTHING = Found(0, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Of a round: how many rows each look has seen, what each check found where it found something, and how much of
+    what could not be looked at.
+    """
+
+    checked: Mapping[str, int]
+    violations: Mapping[str, Found]
+    unlooked: Mapping[str, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A finished round: how many rows each check has looked at, and what it found where it found something."""
+    """A finished round."""
 
     began_at: datetime
     finished_at: datetime
-    checked: Mapping[str, int]
-    violations: Mapping[str, Found]
+    tally: Tally
 
 
-READ_VERDICT = """
-select began_at, finished_at, checked::text as checked, violations::text as violations
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The last finished round, None before the first, and what the one that is under way has found so far."""
+
+    verdict: Verdict | None
+    found: Mapping[str, Found]
+
+    def violations(self) -> dict[str, Found]:
+        """What is to be shown, by check: what was found stays until a whole round finds it mended; how many is then the
+        larger number of the two, and the newest examples are the first.
+        """
+        last = self.verdict.tally.violations if self.verdict else {}
+        return {
+            check: _merged(self.found.get(check, NOTHING), last.get(check, NOTHING))
+            for check in last.keys() | self.found.keys()
+        }
+
+
+def _merged(new: Found, old: Found) -> Found:
+    examples = [*new.examples, *(example for example in old.examples if example not in new.examples)]
+    return Found(max(new.count, old.count), examples[:EXAMPLES_MAX])
+
+
+# What the release before has finished, it has finished without a word of the round that we had begun.
+READ_STANDING = """
+select began_at, finished_at, checked::text as checked, violations::text as violations, unlooked::text as unlooked,
+    case when round_began_at > coalesce(finished_at, '-infinity') then round ->> 'violations' end as found
 from audits
-where finished_at is not null
 """
 
 
-async def read_verdict(connection: Connection) -> Verdict | None:
-    """The last one; None before the first round is finished."""
-    row = await connection.fetchrow(READ_VERDICT)
+async def read_standing(connection: Connection) -> Standing:
+    """What is known now."""
+    row = await connection.fetchrow(READ_STANDING)
     if row is None:
-        return None
-    violations = {check: Found(**found) for check, found in orjson.loads(row["violations"]).items()}
-    return Verdict(row["began_at"], row["finished_at"], orjson.loads(row["checked"]), violations)
+        return Standing(None, {})
+    found = _founds(orjson.loads(row["found"] or "{}"))
+    if row["finished_at"] is None:
+        return Standing(None, found)
+    violations = _founds(orjson.loads(row["violations"]))
+    tally = Tally(orjson.loads(row["checked"] or "{}"), violations, orjson.loads(row["unlooked"] or "{}"))
+    return Standing(Verdict(row["began_at"], row["finished_at"], tally), found)
+
+
+def _founds(violations: Mapping[str, Any]) -> dict[str, Found]:
+    return {check: Found(**found) for check, found in violations.items()}
 
 
 ADD_ROW = """
@@ -91,15 +137,16 @@ async def take_turn(connection: Connection, owner: str, interval_seconds: float)
 
 KEEP_TURN = """
 update audits
-set leased_until = clock_timestamp() + make_interval(secs => $2)
+set leased_until = clock_timestamp() + make_interval(secs => $2), round_began_at = $3, round = $4
 where owner = $1
 returning 1
 """
 
 
-async def keep_turn(connection: Connection, owner: str) -> bool:
-    """Whether it is still ours; then for another LEASE_SECONDS."""
-    return await connection.fetchval(KEEP_TURN, owner, LEASE_SECONDS) is not None
+async def keep_turn(connection: Connection, owner: str, began_at: datetime, tally: Tally) -> bool:
+    """Whether it is still ours; then for another LEASE_SECONDS, and everybody sees what was found so far."""
+    kept = await connection.fetchval(KEEP_TURN, owner, LEASE_SECONDS, began_at, orjson.dumps(tally).decode())
+    return kept is not None
 
 
 GIVE_UP_TURN = """
@@ -116,19 +163,13 @@ async def give_up_turn(connection: Connection, owner: str) -> None:
 
 WRITE_VERDICT = """
 update audits
-set owner = null, leased_until = null, began_at = $2, finished_at = clock_timestamp(), checked = $3, violations = $4
+set owner = null, leased_until = null, round_began_at = null, round = null,
+    began_at = $2, finished_at = clock_timestamp(), checked = $3, violations = $4, unlooked = $5
 where owner = $1
 """
 
 
-async def write_verdict(
-    connection: Connection,
-    owner: str,
-    began_at: datetime,
-    checked: Mapping[str, int],
-    violations: Mapping[str, Found],
-) -> None:
+async def write_verdict(connection: Connection, owner: str, began_at: datetime, tally: Tally) -> None:
     """Ends our turn, if it is still ours."""
-    await connection.execute(
-        WRITE_VERDICT, owner, began_at, orjson.dumps(checked).decode(), orjson.dumps(violations).decode()
-    )
+    parts = (tally.checked, tally.violations, tally.unlooked)
+    await connection.execute(WRITE_VERDICT, owner, began_at, *(orjson.dumps(part).decode() for part in parts))

@@ -9,7 +9,7 @@ from expirer.audit import Audit
 from service.cache import Cache
 from service.database import Connection
 from service.settings import Settings
-from service.verdicts import Found, Verdict, read_verdict
+from service.verdicts import Found, Verdict, read_standing
 
 LET_A_ROUND_BE_DUE = """
 update audits
@@ -26,13 +26,12 @@ async def do_round(
     await audit.step()
     while audit._turn is not None:
         await audit.step()
-    verdict = await last_verdict(sql)
-    return verdict.violations
+    return (await last_verdict(sql)).tally.violations
 
 
 async def last_verdict(sql: Connection) -> Verdict:
     """The one that everybody is shown."""
-    verdict = await read_verdict(sql)
+    verdict = (await read_standing(sql)).verdict
     assert verdict is not None
     return verdict
 

@@ -106,7 +106,7 @@ CURSORS = "its table has one row for each reader of the log"
 QUEUES = "its table has one row for each time to pay that was ever set"
 VERDICT = "its table has one row"
 EXEMPT = {
-    "service.verdicts.READ_VERDICT": VERDICT,
+    "service.verdicts.READ_STANDING": VERDICT,
     "service.verdicts.ADD_ROW": VERDICT,
     "service.verdicts.IS_DUE": VERDICT,
     "service.verdicts.TAKE_TURN": VERDICT,

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from expirer.audit import Audit
 from service import audit, holdaudit, logaudit
 from service.database import Connection
 from service.metrics import catalogue
@@ -52,6 +53,12 @@ async def stage(
         "paid_seat": seats[2],
     }
     await sql.execute(EMPTY_TABLES)
+
+
+@pytest.fixture
+def _faults_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However soon after the last ones."""
+    monkeypatch.setattr("expirer.audit.SAVE_FOUND_SECONDS", 0)
 
 
 FREE_FIRST_SEAT = "update seats set state = 'AVAILABLE', reservation_id = null where id = {first_seat};"
@@ -159,7 +166,7 @@ async def test_what_must_not_be_is_found_and_named(
     await sql.execute(statements.format(**stage))
     found = faulty(await do_round(engine, sql, settings))
     assert found == {check: {stage.get(name) or UUID(name) for name in names} for check, names in expected.items()}
-    for checked in (await last_verdict(sql)).violations.values():
+    for checked in (await last_verdict(sql)).tally.violations.values():
         assert all(checked.examples.count(fault) == 1 for fault in checked.examples), "each is told once"
 
 
@@ -191,7 +198,7 @@ async def test_a_ledger_as_it_should_be_is_found_clean_and_all_of_it_was_looked_
     assert await do_round(engine, sql, settings) == {}
     verdict = await last_verdict(sql)
     assert len(stage) == 6
-    assert [verdict.checked[what] for what in ("holds", "seats", "reservations", "events")] == [0, 16, 3, 5 + 2]
+    assert [verdict.tally.checked[what] for what in ("holds", "seats", "reservations", "events")] == [0, 16, 3, 5 + 2]
     assert verdict.began_at <= verdict.finished_at
 
 
@@ -213,6 +220,31 @@ def shown() -> dict[str, float]:
     assert metric is not None
     (family,) = metric.collect()
     return {sample.labels["check"]: sample.value for sample in family.samples}
+
+
+@pytest.mark.usefixtures("_faults_are_told_at_once")
+async def test_what_a_slice_has_found_is_shown_at_once_and_stays_when_the_round_is_over(
+    client: httpx.AsyncClient, engine: AsyncEngine, sql: Connection, settings: Settings, stage: Stage
+) -> None:
+    manager = await make_manager(sql, settings)
+    await sql.execute("update payments set amount = 1")
+    audit = Audit(engine, settings, "test", None)
+    await audit.step()
+    assert audit._turn is not None
+    while not audit._turn.round.counts:
+        await audit.step()
+    passes = len(audit._turn.round.passes)
+    await audit.step()
+    assert len(audit._turn.round.passes) >= passes - 1 > 0
+    assert shown()["money"] == 1
+    reply = (await client.get("/manager/audit", headers=manager.headers)).json()
+    assert (reply["status"], reply["finishedAt"]) == ("violated", None)
+    assert [fault["reservationId"] for fault in reply["violations"][0]["examples"]] == [str(stage["paid"])]
+    while audit._turn is not None:
+        await audit.step()
+    assert shown()["money"] == 1
+    reply = (await client.get("/manager/audit", headers=manager.headers)).json()
+    assert [violation["count"] for violation in reply["violations"]] == [1]
 
 
 async def test_managers_see_the_verdict(

@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.postgres import Postgres
-from expirer.audit import Audit
+from expirer.audit import SAVE_SECONDS, Audit
 from service import verdicts
 from service.database import Connection
 from service.settings import Settings
-from service.verdicts import LEASE_SECONDS, read_verdict
+from service.verdicts import LEASE_SECONDS, Tally, read_standing
 from tests.audits import last_verdict
 from tests.factories import make_customer
 from tests.waiting import until_lock_waits
@@ -19,6 +19,7 @@ from tests.waiting import until_lock_waits
 pytestmark = pytest.mark.oldest_postgresql
 
 INTERVAL_SECONDS = 60
+EMPTY = Tally({}, {}, {})
 
 
 async def test_one_replica_audits_and_another_begins_anew_when_that_one_is_silent(
@@ -32,12 +33,12 @@ async def test_one_replica_audits_and_another_begins_anew_when_that_one_is_silen
     await second.step()
     assert second._turn is not None
     assert first._turn is not None
-    first._turn.renewed -= LEASE_SECONDS
+    first._turn.saved -= SAVE_SECONDS
     await first.step()
     assert first._turn is None, "it has seen that the turn is another's"
     while second._turn is not None:
         await second.step()
-    assert (await last_verdict(sql)).violations == {}
+    assert (await last_verdict(sql)).tally.violations == {}
     await second.step()
     assert second._turn is None, "the next one is not due yet"
 
@@ -67,9 +68,9 @@ async def test_a_verdict_that_could_not_be_written_is_written_with_the_next_step
         patched.setattr("service.verdicts.WRITE_VERDICT", "no statement")
         with pytest.raises(asyncpg.PostgresSyntaxError):
             await step_on(audit)
-    assert await read_verdict(sql) is None
+    assert (await read_standing(sql)).verdict is None
     await audit.step()
-    assert (await last_verdict(sql)).violations == {}
+    assert (await last_verdict(sql)).tally.violations == {}
     await audit.close()
 
 
@@ -111,7 +112,7 @@ async def test_who_saw_that_a_round_is_due_begins_none_where_another_has_just_fi
     await sql.execute("update audits set leased_until = clock_timestamp()")
     late = await asyncpg.connect(postgres.url())
     async with sql.transaction():
-        await verdicts.write_verdict(sql, "a", began, {}, {})
+        await verdicts.write_verdict(sql, "a", began, EMPTY)
         taking = asyncio.create_task(verdicts.take_turn(late, "b", INTERVAL_SECONDS))
         await until_lock_waits(sql)
     assert await taking is None
@@ -126,7 +127,7 @@ async def test_a_look_at_what_is_not_due_or_is_another_s_writes_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(verdicts, "TAKE_TURN", "no statement")
         assert await verdicts.take_turn(sql, "b", INTERVAL_SECONDS) is None, "it is another's"
-        await verdicts.write_verdict(sql, "a", began, {}, {})
+        await verdicts.write_verdict(sql, "a", began, EMPTY)
         assert await verdicts.take_turn(sql, "b", INTERVAL_SECONDS) is None, "it is not due"
     assert await verdicts.take_turn(sql, "b", 0) is not None, "who has written the verdict has ended its turn"
 
@@ -138,16 +139,17 @@ async def test_a_replica_whose_turn_is_another_s_by_now_neither_writes_its_verdi
     assert began is not None
     await sql.execute("update audits set leased_until = clock_timestamp()")
     assert await verdicts.take_turn(sql, "now", INTERVAL_SECONDS) is not None
-    await verdicts.write_verdict(sql, "late", began, {}, {})
-    assert await read_verdict(sql) is None
+    await verdicts.write_verdict(sql, "late", began, EMPTY)
+    assert (await read_standing(sql)).verdict is None
     await verdicts.give_up_turn(sql, "late")
-    assert not await verdicts.keep_turn(sql, "late")
+    assert not await verdicts.keep_turn(sql, "late", began, EMPTY)
     assert await sql.fetchval("select owner from audits where leased_until > clock_timestamp()") == "now"
 
 
 async def test_who_keeps_its_turn_has_it_for_another_lease(sql: Connection) -> None:
-    await verdicts.take_turn(sql, "a", INTERVAL_SECONDS)
+    began = await verdicts.take_turn(sql, "a", INTERVAL_SECONDS)
+    assert began is not None
     await sql.execute("update audits set leased_until = clock_timestamp() + interval '1 s'")
-    assert await verdicts.keep_turn(sql, "a")
+    assert await verdicts.keep_turn(sql, "a", began, EMPTY)
     left = await sql.fetchval("select extract(epoch from leased_until - clock_timestamp()) from audits")
     assert LEASE_SECONDS - 10 < left <= LEASE_SECONDS

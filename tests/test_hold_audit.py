@@ -82,7 +82,7 @@ async def test_a_round_waits_for_the_sweep_which_ends_what_an_outage_has_left(
     await sweep.step(engine, settings)
     await audit.step()
     assert audit._turn is None
-    assert (await last_verdict(sql)).violations == {}
+    assert (await last_verdict(sql)).tally.violations == {}
 
 
 async def test_a_hold_that_nobody_ends_is_found_before_a_long_round_comes_to_its_end(

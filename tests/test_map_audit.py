@@ -80,7 +80,7 @@ async def test_maps_as_they_should_be_are_found_right_and_stay(
     stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
     assert await look(stage, engine, sql, settings) == {}
-    assert (await last_verdict(sql)).checked["maps"] == 2
+    assert (await last_verdict(sql)).tally.checked["maps"] == 2
     assert await stage.projection.versions(stage.first) == [0, 0, 0, 2, *[0] * 12]
 
 
@@ -119,7 +119,7 @@ async def test_a_change_that_comes_between_the_two_reads_is_no_fault(
 
     monkeypatch.setattr(mapaudit, "_read_stored", then_sell)
     assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
-    assert (await last_verdict(sql)).checked["maps"] == 2
+    assert (await last_verdict(sql)).tally.checked["maps"] == 2
 
 
 async def test_a_map_that_is_behind_is_not_judged_before_it_has_caught_up(
@@ -217,4 +217,4 @@ async def test_while_redis_is_away_the_ledger_gets_its_verdict_all_the_same(
     redis.stop()
     assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
     verdict = await last_verdict(sql)
-    assert (verdict.checked["seats"], verdict.checked["maps"]) == (32, 0)
+    assert (verdict.tally.checked["seats"], verdict.tally.checked["maps"]) == (32, 0)

@@ -64,7 +64,7 @@ EXPIRY = Dashboard(
         Row(
             "Self-audit",
             [
-                Panel("Violations", "What the last round found, by check: must be 0.", "short",
+                Panel("Violations", "What the last round found, or this one already, by check: must be 0.", "short",
                       {"{{check}}": worst("rowlock_audit_violations", "check")}),
                 Panel("Since the last round", "And how long that one took.", "s",
                       {"since": "time() - " + worst("rowlock_audit_last_round_timestamp_seconds"),

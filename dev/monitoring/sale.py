@@ -30,7 +30,7 @@ SALE = Dashboard(
                 Panel("A hold takes (99 %)", "99 of 100 holds are answered within this time.", "s",
                       {"seconds": quantile(0.99, "rowlock_operation_duration_seconds", matching=HOLDS)},
                       width=4, now=True),
-                Panel("Audit", "Broken rules that the last round of the self-audit found: must be 0.", "short",
+                Panel("Audit", "Broken rules that the self-audit has found: must be 0.", "short",
                       {"violations": "sum (max by (check) (rowlock_audit_violations))"}, width=4, now=True),
             ],
         ),
