@@ -1,7 +1,7 @@
 """Checks, all the time and a little at a time, that nothing was sold twice and nothing was lost.
 
-One replica does a round, in slices with pauses for those who buy. The verdict is a row that every replica shows, and
-that `GET /manager/audit` reads.
+One replica does a round, in slices with pauses for those who buy; another takes it up when that one has gone. The
+verdict is a row that every replica shows, and that `GET /manager/audit` reads.
 """
 
 import time
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from expirer.rounds import Round
 from service import verdicts
 from service.cache import Cache
-from service.database import roll_back, transaction
+from service.database import Connection, roll_back, transaction
 from service.metrics import catalogue, values
 from service.seatcache import SeatCache
 from service.settings import Settings
@@ -21,7 +21,7 @@ from service.verdicts import Standing
 
 PAUSE_SECONDS = 0.05
 SAVE_SECONDS = 5.0
-"""So often we say that we are at a round, and what it has found."""
+"""So often we say that we are at a round, where, and what it has found."""
 SAVE_FOUND_SECONDS = 1.0
 """So soon we say so where it has found something new; many slices may do so one after the other."""
 LOOK_SECONDS = 1.0
@@ -35,7 +35,7 @@ class Turn:
     round: Round
     began_at: datetime
     saved: float
-    saved_count: int = 0
+    saved_count: int
 
     def is_to_save(self, now: float) -> bool:
         """Whether it is time to say so again."""
@@ -67,21 +67,23 @@ class Audit:
         return PAUSE_SECONDS
 
     async def close(self) -> None:
-        """Lets another replica begin a round at once."""
+        """Lets another replica go on with the round at once."""
         if self._turn:
             async with transaction(self._engine) as connection:
+                await self._save(connection, self._turn)
                 await verdicts.give_up_turn(connection, self._owner)
 
     async def _wait_for_turn(self) -> float:
         async with transaction(self._engine) as connection:
-            now = await verdicts.take_turn(connection, self._owner, self._settings.audit_interval_seconds)
+            begun = await verdicts.take_turn(connection, self._owner, self._settings.audit_interval_seconds)
             standing = await verdicts.read_standing(connection)
-            if now is None:
+            if begun is None:
                 await roll_back(connection)
         _show(standing)
-        if now is None:
+        if begun is None:
             return LOOK_SECONDS
-        self._turn = Turn(Round.create(self._engine, self._cache), now, time.monotonic())
+        round_ = Round.create(self._engine, self._cache, begun.progress)
+        self._turn = Turn(round_, begun.at, time.monotonic(), round_.counts.total())
         return 0
 
     async def _keep(self, turn: Turn) -> bool:
@@ -90,11 +92,14 @@ class Audit:
             return True
         count = turn.round.counts.total()
         async with transaction(self._engine) as connection:
-            kept = await verdicts.keep_turn(connection, self._owner, turn.began_at, turn.round.tally())
+            kept = await self._save(connection, turn)
             standing = await verdicts.read_standing(connection)
         turn.saved, turn.saved_count = now, count
         _show(standing)
         return kept
+
+    async def _save(self, connection: Connection, turn: Turn) -> bool:
+        return await verdicts.keep_turn(connection, self._owner, turn.began_at, turn.round.progress())
 
     async def _finish(self, turn: Turn) -> None:
         async with transaction(self._engine) as connection:

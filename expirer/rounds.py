@@ -2,9 +2,10 @@
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from itertools import dropwhile
+from typing import Any, Self
 from uuid import UUID
 
 import structlog
@@ -17,7 +18,7 @@ from service.holdaudit import HoldAudit
 from service.logaudit import LogAudit
 from service.metrics import catalogue
 from service.seatcache import SeatCache
-from service.verdicts import EXAMPLES_MAX, Fault, Found, Tally
+from service.verdicts import EXAMPLES_MAX, Fault, Found, Place, Progress, Tally
 
 log = structlog.stdlib.get_logger("rowlock.audit")
 
@@ -27,8 +28,9 @@ Look = Callable[[Any], Awaitable[Slice]]
 
 @dataclass(slots=True)
 class Pass:
-    """What it looks at, in metrics, and the place after which its next slice begins."""
+    """Its name, what it looks at, in metrics, and the place after which its next slice begins."""
 
+    name: str
     what: str
     look: Look
     after: int | UUID
@@ -43,6 +45,7 @@ class Round:
 
     engine: AsyncEngine
     passes: list[Pass]
+    log: LogAudit
     holds: HoldAudit = field(default_factory=HoldAudit)
     passed_at: float | None = None
     checked: Counter[str] = field(default_factory=Counter)
@@ -50,22 +53,26 @@ class Round:
     examples: dict[str, list[Fault]] = field(default_factory=dict)
 
     @classmethod
-    def create(cls, engine: AsyncEngine, cache: SeatCache | None) -> "Round":
-        """Nothing is looked at yet; `cache` is None where there is no Redis."""
-        events = LogAudit()
-
-        def ledger(check: Callable[[Connection, Any], Awaitable[Slice]]) -> Look:
-            return lambda after: _in_transaction(engine, check, after)
-
-        passes = [
-            Pass("seats", ledger(audit.check_seats), 0),
-            Pass("reservations", ledger(audit.check_reservations), UUID(int=0)),
-            Pass("events", ledger(events.check_slice), 0),
-            Pass("events", ledger(lambda connection, _: events.check_open(connection)), 0),
-        ]
-        if cache:
-            passes.append(Pass("maps", lambda after: mapaudit.check_next(engine, cache, after), 0))
-        return cls(engine, passes)
+    def create(cls, engine: AsyncEngine, cache: SeatCache | None, progress: Progress | None = None) -> Self:
+        """One that goes on from there, or looks at everything; `cache` is None where there is no Redis."""
+        if progress is None:
+            events = LogAudit()
+            return cls(engine, _passes(engine, cache, events), events)
+        place, tally = progress.place, progress.tally
+        events = LogAudit.create(place.log)
+        passes = list(dropwhile(lambda past: past.name != place.next_pass, _passes(engine, cache, events)))
+        if passes:
+            passes[0].after = type(passes[0].after)(place.after)
+        return cls(
+            engine,
+            passes,
+            events,
+            # Of more than the examples it is not known which were told: they count once more.
+            holds=HoldAudit(told={UUID(fault["reservation_id"]) for fault in _examples(tally, "overdue")}),
+            checked=Counter(tally.checked),
+            counts=Counter({check: found.count for check, found in tally.violations.items()}),
+            examples={check: [Fault(**fault) for fault in _examples(tally, check)] for check in tally.violations},
+        )
 
     async def advance(self) -> bool:
         """Looks at one slice; whether none is left. After an error the same slice is the next one."""
@@ -86,13 +93,18 @@ class Round:
         self.passed_at = self.passed_at or now
         return not self.holds.waits(self.passed_at)
 
+    def progress(self) -> Progress:
+        """For whoever takes it up."""
+        name, after = (self.passes[0].name, self.passes[0].after) if self.passes else (None, 0)
+        return Progress(self.tally(), Place(name, str(after), self.log.known()))
+
     def tally(self) -> Tally:
         """So far."""
         violations = {
             check: Found(count, [asdict(fault) for fault in self.examples[check]])
             for check, count in self.counts.items()
         }
-        return Tally(self.checked, violations, {})
+        return Tally(dict(self.checked), violations, {})
 
     def _note(self, what: str, looked: Slice) -> None:
         self.checked[what] += looked.checked
@@ -103,6 +115,27 @@ class Round:
             if len(examples) < EXAMPLES_MAX:
                 examples.append(fault)
                 log.error("the audit has found what must not be", **asdict(fault))
+
+
+def _passes(engine: AsyncEngine, cache: SeatCache | None, events: LogAudit) -> list[Pass]:
+    """From the beginning. Their names are known to whoever takes a round up: another one is another FORMAT of it."""
+
+    def ledger(check: Callable[[Connection, Any], Awaitable[Slice]]) -> Look:
+        return lambda after: _in_transaction(engine, check, after)
+
+    passes = [
+        Pass("seats", "seats", ledger(audit.check_seats), 0),
+        Pass("reservations", "reservations", ledger(audit.check_reservations), UUID(int=0)),
+        Pass("log", "events", ledger(events.check_slice), 0),
+        Pass("open holds", "events", ledger(lambda connection, _: events.check_open(connection)), 0),
+    ]
+    if cache:
+        passes.append(Pass("maps", "maps", lambda after: mapaudit.check_next(engine, cache, after), 0))
+    return passes
+
+
+def _examples(tally: Tally, check: str) -> Sequence[Mapping[str, Any]]:
+    return tally.violations[check].examples if check in tally.violations else ()
 
 
 async def _in_transaction(

@@ -51,7 +51,7 @@ class HoldAudit:
         if self.looked_at is not None and now > self.looked_at + STUCK_SECONDS:
             # Perhaps nobody could do anything meanwhile: the sweep gets its time anew.
             self.seen.clear()
-        checked = len(set(overdue) - self.seen.keys())
+        checked = len(set(overdue) - self.seen.keys() - self.told)
         self.seen = {id_: self.seen.get(id_, now) for id_ in overdue}
         self.looked_at = now
         stuck = [id_ for id_, first in self.seen.items() if id_ not in self.told and now >= first + STUCK_SECONDS]

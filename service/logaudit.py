@@ -1,7 +1,10 @@
 """Whether the ledger is as the log tells it, as far back as the log is kept. The log is read once, in its order."""
 
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any, Self
 from uuid import UUID
 
 from service.audit import FAULTS_MAX, OPEN_MAX, SLICE_MAX, Slice
@@ -83,11 +86,28 @@ select
 
 @dataclass(slots=True)
 class LogAudit:
-    """One pass through the log, up to `last`. `open` has the holds whose end was not told yet."""
+    """One pass through the log, up to `last`. `open` has the holds whose end was not told yet; not all of them where
+    somebody else, who knew too many to write them down, has read the log before.
+    """
 
     last: int = 0
     first_at: datetime | None = None
     open: set[UUID] = field(default_factory=set)
+    has_all_open: bool = True
+
+    def known(self) -> dict[str, Any]:
+        """For JSON, so that `create` makes one that goes on: 22 bytes for each open hold, unless they are too many."""
+        has_all = self.has_all_open and len(self.open) < OPEN_MAX
+        packed = b64encode(b"".join(id_.bytes for id_ in self.open)).decode() if has_all else None
+        return {"last": self.last, "first_at": self.first_at, "open": packed}
+
+    @classmethod
+    def create(cls, known: Mapping[str, Any]) -> Self:
+        """One that goes on where `known` was said, after it was JSON."""
+        packed = b64decode(known["open"] or "")
+        ids = {UUID(bytes=packed[start : start + 16]) for start in range(0, len(packed), 16)}
+        first_at = datetime.fromisoformat(known["first_at"]) if known["first_at"] else None
+        return cls(known["last"], first_at, ids, has_all_open=known["open"] is not None)
 
     async def check_slice(self, connection: Connection, after: int) -> Slice:
         """What the events of the next slice tell that is not so; `last` of the slice is None after the last one."""
@@ -98,6 +118,7 @@ class LogAudit:
             # The log begins here: what was before has been removed, perhaps while we read.
             self.first_at = rows[0]["at"] if rows else None
             self.open.clear()
+            self.has_all_open = True
         for row in rows:
             if row["reservation_id"] is not None:
                 change = self.open.add if row["is_hold"] else self.open.discard
@@ -108,7 +129,7 @@ class LogAudit:
 
     async def check_open(self, connection: Connection) -> Slice:
         """Holds that have ended without a word in the log, or have begun without one."""
-        if self.first_at is None or len(self.open) >= OPEN_MAX:
+        if self.first_at is None or not self.has_all_open or len(self.open) >= OPEN_MAX:
             return Slice([], 0, None)
         since = self.first_at + SURELY_TOLD
         row = await connection.fetchrow(CHECK_OPEN, list(self.open), self.last, OPEN_MAX, since)

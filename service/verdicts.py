@@ -1,7 +1,7 @@
 """What the last finished round of the self-audit has found, and whose turn the next one is. One replica audits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -10,8 +10,10 @@ import orjson
 from service.database import Connection
 
 LEASE_SECONDS = 30
-"""Another replica begins a round anew when whoever was at it is silent for so long."""
+"""Another replica takes a round up when whoever was at it is silent for so long."""
 EXAMPLES_MAX = 20
+FORMAT = 1
+"""Of a round that is under way: another release's with another one is not taken up, but begun anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,31 @@ class Tally:
     checked: Mapping[str, int]
     violations: Mapping[str, Found]
     unlooked: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a round is: its next pass, None where none is left, after which row, and what its look at the log knows."""
+
+    next_pass: str | None
+    after: str
+    log: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a round has come."""
+
+    tally: Tally
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The round that is ours now, and how far it has come where somebody else has begun it."""
+
+    at: datetime
+    progress: Progress | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +108,7 @@ def _merged(new: Found, old: Found) -> Found:
 # What the release before has finished, it has finished without a word of the round that we had begun.
 READ_STANDING = """
 select began_at, finished_at, checked::text as checked, violations::text as violations, unlooked::text as unlooked,
-    case when round_began_at > coalesce(finished_at, '-infinity') then round ->> 'violations' end as found
+    case when round_began_at > coalesce(finished_at, '-infinity') then round -> 'tally' ->> 'violations' end as found
 from audits
 """
 
@@ -94,9 +121,12 @@ async def read_standing(connection: Connection) -> Standing:
     found = _founds(orjson.loads(row["found"] or "{}"))
     if row["finished_at"] is None:
         return Standing(None, found)
-    violations = _founds(orjson.loads(row["violations"]))
-    tally = Tally(orjson.loads(row["checked"] or "{}"), violations, orjson.loads(row["unlooked"] or "{}"))
+    tally = _tally({part: orjson.loads(row[part] or "{}") for part in ("checked", "violations", "unlooked")})
     return Standing(Verdict(row["began_at"], row["finished_at"], tally), found)
+
+
+def _tally(parts: Mapping[str, Any]) -> Tally:
+    return Tally(parts["checked"], _founds(parts["violations"]), parts["unlooked"])
 
 
 def _founds(violations: Mapping[str, Any]) -> dict[str, Found]:
@@ -120,19 +150,24 @@ update audits
 set owner = $1, leased_until = clock_timestamp() + make_interval(secs => $3)
 where coalesce(finished_at <= clock_timestamp() - make_interval(secs => $2), true)
 and coalesce(leased_until <= clock_timestamp(), true)
-returning clock_timestamp() as now
+returning clock_timestamp() as now, round::text as round,
+    case when round_began_at > coalesce(finished_at, '-infinity') then round_began_at end as round_began_at
 """
 
 
-async def take_turn(connection: Connection, owner: str, interval_seconds: float) -> datetime | None:
-    """When the round begins, where one is due and nobody is at it; else None. A look writes nothing."""
+async def take_turn(connection: Connection, owner: str, interval_seconds: float) -> Begun | None:
+    """The round, where one is due and nobody is at it; else None. A look writes nothing."""
     is_due = await connection.fetchval(IS_DUE, interval_seconds)
     if is_due is None:
         await connection.execute(ADD_ROW)
     elif not is_due:
         return None
-    now: datetime | None = await connection.fetchval(TAKE_TURN, owner, interval_seconds, LEASE_SECONDS)
-    return now
+    row = await connection.fetchrow(TAKE_TURN, owner, interval_seconds, LEASE_SECONDS)
+    if row is None:
+        return None
+    if row["round_began_at"] is None or (so_far := orjson.loads(row["round"]))["format"] != FORMAT:
+        return Begun(row["now"], None)
+    return Begun(row["round_began_at"], Progress(_tally(so_far["tally"]), Place(**so_far["place"])))
 
 
 KEEP_TURN = """
@@ -143,10 +178,12 @@ returning 1
 """
 
 
-async def keep_turn(connection: Connection, owner: str, began_at: datetime, tally: Tally) -> bool:
-    """Whether it is still ours; then for another LEASE_SECONDS, and everybody sees what was found so far."""
-    kept = await connection.fetchval(KEEP_TURN, owner, LEASE_SECONDS, began_at, orjson.dumps(tally).decode())
-    return kept is not None
+async def keep_turn(connection: Connection, owner: str, began_at: datetime, progress: Progress) -> bool:
+    """Whether it is still ours; then for another LEASE_SECONDS. Everybody sees what was found so far, and whoever takes
+    the round up goes on from there.
+    """
+    so_far = orjson.dumps({"format": FORMAT, **asdict(progress)}).decode()
+    return await connection.fetchval(KEEP_TURN, owner, LEASE_SECONDS, began_at, so_far) is not None
 
 
 GIVE_UP_TURN = """
@@ -157,7 +194,7 @@ where owner = $1
 
 
 async def give_up_turn(connection: Connection, owner: str) -> None:
-    """Lets another replica begin a round at once."""
+    """Lets another replica go on at once, or begin the next round."""
     await connection.execute(GIVE_UP_TURN, owner)
 
 

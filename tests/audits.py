@@ -9,7 +9,7 @@ from expirer.audit import Audit
 from service.cache import Cache
 from service.database import Connection
 from service.settings import Settings
-from service.verdicts import Found, Verdict, read_standing
+from service.verdicts import Found, Place, Progress, Tally, Verdict, read_standing
 
 LET_A_ROUND_BE_DUE = """
 update audits
@@ -27,6 +27,25 @@ async def do_round(
     while audit._turn is not None:
         await audit.step()
     return (await last_verdict(sql)).tally.violations
+
+
+async def do_round_by_turns(engine: AsyncEngine, sql: Connection, settings: Settings) -> Tally:
+    """What a round finds that goes over to another replica after each of its steps."""
+    await sql.execute(LET_A_ROUND_BE_DUE)
+    for turn in range(1_000):
+        audit = Audit(engine, settings, f"replica {turn}", None)
+        await audit.step()
+        assert audit._turn is not None
+        await audit.step()
+        if audit._turn is None:
+            return (await last_verdict(sql)).tally
+        await audit.close()
+    raise AssertionError("the round goes no further")
+
+
+def progress(tally: Tally) -> Progress:
+    """A round that has found so much, and has no pass left."""
+    return Progress(tally, Place(None, "0", {"last": 0, "first_at": None, "open": ""}))
 
 
 async def last_verdict(sql: Connection) -> Verdict:

@@ -15,7 +15,7 @@ from service.metrics import catalogue
 from service.reservation import State
 from service.settings import Settings
 from service.settling import settle
-from tests.audits import do_round, faulty, last_verdict
+from tests.audits import do_round, do_round_by_turns, faulty, last_verdict
 from tests.conftest import EMPTY_TABLES
 from tests.factories import make_customers, make_manager, make_session, settle_of
 from tests.forcing import give
@@ -168,6 +168,18 @@ async def test_what_must_not_be_is_found_and_named(
     assert found == {check: {stage.get(name) or UUID(name) for name in names} for check, names in expected.items()}
     for checked in (await last_verdict(sql)).tally.violations.values():
         assert all(checked.examples.count(fault) == 1 for fault in checked.examples), "each is told once"
+
+
+@pytest.mark.parametrize("what", ["nothing", *FAULTS])
+async def test_a_round_that_goes_from_replica_to_replica_sees_all_and_finds_the_same(
+    engine: AsyncEngine, sql: Connection, settings: Settings, stage: Stage, what: str
+) -> None:
+    if what != "nothing":
+        await sql.execute(FAULTS[what][0].format(**stage))
+    await do_round(engine, sql, settings)
+    by_one = (await last_verdict(sql)).tally
+    assert bool(by_one.violations) == (what != "nothing")
+    assert await do_round_by_turns(engine, sql, settings) == by_one
 
 
 # What looks like a fault and is none.

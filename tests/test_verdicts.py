@@ -10,6 +10,7 @@ from expirer.rounds import Round
 from service import verdicts
 from service.database import Connection
 from service.verdicts import EXAMPLES_MAX, Found, Standing, Tally, Verdict
+from tests.audits import progress
 
 pytestmark = pytest.mark.oldest_postgresql
 
@@ -42,7 +43,7 @@ def test_no_more_examples_are_shown_of_two_rounds_than_of_one() -> None:
 async def test_a_round_that_is_older_than_the_last_verdict_is_not_shown(sql: Connection) -> None:
     began = await verdicts.take_turn(sql, "a", 60)
     assert began is not None
-    assert await verdicts.keep_turn(sql, "a", began, Tally({}, {"money": found(1, 7)}, {}))
+    assert await verdicts.keep_turn(sql, "a", began.at, progress(Tally({}, {"money": found(1, 7)}, {})))
     assert (await verdicts.read_standing(sql)).violations() == {"money": found(1, 7)}
     # The release before, which does not know of rounds under way, has finished one meanwhile.
     await sql.execute("update audits set began_at = now(), finished_at = now() + interval '1 s', violations = '{}'")
@@ -52,8 +53,8 @@ async def test_a_round_that_is_older_than_the_last_verdict_is_not_shown(sql: Con
 async def test_a_verdict_ends_what_was_shown_of_its_round(sql: Connection) -> None:
     began = await verdicts.take_turn(sql, "a", 60)
     assert began is not None
-    assert await verdicts.keep_turn(sql, "a", began, Tally({}, {"money": found(1, 7)}, {}))
-    await verdicts.write_verdict(sql, "a", began, Tally({}, {}, {}))
+    assert await verdicts.keep_turn(sql, "a", began.at, progress(Tally({}, {"money": found(1, 7)}, {})))
+    await verdicts.write_verdict(sql, "a", began.at, Tally({}, {}, {}))
     assert (await verdicts.read_standing(sql)).violations() == {}
     assert await sql.fetchval("select round is null and round_began_at is null from audits")
 
@@ -62,7 +63,7 @@ async def test_a_round_is_written_down_every_few_seconds_and_with_news_at_once_b
     engine: AsyncEngine, sql: Connection
 ) -> None:
     began = await sql.fetchval("select now()")
-    turn = Turn(Round.create(engine, None), began, saved=100)
+    turn = Turn(Round.create(engine, None), began, saved=100, saved_count=0)
     assert not turn.is_to_save(100 + SAVE_SECONDS - 0.1)
     assert turn.is_to_save(100 + SAVE_SECONDS)
     turn.round.counts["money"] += 1
