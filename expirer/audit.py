@@ -113,5 +113,7 @@ def _show(standing: Standing) -> None:
     for check in values.CHECKS:
         catalogue.AUDIT_VIOLATIONS.of(check).set(violations[check].count if check in violations else 0)
     if verdict := standing.verdict:
+        for what in values.AUDITED:
+            catalogue.AUDIT_UNLOOKED.of(what).set(verdict.tally.unlooked.get(what, 0))
         catalogue.AUDIT_FINISHED.of().set(verdict.finished_at.timestamp())
         catalogue.AUDIT_ROUND_SECONDS.of().set((verdict.finished_at - verdict.began_at).total_seconds())

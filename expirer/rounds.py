@@ -51,6 +51,7 @@ class Round:
     checked: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[Fault]] = field(default_factory=dict)
+    unlooked: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def create(cls, engine: AsyncEngine, cache: SeatCache | None, progress: Progress | None = None) -> Self:
@@ -72,6 +73,7 @@ class Round:
             checked=Counter(tally.checked),
             counts=Counter({check: found.count for check, found in tally.violations.items()}),
             examples={check: [Fault(**fault) for fault in _examples(tally, check)] for check in tally.violations},
+            unlooked=Counter(tally.unlooked),
         )
 
     async def advance(self) -> bool:
@@ -104,10 +106,13 @@ class Round:
             check: Found(count, [asdict(fault) for fault in self.examples[check]])
             for check, count in self.counts.items()
         }
-        return Tally(dict(self.checked), violations, {})
+        return Tally(dict(self.checked), violations, dict(self.unlooked))
 
     def _note(self, what: str, looked: Slice) -> None:
         self.checked[what] += looked.checked
+        if looked.unlooked:
+            self.unlooked[what] += looked.unlooked
+            log.warning("the audit could not look at something", what=what, count=looked.unlooked)
         catalogue.AUDIT_CHECKED.of(what).inc(looked.checked)
         for fault in looked.faults:
             self.counts[fault.check] += 1

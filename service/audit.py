@@ -15,7 +15,7 @@ SLICE_MAX = 1_000
 FAULTS_MAX = 1_000
 """Of one slice; more of them would say nothing new."""
 OPEN_MAX = 50_000
-"""With more holds at once than so many the log is not asked whether it knows of each."""
+"""With more holds at once than so many the log is not asked whether it knows of each, and the verdict says so."""
 
 # The sale must not wait for a look.
 BOUND_STATEMENTS = """
@@ -25,11 +25,14 @@ set local statement_timeout = 2000
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What was found in so many rows; the next slice begins after `last`, None where there are no more."""
+    """What was found in so many rows, and how much could not be looked at; the next slice begins after `last`, None
+    where there are no more.
+    """
 
     faults: Sequence[Fault]
     checked: int
     last: int | UUID | None
+    unlooked: int = 0
 
 
 # Looked up row by row (`limit 1`): for a number of rows that it does not know the planner would read whole tables.

@@ -71,6 +71,16 @@ class Freshness:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """All of a complete map: a letter a seat, four bytes of its version a seat, and how many are held and sold."""
+
+    states: bytes
+    versions: bytes
+    held: int
+    sold: int
+
+
+@dataclass(frozen=True, slots=True)
 class Clock:
     """Redis's time, its part of the epoch, and how far in the log the maps of which epoch are."""
 
@@ -112,15 +122,18 @@ class SeatCache:
             if flag == b"C" and held is not None and sold is not None
         }
 
-    async def read_versions(self, session_id: int) -> tuple[Freshness | None, bytes | None, bytes | None]:
-        """As `read`, and the versions, four bytes a seat."""
+    async def read_whole(self, session_id: int) -> tuple[Freshness | None, Kept | None]:
+        """How fresh, None where nothing is; and a complete map, None where a part of it is missing."""
 
         def ask(pipe: Any, epoch: str) -> None:
             pipe.get(_key(epoch, session_id, "states"))
             pipe.get(_key(epoch, session_id, "versions"))
+            pipe.hmget(_key(epoch, session_id, "meta"), "held", "sold")
 
-        freshness, (states, versions) = await self._read(ask)
-        return freshness, states[1:] if states is not None and states[:1] == b"C" else None, versions
+        freshness, (states, versions, counts) = await self._read(ask)
+        if freshness is None or states is None or states[:1] != b"C" or versions is None or None in counts:
+            return freshness, None
+        return freshness, Kept(states[1:], versions, *map(int, counts))
 
     async def forget(self, epoch: str, session_id: int) -> None:
         """Throws the map away: the next reader builds it anew."""

@@ -139,6 +139,13 @@ def test_whoever_goes_on_with_the_log_knows_the_open_holds_unless_they_are_too_m
     assert next_one.known()["open"] is None
 
 
+async def test_no_more_holds_are_asked_for_than_open_max(sql: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logaudit, "OPEN_MAX", 3)
+    monkeypatch.setattr(logaudit, "CHECK_OPEN", "no statement")
+    log = LogAudit(17, datetime(2030, 1, 2, tzinfo=UTC), {uuid4() for _ in range(3)})
+    assert (await log.check_open(sql)).unlooked == 3
+
+
 async def step_on(audit: Audit) -> None:
     """Until something fails."""
     while True:

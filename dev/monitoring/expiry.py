@@ -72,6 +72,8 @@ EXPIRY = Dashboard(
                 Panel("Rows looked at", "And maps that were thrown out of Redis because they were wrong.", "ops",
                       {"{{what}}": rate("rowlock_audit_checked_total", "what"),
                        "repairs": rate("rowlock_audit_repairs_total")}),
+                Panel("Not looked at", "What the last round knows nothing of.", "short",
+                      {"{{what}}": worst("rowlock_audit_unlooked", "what")}),
             ],
         ),
     ],

@@ -57,6 +57,14 @@ class AuditReply(Reply):
             examples=[{"holds": 0, "seats": 16, "reservations": 3, "events": 6, "maps": 1}],
         ),
     ]
+    not_looked_at: Annotated[
+        dict[str, int],
+        Field(
+            description="What the round knows nothing of: open holds (`events`) that were too many to compare with the "
+            "log, maps that could not be read",
+            examples=[{}],
+        ),
+    ]
     violations: list[ViolationReply]
 
 
@@ -77,6 +85,7 @@ async def audit(context: InContext, _manager: AsManager) -> AuditReply:
         began_at=verdict.began_at if verdict else None,
         finished_at=verdict.finished_at if verdict else None,
         checked=dict(verdict.tally.checked) if verdict else {},
+        not_looked_at=dict(verdict.tally.unlooked) if verdict else {},
         violations=violations,
     )
 

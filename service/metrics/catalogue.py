@@ -293,6 +293,14 @@ AUDIT_FINISHED = AUDIT.gauge(
 AUDIT_ROUND_SECONDS = AUDIT.gauge(
     "rowlock_audit_round_duration_seconds", "seconds", "How long the last round took.", across="livemax"
 )
+AUDIT_UNLOOKED = AUDIT.gauge(
+    "rowlock_audit_unlooked",
+    "holds or maps",
+    "What the last finished round could not look at, and knows nothing of. events: open holds, which were too many to "
+    "compare with the log; maps: those that could not be read in time, or 1 where Redis was away.",
+    {"what": values.AUDITED},
+    across="livemax",
+)
 AUDIT_CHECKED = AUDIT.counter(
     "rowlock_audit_checked_total",
     "rows",
