@@ -190,17 +190,13 @@ def _translated() -> Iterator[None]:
         yield
     except (PoolTimeoutError, *WAITED_TOO_LONG, *COLLIDED, *AWAY) as error:
         recording.database_failed(error)
-        match error:
-            case PoolTimeoutError():
-                raise Busy("connection") from error
-            case asyncpg.LockNotAvailableError():
-                raise Busy("lock") from error
-            case asyncpg.QueryCanceledError():
-                raise Busy("database") from error
-            case asyncpg.DeadlockDetectedError() | asyncpg.SerializationError():
-                raise Busy("collision") from error
-            case _:
-                raise DatabaseAway from error
+        if isinstance(error, PoolTimeoutError):
+            raise Busy("connection") from error
+        if isinstance(error, COLLIDED):
+            raise Busy("collision") from error
+        if isinstance(error, WAITED_TOO_LONG):
+            raise Busy("lock" if isinstance(error, asyncpg.LockNotAvailableError) else "database") from error
+        raise DatabaseAway from error
 
 
 SCHEMA_NUMBER = """

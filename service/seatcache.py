@@ -33,7 +33,6 @@ SEATS_PER_CALL = 500
 SEATS_PER_PIPELINE = 2_000
 """Some 15 ms of Redis and as many of ours: far from `redis_timeout_ms` on a busy machine too."""
 CALLS_PER_PIPELINE = 200
-NO_END_MS = 2**53
 
 log = structlog.stdlib.get_logger("rowlock.seatcache")
 
@@ -139,9 +138,7 @@ class SeatCache:
         """Throws the map away: the next reader builds it anew."""
         await self._cache.run(lambda redis: redis.delete(*_keys(epoch, session_id)))
 
-    async def begin(
-        self, epoch: str, session_id: int, seat_count: int, token: str, ends_at_ms: int = NO_END_MS
-    ) -> bool:
+    async def begin(self, epoch: str, session_id: int, seat_count: int, token: str, ends_at_ms: int) -> bool:
         """Makes a map that is building, and ends with its showing; False where a complete one is there."""
         keys = _keys(epoch, session_id)
         return bool(await self._eval(BEGIN, keys, seat_count, token, self._keep_ms, ends_at_ms))

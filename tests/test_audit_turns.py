@@ -139,11 +139,14 @@ def test_whoever_goes_on_with_the_log_knows_the_open_holds_unless_they_are_too_m
     assert next_one.known()["open"] is None
 
 
-async def test_no_more_holds_are_asked_for_than_open_max(sql: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_log_is_not_asked_of_more_holds_than_open_max_nor_where_not_all_are_known(
+    sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(logaudit, "OPEN_MAX", 3)
     monkeypatch.setattr(logaudit, "CHECK_OPEN", "no statement")
-    log = LogAudit(17, datetime(2030, 1, 2, tzinfo=UTC), {uuid4() for _ in range(3)})
-    assert (await log.check_open(sql)).unlooked == 3
+    first_at = datetime(2030, 1, 2, tzinfo=UTC)
+    assert (await LogAudit(17, first_at, {uuid4() for _ in range(3)}).check_open(sql)).unlooked == 3
+    assert (await LogAudit(17, first_at, has_all_open=False).check_open(sql)).unlooked == 1
 
 
 async def step_on(audit: Audit) -> None:
