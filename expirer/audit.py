@@ -1,7 +1,7 @@
 """Checks, all the time and a little at a time, that nothing was sold twice and nothing was lost.
 
-One replica does a round, in slices with pauses for those who buy. The verdict is a row that every replica shows, and
-that `GET /manager/audit` reads.
+One replica does a round, in slices with pauses for those who buy; another takes it up when that one has gone. The
+verdict is a row that every replica shows, and that `GET /manager/audit` reads.
 """
 
 import time
@@ -13,24 +13,34 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from expirer.rounds import Round
 from service import verdicts
 from service.cache import Cache
-from service.database import roll_back, transaction
+from service.database import Connection, roll_back, transaction
 from service.metrics import catalogue, values
 from service.seatcache import SeatCache
 from service.settings import Settings
-from service.verdicts import LEASE_SECONDS, Verdict
+from service.verdicts import Standing
 
 PAUSE_SECONDS = 0.05
+SAVE_SECONDS = 5.0
+"""So often we say that we are at a round, where, and what it has found."""
+SAVE_FOUND_SECONDS = 1.0
+"""So soon we say so where it has found something new; many slices may do so one after the other."""
 LOOK_SECONDS = 1.0
 """How often each replica looks whether a round is due, and what the last one has found."""
 
 
 @dataclass(slots=True)
 class Turn:
-    """The round that is ours, since when by PostgreSQL's clock, and when we have last said that we are at it."""
+    """The round that is ours, since when by PostgreSQL's clock, when we last said so, and how much was found then."""
 
     round: Round
     began_at: datetime
-    renewed: float
+    saved: float
+    saved_count: int
+
+    def is_to_save(self, now: float) -> bool:
+        """Whether it is time to say so again."""
+        has_news = self.round.counts.total() != self.saved_count
+        return now >= self.saved + (SAVE_FOUND_SECONDS if has_news else SAVE_SECONDS)
 
 
 class Audit:
@@ -58,43 +68,53 @@ class Audit:
         return PAUSE_SECONDS
 
     async def close(self) -> None:
-        """Lets another replica begin a round at once."""
+        """Lets another replica go on with the round at once."""
         if self._turn:
             async with transaction(self._engine) as connection:
+                await self._save(connection, self._turn)
                 await verdicts.give_up_turn(connection, self._owner)
 
     async def _wait_for_turn(self) -> float:
         async with transaction(self._engine) as connection:
-            now = await verdicts.take_turn(connection, self._owner, self._settings.audit_interval_seconds)
-            verdict = await verdicts.read_verdict(connection)
-            if now is None:
+            begun = await verdicts.take_turn(connection, self._owner, self._settings.audit_interval_seconds)
+            standing = await verdicts.read_standing(connection)
+            if begun is None:
                 await roll_back(connection)
-        if verdict:
-            _show(verdict)
-        if now is None:
+        _show(standing)
+        if begun is None:
             return LOOK_SECONDS
-        self._turn = Turn(Round.create(self._engine, self._cache), now, time.monotonic())
+        round_ = Round.create(self._engine, self._cache, begun.progress)
+        self._turn = Turn(round_, begun.at, time.monotonic(), round_.counts.total())
         return 0
 
     async def _keep(self, turn: Turn) -> bool:
-        if time.monotonic() < turn.renewed + LEASE_SECONDS / 4:
+        now = time.monotonic()
+        if not turn.is_to_save(now):
             return True
+        count = turn.round.counts.total()
         async with transaction(self._engine) as connection:
-            turn.renewed = time.monotonic()
-            return await verdicts.keep_turn(connection, self._owner)
+            kept = await self._save(connection, turn)
+            standing = await verdicts.read_standing(connection)
+        turn.saved, turn.saved_count = now, count
+        _show(standing)
+        return kept
+
+    async def _save(self, connection: Connection, turn: Turn) -> bool:
+        return await verdicts.keep_turn(connection, self._owner, turn.began_at, turn.round.progress())
 
     async def _finish(self, turn: Turn) -> None:
         async with transaction(self._engine) as connection:
-            found = turn.round.found()
-            await verdicts.write_verdict(connection, self._owner, turn.began_at, turn.round.checked, found)
-            verdict = await verdicts.read_verdict(connection)
-        if verdict:
-            _show(verdict)
+            await verdicts.write_verdict(connection, self._owner, turn.began_at, turn.round.tally())
+            standing = await verdicts.read_standing(connection)
+        _show(standing)
 
 
-def _show(verdict: Verdict) -> None:
+def _show(standing: Standing) -> None:
+    violations = standing.violations()
     for check in values.CHECKS:
-        found = verdict.violations.get(check)
-        catalogue.AUDIT_VIOLATIONS.of(check).set(found.count if found else 0)
-    catalogue.AUDIT_FINISHED.of().set(verdict.finished_at.timestamp())
-    catalogue.AUDIT_ROUND_SECONDS.of().set((verdict.finished_at - verdict.began_at).total_seconds())
+        catalogue.AUDIT_VIOLATIONS.of(check).set(violations[check].count if check in violations else 0)
+    if verdict := standing.verdict:
+        for what in values.AUDITED:
+            catalogue.AUDIT_UNLOOKED.of(what).set(verdict.tally.unlooked.get(what, 0))
+        catalogue.AUDIT_FINISHED.of().set(verdict.finished_at.timestamp())
+        catalogue.AUDIT_ROUND_SECONDS.of().set((verdict.finished_at - verdict.began_at).total_seconds())

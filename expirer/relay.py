@@ -80,7 +80,10 @@ class Relay:
     async def _publish(self, events: Sequence[Logged]) -> Published:
         """With the hints of the new holds among them."""
         tracing.note_members({event.number: event.traceparent for event in events})
-        events = [replace(e, traceparent=tracing.traceparent_of(e.number) or e.traceparent) for e in events]
+        events = [
+            replace(e, traceparent=made) if (made := tracing.traceparent_of(e.number)) is not None else e
+            for e in events
+        ]
         hints = [
             Hint(e.reservation_id, e.expires_at, e.due_in_ms, e.traceparent)
             for e in events

@@ -1,9 +1,11 @@
 """One round of the self-audit: which passes it makes through the ledger, its log and the maps, a slice at a time."""
 
+import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from itertools import dropwhile
+from typing import Any, Self
 from uuid import UUID
 
 import structlog
@@ -12,12 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service import audit, mapaudit
 from service.audit import Slice
 from service.database import Connection, roll_back, transaction
+from service.holdaudit import HoldAudit
 from service.logaudit import LogAudit
 from service.metrics import catalogue
 from service.seatcache import SeatCache
-from service.verdicts import Fault, Found
-
-EXAMPLES_MAX = 20
+from service.verdicts import EXAMPLES_MAX, Fault, Found, Place, Progress, Tally
 
 log = structlog.stdlib.get_logger("rowlock.audit")
 
@@ -27,8 +28,9 @@ Look = Callable[[Any], Awaitable[Slice]]
 
 @dataclass(slots=True)
 class Pass:
-    """What it looks at, in metrics, and the place after which its next slice begins."""
+    """Its name, what it looks at, in metrics, and the place after which its next slice begins."""
 
+    name: str
     what: str
     look: Look
     after: int | UUID
@@ -36,55 +38,81 @@ class Pass:
 
 @dataclass(slots=True)
 class Round:
-    """The passes that are left, and what was looked at and found so far."""
+    """The passes that are left, and what was looked at and found so far; the holds are looked at all the time.
 
+    `passed_at` is when no pass was left, by the monotonic clock.
+    """
+
+    engine: AsyncEngine
     passes: list[Pass]
+    log: LogAudit
+    holds: HoldAudit = field(default_factory=HoldAudit)
+    passed_at: float | None = None
     checked: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[Fault]] = field(default_factory=dict)
+    unlooked: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def create(cls, engine: AsyncEngine, cache: SeatCache | None) -> "Round":
-        """Nothing is looked at yet; `cache` is None where there is no Redis."""
-        events = LogAudit()
-
-        def ledger(check: Callable[[Connection, Any], Awaitable[Slice]]) -> Look:
-            return lambda after: _in_transaction(engine, check, after)
-
-        passes = [
-            Pass("holds", ledger(lambda connection, _: audit.check_overdue(connection)), 0),
-            Pass("seats", ledger(audit.check_seats), 0),
-            Pass("reservations", ledger(audit.check_reservations), UUID(int=0)),
-            Pass("events", ledger(events.check_slice), 0),
-            Pass("events", ledger(lambda connection, _: events.check_open(connection)), 0),
-        ]
-        if cache:
-            passes.append(Pass("maps", lambda after: mapaudit.check_next(engine, cache, after), 0))
-        return cls(passes)
+    def create(cls, engine: AsyncEngine, cache: SeatCache | None, progress: Progress | None = None) -> Self:
+        """One that goes on from there, or looks at everything; `cache` is None where there is no Redis."""
+        if progress is None:
+            events = LogAudit()
+            return cls(engine, _passes(engine, cache, events), events)
+        place, tally = progress.place, progress.tally
+        events = LogAudit.create(place.log)
+        passes = list(dropwhile(lambda past: past.name != place.next_pass, _passes(engine, cache, events)))
+        if passes:
+            passes[0].after = type(passes[0].after)(place.after)
+        return cls(
+            engine,
+            passes,
+            events,
+            # Of more than the examples it is not known which were told: they count once more.
+            holds=HoldAudit(told={UUID(fault["reservation_id"]) for fault in _examples(tally, "overdue")}),
+            checked=Counter(tally.checked),
+            counts=Counter({check: found.count for check, found in tally.violations.items()}),
+            examples={check: [Fault(**fault) for fault in _examples(tally, check)] for check in tally.violations},
+            unlooked=Counter(tally.unlooked),
+        )
 
     async def advance(self) -> bool:
         """Looks at one slice; whether none is left. After an error the same slice is the next one."""
-        if not self.passes:
-            # The verdict could not be written: it is tried again.
-            return True
-        current = self.passes[0]
-        looked = await current.look(current.after)
-        self._note(current.what, looked)
-        if looked.last is None:
-            self.passes.pop(0)
-        else:
-            current.after = looked.last
-        return not self.passes
+        now = time.monotonic()
+        if self.holds.is_due(now):
+            self._note("holds", await _in_transaction(self.engine, self.holds.look, now))
+        if self.passes:
+            current = self.passes[0]
+            looked = await current.look(current.after)
+            self._note(current.what, looked)
+            if looked.last is None:
+                self.passes.pop(0)
+            else:
+                current.after = looked.last
+        if self.passes:
+            return False
+        # The last one was gone before where only the verdict could not be written.
+        self.passed_at = self.passed_at or now
+        return not self.holds.waits(self.passed_at)
 
-    def found(self) -> dict[str, Found]:
-        """By check; only those that found something."""
-        return {
+    def progress(self) -> Progress:
+        """For whoever takes it up."""
+        name, after = (self.passes[0].name, self.passes[0].after) if self.passes else (None, 0)
+        return Progress(self.tally(), Place(name, str(after), self.log.known()))
+
+    def tally(self) -> Tally:
+        """So far."""
+        violations = {
             check: Found(count, [asdict(fault) for fault in self.examples[check]])
             for check, count in self.counts.items()
         }
+        return Tally(dict(self.checked), violations, dict(self.unlooked))
 
     def _note(self, what: str, looked: Slice) -> None:
         self.checked[what] += looked.checked
+        if looked.unlooked:
+            self.unlooked[what] += looked.unlooked
+            log.warning("the audit could not look at something", what=what, count=looked.unlooked)
         catalogue.AUDIT_CHECKED.of(what).inc(looked.checked)
         for fault in looked.faults:
             self.counts[fault.check] += 1
@@ -94,8 +122,29 @@ class Round:
                 log.error("the audit has found what must not be", **asdict(fault))
 
 
+def _passes(engine: AsyncEngine, cache: SeatCache | None, events: LogAudit) -> list[Pass]:
+    """From the beginning. Their names are known to whoever takes a round up: another one is another FORMAT of it."""
+
+    def ledger(check: Callable[[Connection, Any], Awaitable[Slice]]) -> Look:
+        return lambda after: _in_transaction(engine, check, after)
+
+    passes = [
+        Pass("seats", "seats", ledger(audit.check_seats), 0),
+        Pass("reservations", "reservations", ledger(audit.check_reservations), UUID(int=0)),
+        Pass("log", "events", ledger(events.check_slice), 0),
+        Pass("open holds", "events", ledger(lambda connection, _: events.check_open(connection)), 0),
+    ]
+    if cache:
+        passes.append(Pass("maps", "maps", lambda after: mapaudit.check_next(engine, cache, after), 0))
+    return passes
+
+
+def _examples(tally: Tally, check: str) -> Sequence[Mapping[str, Any]]:
+    return tally.violations[check].examples if check in tally.violations else ()
+
+
 async def _in_transaction(
-    engine: AsyncEngine, check: Callable[[Connection, Any], Awaitable[Slice]], after: int | UUID
+    engine: AsyncEngine, check: Callable[[Connection, Any], Awaitable[Slice]], after: float | UUID
 ) -> Slice:
     async with transaction(engine) as connection:
         await connection.execute(audit.BOUND_STATEMENTS)

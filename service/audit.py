@@ -14,10 +14,8 @@ from service.verdicts import Fault
 SLICE_MAX = 1_000
 FAULTS_MAX = 1_000
 """Of one slice; more of them would say nothing new."""
-OVERDUE_SECONDS_MAX = 60
-"""A hold must have ended so long after its deadline at the latest: the sweep comes round every few seconds."""
 OPEN_MAX = 50_000
-"""With more holds at once than so many the log is not asked whether it knows of each."""
+"""With more holds at once than so many the log is not asked whether it knows of each, and the verdict says so."""
 
 # The sale must not wait for a look.
 BOUND_STATEMENTS = """
@@ -27,27 +25,14 @@ set local statement_timeout = 2000
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What was found in so many rows; the next slice begins after `last`, None where there are no more."""
+    """What was found in so many rows, and how much could not be looked at; the next slice begins after `last`, None
+    where there are no more.
+    """
 
     faults: Sequence[Fault]
     checked: int
     last: int | UUID | None
-
-
-CHECK_OVERDUE = """
-select id
-from reservations
-where state = 'HELD'
-and expires_at < statement_timestamp() - make_interval(secs => $1)
-order by expires_at
-limit $2
-"""
-
-
-async def check_overdue(connection: Connection) -> Slice:
-    """Holds that nobody has ended for too long."""
-    rows = await connection.fetch(CHECK_OVERDUE, OVERDUE_SECONDS_MAX, FAULTS_MAX)
-    return Slice([Fault("overdue", None, str(row["id"])) for row in rows], len(rows), None)
+    unlooked: int = 0
 
 
 # Looked up row by row (`limit 1`): for a number of rows that it does not know the planner would read whole tables.

@@ -3,6 +3,8 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from contextvars import Context
 from typing import TypeVar
 
 import structlog
@@ -19,6 +21,8 @@ from service.settings import Settings
 
 BACKOFF_MS = 100
 BACKOFF_MS_MAX = 1_000
+LOOK_SECONDS = 10.0
+"""So often somebody looks whether Redis is back, for when nobody else asks: else an idle process would never see it."""
 
 T = TypeVar("T")
 log = structlog.stdlib.get_logger("rowlock.cache")
@@ -45,6 +49,7 @@ class Cache:
         self.redis: Redis = Redis.from_pool(pool)
         self._failures = 0
         self._closed_until = 0.0
+        self._looking: asyncio.Task[None] | None = None
         catalogue.CACHE_UP.of().set(1)
 
     async def run(self, work: Callable[[Redis], Awaitable[T]]) -> T:
@@ -77,15 +82,28 @@ class Cache:
 
     async def close(self) -> None:
         """Ends the connections."""
+        if self._looking:
+            self._looking.cancel()
         await self.redis.aclose()
 
     def _note_failure(self, now: float, error: Exception) -> None:
         if not self._failures:
             log.warning("Redis is away", error=repr(error))
+        if self._looking is None or self._looking.done():
+            # Not a part of the request that was the first to fail.
+            self._looking = asyncio.create_task(self._look(), context=Context())
         self._failures += 1
         catalogue.CACHE_UP.of().set(0)
         pause_ms = min(BACKOFF_MS * 2 ** min(self._failures - 1, 10), BACKOFF_MS_MAX)
         self._closed_until = now + random.uniform(pause_ms / 2, pause_ms) / 1000  # noqa: S311 - nothing secret
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if not self._failures:
+                return
+            with suppress(CacheAway):
+                await self.run(lambda redis: redis.ping())
 
     def _note_success(self) -> None:
         if self._failures:

@@ -4,9 +4,8 @@ SQLAlchemy keeps the pool; statements run on its asyncpg connections. A `Connect
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -166,11 +165,11 @@ async def _commit(connection: Connection) -> None:
 async def _connection(engine: AsyncEngine) -> AsyncIterator[Connection]:
     """A connection of the pool, which gets it back clean or not at all."""
     with _translated():
-        began = time.perf_counter()
-        async with engine.connect() as pooled:
+        async with AsyncExitStack() as stack:
+            with catalogue.POOL_WAIT_SECONDS.of().time():
+                pooled = await stack.enter_async_context(engine.connect())
             connection = (await pooled.get_raw_connection()).driver_connection
             assert connection is not None
-            catalogue.POOL_WAIT_SECONDS.of().observe(time.perf_counter() - began)
             try:
                 yield connection
             except BaseException as error:
@@ -191,15 +190,13 @@ def _translated() -> Iterator[None]:
         yield
     except (PoolTimeoutError, *WAITED_TOO_LONG, *COLLIDED, *AWAY) as error:
         recording.database_failed(error)
-        match error:
-            case PoolTimeoutError():
-                raise Busy("connection") from error
-            case asyncpg.LockNotAvailableError() | asyncpg.QueryCanceledError():
-                raise Busy("lock") from error
-            case asyncpg.DeadlockDetectedError() | asyncpg.SerializationError():
-                raise Busy("collision") from error
-            case _:
-                raise DatabaseAway from error
+        if isinstance(error, PoolTimeoutError):
+            raise Busy("connection") from error
+        if isinstance(error, COLLIDED):
+            raise Busy("collision") from error
+        if isinstance(error, WAITED_TOO_LONG):
+            raise Busy("lock" if isinstance(error, asyncpg.LockNotAvailableError) else "database") from error
+        raise DatabaseAway from error
 
 
 SCHEMA_NUMBER = """

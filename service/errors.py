@@ -134,8 +134,10 @@ class Busy(Unavailable):
 
 
 def concerns_all(error: Exception) -> bool:
-    """PostgreSQL or the pool is in trouble, whatever is asked of it; but a lock that does not come is one hold's."""
-    return isinstance(error, Unavailable) and not (isinstance(error, Busy) and error.what == "lock")
+    """PostgreSQL or the pool is in trouble, whatever is asked of it; but a lock that does not come is one hold's, and a
+    statement that takes too long may wait for several.
+    """
+    return isinstance(error, Unavailable) and not (isinstance(error, Busy) and error.what in ("lock", "database"))
 
 
 class DatabaseAway(Unavailable):

@@ -1,8 +1,13 @@
 """Whether the ledger is as the log tells it, as far back as the log is kept. The log is read once, in its order."""
 
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any, Self
 from uuid import UUID
+
+import asyncpg
 
 from service.audit import FAULTS_MAX, OPEN_MAX, SLICE_MAX, Slice
 from service.database import Connection
@@ -11,12 +16,18 @@ from service.verdicts import Fault
 SURELY_TOLD = timedelta(minutes=1)
 """So long after the first event that is kept, nothing can have happened whose event was before that one."""
 
+AHEAD_MAX = 10_000
+"""So many events are read at once where only their reservations are of interest."""
+
+# A seat that somebody has still has the version with which that one got it. What an available one was before nobody can
+# say without the whole log.
 CHECK_EVENTS = """
 with slice as materialized (
-    select kind, reservation_id, seats
+    select distinct on (reservation_id) kind, reservation_id, seats
     from events
     where number > $1
     and number <= $2
+    order by reservation_id, number desc
 )
 (
     select null::bigint as seat_id, r.id as reservation_id
@@ -32,10 +43,39 @@ union all
     from slice
     cross join lateral jsonb_to_recordset(slice.seats) as told ("seatId" bigint, state text, version int)
     cross join lateral (select * from seats where id = told."seatId" limit 1) as s
+    left join lateral (select * from reservations where id = slice.reservation_id limit 1) as r on true
     where s.version < told.version
     or s.version = told.version and s.state <> told.state
+    or s.version > told.version and s.reservation_id = r.id and kind = 'reservation.' || lower(r.state)
     limit $3
 )
+"""
+
+READ_AHEAD = """
+with ahead as materialized (
+    select number, reservation_id
+    from events
+    where number > $1
+    order by number
+    limit $2
+),
+unnumbered as materialized (
+    select reservation_id
+    from events
+    where number is null
+    order by id
+    limit $2
+)
+select max(number) as last, count(*) as read, array(
+    select reservation_id
+    from ahead
+    where reservation_id = any($3::uuid[])
+    union
+    select reservation_id
+    from unnumbered
+    where reservation_id = any($3::uuid[])
+) as told
+from ahead
 """
 
 READ_EVENTS = """
@@ -47,6 +87,12 @@ limit $2
 """
 
 CHECK_OPEN = """
+with held as materialized (
+    select id, created_at
+    from reservations
+    where state = 'HELD'
+    limit $3
+)
 select
     array(
         select id
@@ -56,14 +102,10 @@ select
     ) as ended,
     array(
         select id
-        from (
-            select id, created_at
-            from reservations
-            where state = 'HELD'
-            limit $3
-        ) as held
+        from held
         where created_at > $4
     ) as held,
+    (select count(*) from held) as held_count,
     array(
         select reservation_id
         from events
@@ -83,38 +125,85 @@ select
 
 @dataclass(slots=True)
 class LogAudit:
-    """One pass through the log, up to `last`. `open` has the holds whose end was not told yet."""
+    """One pass through the log, up to `last`. `open` has the holds whose end was not told yet; not all of them where
+    somebody else, who knew too many to write them down, has read the log before.
+
+    `suspected` is what the slice of `rows` tells otherwise than it is; the log is read up to `ahead` for later events.
+    """
 
     last: int = 0
     first_at: datetime | None = None
     open: set[UUID] = field(default_factory=set)
+    has_all_open: bool = True
+    suspected: list[Fault] = field(default_factory=list)
+    rows: Sequence[asyncpg.Record] = ()
+    ahead: int = 0
+
+    def known(self) -> dict[str, Any]:
+        """For JSON, so that `create` makes one that goes on: 22 bytes for each open hold, unless they are too many."""
+        has_all = self.has_all_open and len(self.open) < OPEN_MAX
+        packed = b64encode(b"".join(id_.bytes for id_ in self.open)).decode() if has_all else None
+        return {"last": self.last, "first_at": self.first_at, "open": packed}
+
+    @classmethod
+    def create(cls, known: Mapping[str, Any]) -> Self:
+        """One that goes on where `known` was said, after it was JSON."""
+        packed = b64decode(known["open"] or "")
+        ids = {UUID(bytes=packed[start : start + 16]) for start in range(0, len(packed), 16)}
+        first_at = datetime.fromisoformat(known["first_at"]) if known["first_at"] else None
+        return cls(known["last"], first_at, ids, has_all_open=known["open"] is not None)
 
     async def check_slice(self, connection: Connection, after: int) -> Slice:
-        """What the events of the next slice tell that is not so; `last` of the slice is None after the last one."""
-        rows = await connection.fetch(READ_EVENTS, after, SLICE_MAX)
-        last = rows[-1]["number"] if rows else after
-        faults = await connection.fetch(CHECK_EVENTS, after, last, FAULTS_MAX)
+        """What the events of the next slice tell that is not so; `last` of the slice is None after the last one.
+
+        Of a reservation only the last event counts. Where something looks wrong the rest of the log is therefore read
+        before it is a fault, AHEAD_MAX events with each call; the slice is looked at until then.
+        """
+        if self.suspected:
+            return await self._read_ahead(connection, after)
+        self.rows = await connection.fetch(READ_EVENTS, after, SLICE_MAX)
+        self.ahead = self.rows[-1]["number"] if self.rows else after
+        suspected = await connection.fetch(CHECK_EVENTS, after, self.ahead, FAULTS_MAX)
+        self.suspected = [Fault("log", row["seat_id"], str(row["reservation_id"])) for row in suspected]
+        return Slice([], 0, after) if self.suspected else self._pass_over(after, [])
+
+    async def _read_ahead(self, connection: Connection, after: int) -> Slice:
+        ids = [UUID(fault.reservation_id) for fault in self.suspected]
+        row = await connection.fetchrow(READ_AHEAD, self.ahead, AHEAD_MAX, ids)
+        assert row is not None
+        told = {str(id_) for id_ in row["told"]}
+        self.suspected = [fault for fault in self.suspected if fault.reservation_id not in told]
+        self.ahead = row["last"] or self.ahead
+        if self.suspected and row["read"] == AHEAD_MAX:
+            return Slice([], 0, after)
+        faults, self.suspected = self.suspected, []
+        return self._pass_over(after, faults)
+
+    def _pass_over(self, after: int, faults: Sequence[Fault]) -> Slice:
+        rows, self.rows = self.rows, ()
         if self.first_at is None or (rows and rows[0]["number"] != after + 1):
             # The log begins here: what was before has been removed, perhaps while we read.
             self.first_at = rows[0]["at"] if rows else None
             self.open.clear()
+            self.has_all_open = True
         for row in rows:
             if row["reservation_id"] is not None:
                 change = self.open.add if row["is_hold"] else self.open.discard
                 change(row["reservation_id"])
-        self.last = last
-        found = [Fault("log", row["seat_id"], str(row["reservation_id"])) for row in faults]
-        return Slice(found, len(rows), last if len(rows) == SLICE_MAX else None)
+        self.last = rows[-1]["number"] if rows else after
+        return Slice(faults, len(rows), self.last if len(rows) == SLICE_MAX else None)
 
     async def check_open(self, connection: Connection) -> Slice:
-        """Holds that have ended without a word in the log, or have begun without one."""
-        if self.first_at is None or len(self.open) >= OPEN_MAX:
+        """Holds that have ended without a word in the log, or have begun without one; not where they are too many."""
+        if self.first_at is None:
             return Slice([], 0, None)
+        if not self.has_all_open or len(self.open) >= OPEN_MAX:
+            return Slice([], 0, None, unlooked=max(1, len(self.open)))
         since = self.first_at + SURELY_TOLD
         row = await connection.fetchrow(CHECK_OPEN, list(self.open), self.last, OPEN_MAX, since)
         assert row is not None
-        if max(len(row["held"]), len(row["told"]), len(row["told_last"])) >= OPEN_MAX:
-            return Slice([], 0, None)
+        if max(row["held_count"], len(row["told"]), len(row["told_last"])) >= OPEN_MAX:
+            return Slice([], 0, None, unlooked=max(1, len(self.open)))
         told = {*row["told"], *row["told_last"]}
         untold = (set(row["ended"]) - told) | (set(row["held"]) - self.open - told)
         return Slice([Fault("log", None, str(id_)) for id_ in untold], len(self.open), None)

@@ -1,23 +1,26 @@
 """Whether the seat maps in Redis are the ledger's; one that is not is thrown away: its next reader builds it anew."""
 
 import asyncio
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import gt, lt
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.audit import Slice
-from service.database import snapshot
-from service.errors import CacheAway
+from service.audit import BOUND_STATEMENTS, Slice
+from service.database import roll_back, snapshot, transaction
+from service.errors import Busy, CacheAway
 from service.metrics import catalogue
-from service.seatcache import NEVER_CHANGED, SeatCache
+from service.seatcache import NEVER_CHANGED, Kept, SeatCache
 from service.seatreads import read_history
 from service.verdicts import Fault
 
 SESSIONS_MAX = 200
 POLL_SECONDS = 0.05
 WAIT_SECONDS_MAX = 3.0
-"""A projector that is further behind is not the audit's business: nobody is shown the maps meanwhile."""
+"""A map whose projector is further behind is not looked at."""
 
 LIST_SESSIONS_AFTER = """
 select id
@@ -47,55 +50,74 @@ class Stored:
 
 
 async def check_next(engine: AsyncEngine, cache: SeatCache, after: int) -> Slice:
-    """The next session that has a map, or so many that have none; while Redis is away there is nothing to look at."""
+    """The next session that has a map, or so many that have none. While Redis is away no map can be looked at."""
     async with snapshot(engine) as connection:
         ids = [row["id"] for row in await connection.fetch(LIST_SESSIONS_AFTER, after, SESSIONS_MAX)]
     try:
         mapped = await cache.read_counts(ids)
         if not mapped:
             return Slice([], 0, ids[-1] if len(ids) == SESSIONS_MAX else None)
-        session_id = min(mapped)
-        fault = await _check_map(engine, cache, session_id)
+        return await _check_map(engine, cache, min(mapped))
     except CacheAway:
-        return Slice([], 0, None)
-    return Slice([fault] if fault else [], 1, session_id)
+        return Slice([], 0, None, unlooked=1)
 
 
-async def _check_map(engine: AsyncEngine, cache: SeatCache, session_id: int) -> Fault | None:
-    """Compares what was committed at a moment with the first map that claims to have it.
-
-    A seat that has changed since is newer in the map, and is left for the next round. Raises CacheAway.
-    """
-    stored = await _read_stored(engine, session_id)
-    for _ in range(round(WAIT_SECONDS_MAX / POLL_SECONDS)):
-        freshness, states, versions = await cache.read_versions(session_id)
-        if stored is None or freshness is None or states is None or versions is None:
-            return None
-        if freshness.history != stored.history:
-            return None
-        if freshness.as_of >= stored.as_of:
-            if _agree(stored, states, versions):
-                return None
-            await cache.forget(freshness.epoch, session_id)
-            catalogue.AUDIT_REPAIRED.of().inc()
-            return Fault("cache", session_id=session_id)
-        await asyncio.sleep(POLL_SECONDS)
-    return None
+async def _check_map(engine: AsyncEngine, cache: SeatCache, session_id: int) -> Slice:
+    """Compares what was committed at a moment with the first map that claims to have it. Raises CacheAway."""
+    try:
+        stored = await _read_stored(engine, session_id)
+        for _ in range(round(WAIT_SECONDS_MAX / POLL_SECONDS)):
+            freshness, kept = await cache.read_whole(session_id)
+            if stored is None or freshness is None or kept is None or freshness.history != stored.history:
+                # It has gone meanwhile.
+                return Slice([], 0, session_id)
+            if freshness.as_of >= stored.as_of:
+                if await _is_right(engine, session_id, stored, kept):
+                    return Slice([], 1, session_id)
+                await cache.forget(freshness.epoch, session_id)
+                catalogue.AUDIT_REPAIRED.of().inc()
+                return Slice([Fault("cache", session_id=session_id)], 1, session_id)
+            await asyncio.sleep(POLL_SECONDS)
+    except Busy as error:
+        # No connection is everybody's trouble, and the same map is the next one.
+        if error.what != "database":
+            raise
+    return Slice([], 0, session_id, unlooked=1)
 
 
 async def _read_stored(engine: AsyncEngine, session_id: int) -> Stored | None:
-    async with snapshot(engine) as connection:
+    """Raises Busy("database") where it takes too long."""
+    async with transaction(engine) as connection:
+        await connection.execute(BOUND_STATEMENTS)
         history = await read_history(connection)
         row = await connection.fetchrow(READ_VERSIONS, session_id)
+        await roll_back(connection)
     return Stored(history, row["states"].encode(), row["versions"], row["as_of"]) if row else None
 
 
-def _agree(stored: Stored, states: bytes, versions: bytes) -> bool:
-    if not len(states) == len(stored.states) == len(versions) // 4:
+async def _is_right(engine: AsyncEngine, session_id: int, stored: Stored, kept: Kept) -> bool:
+    """Whether the map, which is at least as new, can be what it says; a seat that has changed since is newer in it."""
+    size = len(stored.states)
+    if (len(kept.states), len(kept.versions)) != (size, 4 * size):
         return False
-    for position, version in enumerate(stored.versions):
-        # A seat that has never changed has version 0 there, and 1 here.
-        known = max(int.from_bytes(versions[position * 4 : position * 4 + 4], "big"), NEVER_CHANGED)
-        if known < version or (known == version and states[position] != stored.states[position]):
-            return False
-    return True
+    if (kept.held, kept.sold) != (kept.states.count(b"H"), kept.states.count(b"S")):
+        return False
+    # A seat that has never changed has version 0 there, and 1 here.
+    known = [max(version, NEVER_CHANGED) for version in struct.unpack(f">{size}I", kept.versions)]
+    if any(map(lt, known, stored.versions)) or not _agree(stored, known, kept.states):
+        return False
+    if not any(map(gt, known, stored.versions)):
+        return True
+    later = await _read_stored(engine, session_id)
+    if later is None or later.history != stored.history:
+        return True
+    # What was in the map before can't be newer than what the ledger has now.
+    return not any(map(gt, known, later.versions)) and _agree(later, known, kept.states)
+
+
+def _agree(stored: Stored, known: Sequence[int], states: bytes) -> bool:
+    """Whether the seats that are at the same version are in the same state."""
+    return all(
+        a == b or version != newer
+        for a, b, version, newer in zip(stored.states, states, stored.versions, known, strict=True)
+    )

@@ -33,7 +33,6 @@ SEATS_PER_CALL = 500
 SEATS_PER_PIPELINE = 2_000
 """Some 15 ms of Redis and as many of ours: far from `redis_timeout_ms` on a busy machine too."""
 CALLS_PER_PIPELINE = 200
-NO_END_MS = 2**53
 
 log = structlog.stdlib.get_logger("rowlock.seatcache")
 
@@ -68,6 +67,16 @@ class Freshness:
     def history(self) -> str:
         """PostgreSQL's part of the epoch."""
         return self.epoch.partition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """All of a complete map: a letter a seat, four bytes of its version a seat, and how many are held and sold."""
+
+    states: bytes
+    versions: bytes
+    held: int
+    sold: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,23 +121,24 @@ class SeatCache:
             if flag == b"C" and held is not None and sold is not None
         }
 
-    async def read_versions(self, session_id: int) -> tuple[Freshness | None, bytes | None, bytes | None]:
-        """As `read`, and the versions, four bytes a seat."""
+    async def read_whole(self, session_id: int) -> tuple[Freshness | None, Kept | None]:
+        """How fresh, None where nothing is; and a complete map, None where a part of it is missing."""
 
         def ask(pipe: Any, epoch: str) -> None:
             pipe.get(_key(epoch, session_id, "states"))
             pipe.get(_key(epoch, session_id, "versions"))
+            pipe.hmget(_key(epoch, session_id, "meta"), "held", "sold")
 
-        freshness, (states, versions) = await self._read(ask)
-        return freshness, states[1:] if states is not None and states[:1] == b"C" else None, versions
+        freshness, (states, versions, counts) = await self._read(ask)
+        if freshness is None or states is None or states[:1] != b"C" or versions is None or None in counts:
+            return freshness, None
+        return freshness, Kept(states[1:], versions, *map(int, counts))
 
     async def forget(self, epoch: str, session_id: int) -> None:
         """Throws the map away: the next reader builds it anew."""
         await self._cache.run(lambda redis: redis.delete(*_keys(epoch, session_id)))
 
-    async def begin(
-        self, epoch: str, session_id: int, seat_count: int, token: str, ends_at_ms: int = NO_END_MS
-    ) -> bool:
+    async def begin(self, epoch: str, session_id: int, seat_count: int, token: str, ends_at_ms: int) -> bool:
         """Makes a map that is building, and ends with its showing; False where a complete one is there."""
         keys = _keys(epoch, session_id)
         return bool(await self._eval(BEGIN, keys, seat_count, token, self._keep_ms, ends_at_ms))

@@ -9,7 +9,7 @@ from expirer.audit import Audit
 from service.cache import Cache
 from service.database import Connection
 from service.settings import Settings
-from service.verdicts import Found, Verdict, read_verdict
+from service.verdicts import Found, Place, Progress, Tally, Verdict, read_standing
 
 LET_A_ROUND_BE_DUE = """
 update audits
@@ -26,13 +26,33 @@ async def do_round(
     await audit.step()
     while audit._turn is not None:
         await audit.step()
-    verdict = await last_verdict(sql)
-    return verdict.violations
+    return (await last_verdict(sql)).tally.violations
+
+
+async def do_round_by_turns(engine: AsyncEngine, sql: Connection, settings: Settings) -> Tally:
+    """What a round finds that goes over to another replica after each of its slices."""
+    await sql.execute(LET_A_ROUND_BE_DUE)
+    for turn in range(1_000):
+        audit = Audit(engine, settings, f"replica {turn}", None)
+        await audit.step()
+        assert audit._turn is not None
+        begun_at = audit._turn.round.progress().place
+        while audit._turn is not None and audit._turn.round.progress().place == begun_at:
+            await audit.step()
+        if audit._turn is None:
+            return (await last_verdict(sql)).tally
+        await audit.close()
+    raise AssertionError("the round goes no further")
+
+
+def progress(tally: Tally) -> Progress:
+    """A round that has found so much, and has no pass left."""
+    return Progress(tally, Place(None, "0", {"last": 0, "first_at": None, "open": ""}))
 
 
 async def last_verdict(sql: Connection) -> Verdict:
     """The one that everybody is shown."""
-    verdict = await read_verdict(sql)
+    verdict = (await read_standing(sql)).verdict
     assert verdict is not None
     return verdict
 

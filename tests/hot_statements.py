@@ -86,13 +86,14 @@ EXAMPLES: dict[str, list[Example]] = {
     "service.observations.OBSERVE_HOLDS": [Example("1000", rows_max=2_200, pages_max=3_000)],
     "service.observations.OBSERVE_LOG": [Example("100", rows_max=110, pages_max=150)],
     "service.observations.OBSERVE_READERS": [Example("72, 100", rows_max=220, pages_max=300)],
-    "service.audit.CHECK_OVERDUE": [Example("60, 50", rows_max=50, pages_max=60)],
+    "service.holdaudit.CHECK_OVERDUE": [Example("60, 50", rows_max=50, pages_max=60)],
     "service.audit.CHECK_SEATS": [Example("40000, 100, 10", rows_max=400, pages_max=1_500)],
     "service.audit.CHECK_RESERVATIONS": [
         Example("md5('4711')::uuid, 100, 10", rows_max=700, pages_max=2_000),
     ],
     "service.logaudit.READ_EVENTS": [Example("0, 100", pages_max=40)],
     "service.logaudit.CHECK_EVENTS": [Example("0, 100, 10", rows_max=400, pages_max=400)],
+    "service.logaudit.READ_AHEAD": [Example(f"0, 100, {HELD}", rows_max=420, pages_max=500)],
     "service.logaudit.CHECK_OPEN": [Example(f"{HELD}, 0, 100, now()", rows_max=420, pages_max=500)],
     "service.mapaudit.LIST_SESSIONS_AFTER": [Example("10, 100", rows_max=100, pages_max=20)],
     "service.mapaudit.READ_VERSIONS": [Example("10007", rows_max=50_001, pages_max=5_000)],
@@ -106,7 +107,7 @@ CURSORS = "its table has one row for each reader of the log"
 QUEUES = "its table has one row for each time to pay that was ever set"
 VERDICT = "its table has one row"
 EXEMPT = {
-    "service.verdicts.READ_VERDICT": VERDICT,
+    "service.verdicts.READ_STANDING": VERDICT,
     "service.verdicts.ADD_ROW": VERDICT,
     "service.verdicts.IS_DUE": VERDICT,
     "service.verdicts.TAKE_TURN": VERDICT,

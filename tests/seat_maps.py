@@ -24,6 +24,9 @@ from service.settings import Settings
 from tests.factories import OnSale, make_settings
 from tests.waiting import until
 
+NO_END_MS = 2**53
+"""Of a map whose showing never ends."""
+
 STATES = """
 select string_agg(left(state, 1), '' order by position)
 from seats

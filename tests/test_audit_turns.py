@@ -1,27 +1,32 @@
 """Whose turn the next round of the self-audit is: one replica's at a time, and nobody else writes its verdict."""
 
 import asyncio
+from datetime import UTC, datetime
+from uuid import uuid4
 
 import asyncpg
+import orjson
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.postgres import Postgres
-from expirer.audit import Audit
-from service import verdicts
+from expirer.audit import SAVE_SECONDS, Audit
+from service import logaudit, verdicts
 from service.database import Connection
+from service.logaudit import LogAudit
 from service.settings import Settings
-from service.verdicts import LEASE_SECONDS, read_verdict
-from tests.audits import last_verdict
+from service.verdicts import LEASE_SECONDS, Place, Progress, Tally, read_standing
+from tests.audits import last_verdict, progress
 from tests.factories import make_customer
 from tests.waiting import until_lock_waits
 
 pytestmark = pytest.mark.oldest_postgresql
 
 INTERVAL_SECONDS = 60
+EMPTY = Tally({}, {}, {})
 
 
-async def test_one_replica_audits_and_another_begins_anew_when_that_one_is_silent(
+async def test_one_replica_audits_and_another_goes_on_when_that_one_is_silent(
     engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
     first, second = Audit(engine, settings, "a", None), Audit(engine, settings, "b", None)
@@ -32,25 +37,116 @@ async def test_one_replica_audits_and_another_begins_anew_when_that_one_is_silen
     await second.step()
     assert second._turn is not None
     assert first._turn is not None
-    first._turn.renewed -= LEASE_SECONDS
+    first._turn.saved -= SAVE_SECONDS
     await first.step()
     assert first._turn is None, "it has seen that the turn is another's"
     while second._turn is not None:
         await second.step()
-    assert (await last_verdict(sql)).violations == {}
+    assert (await last_verdict(sql)).tally.violations == {}
     await second.step()
     assert second._turn is None, "the next one is not due yet"
 
 
-async def test_a_round_that_was_interrupted_is_taken_up_at_once(
+async def test_a_round_that_was_interrupted_is_taken_up_at_once_where_it_was(
     engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
     await make_customer(sql, settings)
     first, second = Audit(engine, settings, "a", None), Audit(engine, settings, "b", None)
     await first.step()
+    await first.step()
+    assert first._turn is not None
     await first.close()
     await second.step()
     assert second._turn is not None
+    assert second._turn.began_at == first._turn.began_at
+    assert [left.name for left in second._turn.round.passes] == ["reservations", "log", "open holds"]
+    await second.close()
+
+
+async def test_the_round_of_a_replica_that_died_is_taken_up_where_that_one_was_seconds_before(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    dead, second = Audit(engine, settings, "a", None), Audit(engine, settings, "b", None)
+    await dead.step()
+    await dead.step()
+    assert dead._turn is not None
+    dead._turn.saved -= SAVE_SECONDS
+    # Writes down that the seats are looked at, and goes on without a word.
+    await dead.step()
+    await dead.step()
+    await sql.execute("update audits set leased_until = now()")
+    await second.step()
+    assert second._turn is not None
+    assert [left.name for left in second._turn.round.passes] == ["reservations", "log", "open holds"]
+    await second.close()
+
+
+async def test_a_round_that_another_release_writes_otherwise_is_begun_anew(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    first, second = Audit(engine, settings, "a", None), Audit(engine, settings, "b", None)
+    await first.step()
+    await first.step()
+    await first.close()
+    await sql.execute("update audits set round = '{\"format\": 2}'")
+    await second.step()
+    assert second._turn is not None
+    assert second._turn.round.passes[0].name == "seats"
+    await second.close()
+
+
+async def test_a_round_that_was_interrupted_before_the_last_verdict_is_begun_anew(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    first, second = Audit(engine, settings, "a", None), Audit(engine, settings, "b", None)
+    await first.step()
+    await first.step()
+    await first.close()
+    # The release before has finished one of its own, a while ago.
+    await sql.execute(
+        "update audits set round_began_at = now() - interval '2 h', began_at = now() - interval '1 h',"
+        " finished_at = now() - interval '1 h', checked = '{}', violations = '{}'"
+    )
+    await second.step()
+    assert second._turn is not None
+    assert second._turn.round.passes[0].name == "seats"
+    await second.close()
+
+
+async def test_where_there_is_no_redis_a_round_that_has_come_to_the_maps_is_over(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    begun = await verdicts.take_turn(sql, "a", INTERVAL_SECONDS)
+    assert begun is not None
+    place = Place("maps", "7", {"last": 0, "first_at": None, "open": ""})
+    await verdicts.keep_turn(sql, "a", begun.at, Progress(EMPTY, place))
+    await verdicts.give_up_turn(sql, "a")
+    audit = Audit(engine, settings, "b", None)
+    await audit.step()
+    await audit.step()
+    assert (await last_verdict(sql)).began_at == begun.at
+
+
+def test_whoever_goes_on_with_the_log_knows_the_open_holds_unless_they_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first_at = datetime(2030, 1, 2, 3, 4, 5, 678, UTC)
+    log = LogAudit(17, first_at, {uuid4() for _ in range(3)})
+    assert LogAudit.create(orjson.loads(orjson.dumps(log.known()))) == log
+    monkeypatch.setattr(logaudit, "OPEN_MAX", 3)
+    next_one = LogAudit.create(orjson.loads(orjson.dumps(log.known())))
+    assert next_one == LogAudit(17, first_at, set(), has_all_open=False)
+    assert next_one.known()["open"] is None
+
+
+async def test_the_log_is_not_asked_of_more_holds_than_open_max_nor_where_not_all_are_known(
+    sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logaudit, "OPEN_MAX", 3)
+    monkeypatch.setattr(logaudit, "CHECK_OPEN", "no statement")
+    first_at = datetime(2030, 1, 2, tzinfo=UTC)
+    assert (await LogAudit(17, first_at, {uuid4() for _ in range(3)}).check_open(sql)).unlooked == 3
+    assert (await LogAudit(17, first_at, has_all_open=False).check_open(sql)).unlooked == 1
 
 
 async def step_on(audit: Audit) -> None:
@@ -67,9 +163,9 @@ async def test_a_verdict_that_could_not_be_written_is_written_with_the_next_step
         patched.setattr("service.verdicts.WRITE_VERDICT", "no statement")
         with pytest.raises(asyncpg.PostgresSyntaxError):
             await step_on(audit)
-    assert await read_verdict(sql) is None
+    assert (await read_standing(sql)).verdict is None
     await audit.step()
-    assert (await last_verdict(sql)).violations == {}
+    assert (await last_verdict(sql)).tally.violations == {}
     await audit.close()
 
 
@@ -111,7 +207,7 @@ async def test_who_saw_that_a_round_is_due_begins_none_where_another_has_just_fi
     await sql.execute("update audits set leased_until = clock_timestamp()")
     late = await asyncpg.connect(postgres.url())
     async with sql.transaction():
-        await verdicts.write_verdict(sql, "a", began, {}, {})
+        await verdicts.write_verdict(sql, "a", began.at, EMPTY)
         taking = asyncio.create_task(verdicts.take_turn(late, "b", INTERVAL_SECONDS))
         await until_lock_waits(sql)
     assert await taking is None
@@ -126,7 +222,7 @@ async def test_a_look_at_what_is_not_due_or_is_another_s_writes_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(verdicts, "TAKE_TURN", "no statement")
         assert await verdicts.take_turn(sql, "b", INTERVAL_SECONDS) is None, "it is another's"
-        await verdicts.write_verdict(sql, "a", began, {}, {})
+        await verdicts.write_verdict(sql, "a", began.at, EMPTY)
         assert await verdicts.take_turn(sql, "b", INTERVAL_SECONDS) is None, "it is not due"
     assert await verdicts.take_turn(sql, "b", 0) is not None, "who has written the verdict has ended its turn"
 
@@ -138,16 +234,17 @@ async def test_a_replica_whose_turn_is_another_s_by_now_neither_writes_its_verdi
     assert began is not None
     await sql.execute("update audits set leased_until = clock_timestamp()")
     assert await verdicts.take_turn(sql, "now", INTERVAL_SECONDS) is not None
-    await verdicts.write_verdict(sql, "late", began, {}, {})
-    assert await read_verdict(sql) is None
+    await verdicts.write_verdict(sql, "late", began.at, EMPTY)
+    assert (await read_standing(sql)).verdict is None
     await verdicts.give_up_turn(sql, "late")
-    assert not await verdicts.keep_turn(sql, "late")
+    assert not await verdicts.keep_turn(sql, "late", began.at, progress(EMPTY))
     assert await sql.fetchval("select owner from audits where leased_until > clock_timestamp()") == "now"
 
 
 async def test_who_keeps_its_turn_has_it_for_another_lease(sql: Connection) -> None:
-    await verdicts.take_turn(sql, "a", INTERVAL_SECONDS)
+    began = await verdicts.take_turn(sql, "a", INTERVAL_SECONDS)
+    assert began is not None
     await sql.execute("update audits set leased_until = clock_timestamp() + interval '1 s'")
-    assert await verdicts.keep_turn(sql, "a")
+    assert await verdicts.keep_turn(sql, "a", began.at, progress(EMPTY))
     left = await sql.fetchval("select extract(epoch from leased_until - clock_timestamp()) from audits")
     assert LEASE_SECONDS - 10 < left <= LEASE_SECONDS

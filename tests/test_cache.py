@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.containers import Container
 from dev.servers import Redis
+from service import cache as cache_module
 from service.cache import BACKOFF_MS_MAX, Cache
 from service.database import transaction
 from service.errors import CacheAway
@@ -20,6 +21,7 @@ from service.ratelimit import RateLimits
 from service.seatcache import SeatCache
 from service.seatmap import SeatMaps
 from service.settings import Settings
+from tests.metering import gauge
 from tests.processes import ROOT
 from tests.seat_maps import with_redis
 from tests.waiting import until
@@ -110,6 +112,24 @@ async def test_who_fails_together_is_one_failure_and_then_a_single_one_tries(cac
     await until_open(cache)
     assert await cache.run(ping)
     assert await asyncio.gather(*(cache.run(ping) for _ in range(50))) == [True] * 50
+
+
+async def test_a_process_that_asks_nothing_of_redis_sees_that_it_is_back(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "LOOK_SECONDS", 0.05)
+
+    async def fail(_redis: AsyncRedis) -> None:
+        raise RedisConnectionError("gone")
+
+    with pytest.raises(CacheAway):
+        await cache.run(fail)
+    assert gauge("cache_up") == 0
+
+    async def is_up() -> bool:
+        return gauge("cache_up") == 1
+
+    await until(is_up, "the look")
 
 
 async def test_an_error_that_redis_answers_with_is_nobody_elses(cache: Cache) -> None:

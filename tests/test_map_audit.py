@@ -1,6 +1,8 @@
 """The audit of the seat maps in Redis: one that is not the ledger's is found, and its next reader builds it anew."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import Context
 from dataclasses import dataclass
 
 import pytest
@@ -12,6 +14,8 @@ from dev.servers import Redis
 from service import mapaudit
 from service.cache import Cache
 from service.database import Connection
+from service.errors import Busy
+from service.seatcache import SeatCache
 from service.seatreads import read_history
 from service.settings import Settings
 from tests.audits import do_round, faulty, last_verdict
@@ -80,13 +84,15 @@ async def test_maps_as_they_should_be_are_found_right_and_stay(
     stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
     assert await look(stage, engine, sql, settings) == {}
-    assert (await last_verdict(sql)).checked["maps"] == 2
+    assert (await last_verdict(sql)).tally.checked["maps"] == 2
     assert await stage.projection.versions(stage.first) == [0, 0, 0, 2, *[0] * 12]
 
 
 DAMAGES = {
     "a held seat is free": ("states", 4, b"A"),
     "a free seat is sold": ("states", 1, b"S"),
+    "a held seat is newer than the ledger": ("versions", 12, b"\0\0\0\3"),
+    "a seat that never changed is newer than the ledger": ("versions", 20, b"\0\0\0\2"),
     "a change is missing": ("versions", 12, b"\0\0\0\1"),
     "a seat too many": ("states", 17, b"A"),
     "a version too many": ("versions", 64, b"\0\0\0\2"),
@@ -106,6 +112,60 @@ async def test_a_map_that_is_not_the_ledgers_is_named_and_built_anew(
     assert await look(stage, engine, sql, settings) == {}
 
 
+@pytest.mark.parametrize("count", ["held", "sold"])
+async def test_a_map_that_counts_otherwise_than_its_seats_say_is_named_and_built_anew(
+    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, count: str
+) -> None:
+    await stage.projection.redis.hset(f"rowlock:{await stage.projection.epoch()}:{stage.first.id}:meta", count, 5)
+    assert await look(stage, engine, sql, settings) == {"cache": {stage.first.id}}
+    await stage.projection.get(stage.first)
+    assert await stage.projection.seat_cache.read_counts([stage.first.id]) == {stage.first.id: (1, 0)}
+    assert await look(stage, engine, sql, settings) == {}
+
+
+async def test_a_map_of_a_history_that_ends_while_it_is_looked_at_is_no_fault(
+    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    await stage.damage(stage.first, *DAMAGES["a held seat is newer than the ledger"])
+    reads = 0
+
+    async def read_another(connection: Connection) -> str:
+        nonlocal reads
+        reads += 1
+        return await read_history(connection) if reads == 1 else "another"
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(mapaudit, "read_history", read_another)
+        assert await look(stage, engine, sql, settings) == {}
+    assert reads > 1
+
+
+async def test_a_map_whose_seats_take_too_long_to_read_is_not_looked_at_and_the_round_goes_on(
+    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = "with slow as materialized (select pg_sleep(0.5))" + mapaudit.READ_VERSIONS
+    slow = slow.replace("from seats", "from slow cross join seats")
+    monkeypatch.setattr(mapaudit, "READ_VERSIONS", slow)
+    assert await look(stage, engine, sql, settings) == {}
+    assert (await last_verdict(sql)).tally.unlooked == {}
+    monkeypatch.setattr(mapaudit, "BOUND_STATEMENTS", "set local statement_timeout = 50")
+    assert await look(stage, engine, sql, settings) == {}
+    tally = (await last_verdict(sql)).tally
+    assert (tally.checked["maps"], tally.unlooked) == (0, {"maps": 2})
+
+
+async def test_a_map_is_the_next_one_again_where_no_connection_was_free(
+    stage: Stage, engine: AsyncEngine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait_in_vain(_engine: AsyncEngine, _session_id: int) -> None:
+        raise Busy("connection")
+
+    monkeypatch.setattr(mapaudit, "_read_stored", wait_in_vain)
+    cache = SeatCache(stage.cache, settings.map_fresh_ms, settings.map_keep_minutes)
+    with pytest.raises(Busy):
+        await mapaudit.check_next(engine, cache, 0)
+
+
 async def test_a_change_that_comes_between_the_two_reads_is_no_fault(
     stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +179,7 @@ async def test_a_change_that_comes_between_the_two_reads_is_no_fault(
 
     monkeypatch.setattr(mapaudit, "_read_stored", then_sell)
     assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
-    assert (await last_verdict(sql)).checked["maps"] == 2
+    assert (await last_verdict(sql)).tally.checked["maps"] == 2
 
 
 async def test_a_map_that_is_behind_is_not_judged_before_it_has_caught_up(
@@ -128,6 +188,7 @@ async def test_a_map_that_is_behind_is_not_judged_before_it_has_caught_up(
     monkeypatch.setattr(mapaudit, "WAIT_SECONDS_MAX", 0.1)
     await give(sql, stage.customer, stage.first.seat_ids[5])
     assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
+    assert (await last_verdict(sql)).tally.unlooked == {"maps": 2}
     assert await look(stage, engine, sql, settings) == {}
     assert (await stage.projection.versions(stage.first))[5] == 2
 
@@ -139,8 +200,9 @@ async def test_what_is_committed_before_the_ledger_is_read_is_not_expected_of_an
     seats = iter(stage.first.seat_ids[5:])
 
     async def after_a_sale(connection: Connection) -> str:
-        # The transaction is open, and sees only what is committed when it looks for the first time.
-        await stage.projection.step()
+        # The transaction is open, and sees only what is committed when it looks for the first time. The projector has
+        # another one.
+        await asyncio.create_task(stage.projection.step(), context=Context())
         await give(sql, stage.customer, next(seats))
         return await read_history(connection)
 
@@ -217,4 +279,5 @@ async def test_while_redis_is_away_the_ledger_gets_its_verdict_all_the_same(
     redis.stop()
     assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
     verdict = await last_verdict(sql)
-    assert (verdict.checked["seats"], verdict.checked["maps"]) == (32, 0)
+    assert (verdict.tally.checked["seats"], verdict.tally.checked["maps"]) == (32, 0)
+    assert verdict.tally.unlooked == {"maps": 1}

@@ -1,15 +1,18 @@
 """The bodies of large maps: encoded beside the event loop, and once for all who wait."""
 
 import asyncio
+import gzip
 import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from service.api import mapbody
-from service.api.mapbody import SEATS_AT_ONCE_MAX, MapBodies, Seats
+from service.api.mapbody import PACKINGS_MAX, SEATS_AT_ONCE_MAX, MapBodies, Seats
+from service.errors import Busy
 from service.seatmap import SeatMap
 from service.seatreads import Layout
+from tests.waiting import until
 
 NOW = datetime(2030, 6, 1, 18, tzinfo=UTC)
 LARGE = SEATS_AT_ONCE_MAX + 1
@@ -62,3 +65,34 @@ async def test_bodies_of_five_of_the_largest_sessions_are_remembered_together(en
     for session_id in [1, 2, 3, 4, 5] * 2:
         await bodies.seats(session_id, map_at(layout, 0))
     assert len(encoders) == 5
+
+
+async def test_few_maps_are_compressed_at_once_and_nobody_waits_long_for_a_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pack, goes_on, at_work = mapbody._pack, threading.Event(), []
+
+    def pack_slowly(plain: bytes) -> bytes:
+        at_work.append(plain)
+        goes_on.wait(30)
+        return pack(plain)
+
+    monkeypatch.setattr(mapbody, "_pack", pack_slowly)
+    monkeypatch.setattr(mapbody, "PACK_WAIT_SECONDS", 0.05)
+    bodies = MapBodies()
+    known = [await bodies.seats(session_id, map_at(layout_of(16), 0)) for session_id in range(PACKINGS_MAX + 1)]
+    first = [asyncio.create_task(bodies.gzip(seats, b"}")) for seats in known[:PACKINGS_MAX]]
+
+    async def all_turns_are_taken() -> bool:
+        return len(at_work) == PACKINGS_MAX
+
+    await until(all_turns_are_taken, "as many compressions as there may be")
+    try:
+        for seats in (known[-1], known[0]):
+            with pytest.raises(Busy):
+                await bodies.gzip(seats, b"}")
+        assert len(at_work) == PACKINGS_MAX
+    finally:
+        goes_on.set()
+    for seats, body in zip(known, [*await asyncio.gather(*first), await bodies.gzip(known[-1], b"}")], strict=True):
+        assert gzip.decompress(body) == seats.plain + b"}"

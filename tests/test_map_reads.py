@@ -17,7 +17,7 @@ from service.settings import Settings
 from tests.factories import make_customer, make_session
 from tests.forcing import give, patient_settings
 from tests.pools import checked_out
-from tests.seat_maps import projecting, unreadable, with_redis
+from tests.seat_maps import NO_END_MS, projecting, unreadable, with_redis
 from tests.waiting import COUNT_LOCK_WAITS, until_lock_waits
 
 
@@ -95,7 +95,7 @@ async def test_who_finds_a_map_being_built_waits_for_it_and_only_for_so_long(
         await projection.step()
         epoch, cache = await projection.epoch(), projection.seat_cache
         assert await cache.try_lock(epoch, on_sale.id, "another", 60_000)
-        assert await cache.begin(epoch, on_sale.id, 16, "another")
+        assert await cache.begin(epoch, on_sale.id, 16, "another", NO_END_MS)
         began = clock()
         assert (await projection.get(on_sale)).source == "postgresql"
         assert 0.2 <= clock() - began < 2

@@ -20,7 +20,7 @@ from service.settings import Settings
 from tests.factories import make_customer, make_session
 from tests.forcing import PATIENT, give
 from tests.processes import api_process
-from tests.seat_maps import Projection, ask, projecting, stored_states, unreadable, with_redis
+from tests.seat_maps import NO_END_MS, Projection, ask, projecting, stored_states, unreadable, with_redis
 from tests.waiting import until, until_lock_waits
 
 LONG = {"map_fresh_ms": 60_000, "map_wait_ms": 5_000}
@@ -83,7 +83,7 @@ async def test_a_builder_that_comes_back_after_another_one_changes_nothing(
     await is_there.wait()
     # Its lock has gone, and another one begins; then the late one comes back before it, and after it.
     await projection.redis.delete(f"rowlock:{epoch}:{on_sale.id}:lock")
-    assert await projection.seat_cache.begin(epoch, on_sale.id, 16, "another")
+    assert await projection.seat_cache.begin(epoch, on_sale.id, 16, "another", NO_END_MS)
     may_go_on.set()
     assert (await late).source == "postgresql"
     assert await projection.redis.get(f"rowlock:{epoch}:{on_sale.id}:states") == b"B" + b"A" * 16

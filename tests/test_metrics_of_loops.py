@@ -81,6 +81,7 @@ async def test_a_sweep_without_postgresql_is_an_operation_that_is_unavailable() 
         await sweep.step(engine, nowhere)
     assert grown == {
         "operation_duration_seconds_count expire unavailable": 1,
+        "pool_wait_seconds_count": 1,
         "database_errors_total away": 1,
     }
     await engine.dispose()

@@ -4,10 +4,12 @@ import asyncio
 from uuid import uuid4
 
 import httpx
+import pytest
 
 from dev.containers import Container
 from dev.postgres import Postgres
 from dev.servers import Redis
+from service import holding
 from service.booking import BoxOffice
 from service.claims import Held
 from service.database import Connection, create_engine
@@ -134,6 +136,20 @@ async def test_a_lock_that_does_not_come_is_a_refusal_a_wait_and_an_error(
     assert 0.3 <= gauge("lock_wait_seconds_sum seats") - before < 2
 
 
+async def test_a_statement_that_takes_too_long_is_no_lock_that_did_not_come(
+    postgres: Postgres, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customer, seats = await make_customer(sql, settings), (await make_session(sql, settings)).seat_ids
+    monkeypatch.setattr(holding, "READ_CLOCK", "select clock_timestamp() from pg_sleep(20)")
+    async with serving(make_settings(postgres.url(), lock_timeout_ms=200, statement_timeout_ms=300)) as client:
+        with moved() as grown:
+            assert (await book(client, customer, seats[0])).status_code == 503
+    assert about(grown, "refusals", "database") == {
+        "refusals_total hold busy": 1,
+        "database_errors_total statement_timeout": 1,
+    }
+
+
 async def test_a_queue_and_a_pool_that_are_full_refuse_as_busy_and_what_waits_is_shown(
     postgres: Postgres, sql: Connection
 ) -> None:
@@ -148,9 +164,11 @@ async def test_a_queue_and_a_pool_that_are_full_refuse_as_busy_and_what_waits_is
                 replies = await asyncio.gather(*(book(client, other, seats[1]) for other in others))
                 assert [reply.status_code for reply in replies] == [503, 503]
         assert (await held).status_code == 201
-    assert about(grown, "refusals", "database") == {
+    assert about(grown, "refusals", "database", "pool") == {
         "refusals_total hold busy": 2,
         "database_errors_total pool_timeout": 1,
+        # One of them was granted, and one waited in vain.
+        "pool_wait_seconds_count": 2,
     }
     assert (gauge("writes_in_progress"), gauge("http_requests_in_progress")) == (0, 0)
 

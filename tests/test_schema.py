@@ -154,6 +154,9 @@ async def test_only_what_may_be_unknown_may_be_null(sql: Connection) -> None:
         "audits.finished_at",
         "audits.checked",
         "audits.violations",
+        "audits.round_began_at",
+        "audits.round",
+        "audits.unlooked",
         "reservations.traceparent",
         "events.traceparent",
     }

@@ -17,7 +17,7 @@ from dev.containers import Container
 from dev.servers import Redis
 from service.cache import Cache
 from service.seatcache import SEATS_PER_CALL, WATERMARK, Change, SeatCache
-from tests.seat_maps import with_redis
+from tests.seat_maps import NO_END_MS, with_redis
 
 SEATS = 5
 KEEP_MINUTES = 7
@@ -114,7 +114,7 @@ async def test_the_newest_wins_whatever_the_order_and_the_counts_are_those_of_th
     for step, token, changes in steps:
         expected = model.take(step, token, changes)
         if step == "begin":
-            assert await seat_cache.begin(epoch, session_id, SEATS, token) is expected
+            assert await seat_cache.begin(epoch, session_id, SEATS, token, NO_END_MS) is expected
         elif step == "finish":
             assert await seat_cache.finish(epoch, session_id, token) is expected
         elif step == "fill":
@@ -141,8 +141,8 @@ async def test_the_newest_wins_whatever_the_order_and_the_counts_are_those_of_th
 
 async def test_a_builder_whose_token_is_not_the_maps_any_more_writes_nothing(seat_cache: SeatCache) -> None:
     epoch = await fresh_epoch(seat_cache)
-    assert await seat_cache.begin(epoch, 1, SEATS, "late")
-    assert await seat_cache.begin(epoch, 1, SEATS, "new")
+    assert await seat_cache.begin(epoch, 1, SEATS, "late", NO_END_MS)
+    assert await seat_cache.begin(epoch, 1, SEATS, "new", NO_END_MS)
     assert not await seat_cache.fill(epoch, 1, [Change(0, b"S", 9)], "late")
     assert not await seat_cache.finish(epoch, 1, "late")
     assert await seat_cache.finish(epoch, 1, "new")
@@ -162,7 +162,7 @@ async def test_a_lock_is_taken_once_given_back_by_its_owner_only_and_goes_by_its
 
 async def test_a_map_of_a_hundred_thousand_seats_is_built_in_slices(seat_cache: SeatCache, raw: AsyncRedis) -> None:
     epoch, seats = await fresh_epoch(seat_cache), 100_000
-    assert await seat_cache.begin(epoch, 1, seats, "mine")
+    assert await seat_cache.begin(epoch, 1, seats, "mine", NO_END_MS)
     await raw.config_resetstat()
     assert await seat_cache.fill(epoch, 1, [Change(n, b"S", 2) for n in range(seats)], "mine")
     assert (await raw.info("commandstats"))["cmdstat_eval"]["calls"] == seats // SEATS_PER_CALL
@@ -176,7 +176,7 @@ async def test_no_wait_for_redis_brings_more_than_two_thousand_seats(
 ) -> None:
     epoch, seats, there = await fresh_epoch(seat_cache), 5_000, [0]
     for session_id in (1, 2):
-        assert await seat_cache.begin(epoch, session_id, seats, "mine")
+        assert await seat_cache.begin(epoch, session_id, seats, "mine", NO_END_MS)
     run = seat_cache._cache.run
 
     async def run_and_count(work: Any) -> Any:
@@ -194,7 +194,7 @@ async def test_a_map_that_takes_no_changes_is_deleted_and_the_others_get_theirs(
 ) -> None:
     epoch = await fresh_epoch(seat_cache)
     for session_id in (1, 2):
-        await seat_cache.begin(epoch, session_id, SEATS, "mine")
+        await seat_cache.begin(epoch, session_id, SEATS, "mine", NO_END_MS)
         await seat_cache.finish(epoch, session_id, "mine")
     await raw.set(f"rowlock:{epoch}:1:meta", "no hash")
     await seat_cache.apply(epoch, {n: [Change(0, b"H", 2)] for n in (1, 2)})
@@ -204,7 +204,7 @@ async def test_a_map_that_takes_no_changes_is_deleted_and_the_others_get_theirs(
 
 async def test_every_key_of_a_map_expires(seat_cache: SeatCache, raw: AsyncRedis) -> None:
     epoch = await fresh_epoch(seat_cache)
-    await seat_cache.begin(epoch, 1, SEATS, "mine")
+    await seat_cache.begin(epoch, 1, SEATS, "mine", NO_END_MS)
     await seat_cache.apply(epoch, {1: [Change(0, b"H", 2)]})
     await seat_cache.finish(epoch, 1, "mine")
     left = [await raw.pttl(f"rowlock:{epoch}:1:{name}") for name in ("states", "versions", "meta")]
@@ -218,7 +218,7 @@ async def test_a_map_that_has_lost_a_key_is_built_anew_instead_of_missing_change
     seat_cache: SeatCache, raw: AsyncRedis, name: str
 ) -> None:
     epoch = await fresh_epoch(seat_cache)
-    await seat_cache.begin(epoch, 1, SEATS, "mine")
+    await seat_cache.begin(epoch, 1, SEATS, "mine", NO_END_MS)
     await seat_cache.finish(epoch, 1, "mine")
     await raw.delete(f"rowlock:{epoch}:1:{name}")
     await seat_cache.apply(epoch, {1: [Change(0, b"H", 2)]})
@@ -278,7 +278,7 @@ async def test_a_watermark_of_the_release_before_is_not_fresh(seat_cache: SeatCa
 
 async def test_a_map_of_another_epoch_is_not_read(seat_cache: SeatCache) -> None:
     epoch = await fresh_epoch(seat_cache)
-    await seat_cache.begin(epoch, 1, SEATS, "mine")
+    await seat_cache.begin(epoch, 1, SEATS, "mine", NO_END_MS)
     await seat_cache.finish(epoch, 1, "mine")
     assert (await seat_cache.read(1))[1] is not None
     await seat_cache.begin_epoch()

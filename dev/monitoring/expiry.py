@@ -63,7 +63,7 @@ EXPIRY = Dashboard(
         Row(
             "Self-audit",
             [
-                Panel("Violations", "What the last round found, by check: must be 0.", "short",
+                Panel("Violations", "What the last round found, or this one already, by check: must be 0.", "short",
                       each(worst, "rowlock_audit_violations", "check")),
                 Panel("Since the last round", "And how long that one took.", "s",
                       {"since": "time() - " + worst("rowlock_audit_last_round_timestamp_seconds"),
@@ -71,6 +71,8 @@ EXPIRY = Dashboard(
                 Panel("Rows looked at", "And maps that were thrown out of Redis because they were wrong.", "ops",
                       {"{{what}}": rate("rowlock_audit_checked_total", "what"),
                        "repairs": rate("rowlock_audit_repairs_total")}),
+                Panel("Not looked at", "What the last round knows nothing of.", "short",
+                      each(worst, "rowlock_audit_unlooked", "what")),
             ],
         ),
     ],

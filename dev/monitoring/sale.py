@@ -31,7 +31,7 @@ SALE = Dashboard(
                 Panel("A hold takes (99 %)", "99 of 100 holds are answered within this time.", "s",
                       {"seconds": quantile(0.99, OPERATIONS, matching=HOLDS)},
                       width=4, now=True),
-                Panel("Audit", "Broken rules that the last round of the self-audit found: must be 0.", "short",
+                Panel("Audit", "Broken rules that the self-audit has found: must be 0.", "short",
                       {"violations": f"sum ({worst('rowlock_audit_violations', 'namespace', 'check')})"},
                       width=4, now=True),
             ],

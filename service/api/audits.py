@@ -1,5 +1,6 @@
 """What managers see of the self-audit: whether anything was ever sold twice, and since when nobody has found so."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from fastapi import APIRouter
@@ -11,7 +12,7 @@ from service.api.context import AsManager, InContext
 from service.api.fields import Reply
 from service.database import snapshot
 from service.errors import Busy, DatabaseAway, Forbidden, TooManyRequests, Unauthenticated
-from service.verdicts import Verdict
+from service.verdicts import Found
 
 router = APIRouter(prefix="/manager", tags=["manager"])
 
@@ -44,7 +45,7 @@ class ViolationReply(Reply):
 
 
 class AuditReply(Reply):
-    """The last finished round; `pending` before the first one."""
+    """The last finished round, and what the one that is under way has found already; `pending` before the first one."""
 
     status: Literal["clean", "violated", "pending"]
     began_at: shown.Moment | None
@@ -54,6 +55,14 @@ class AuditReply(Reply):
         Field(
             description="Rows that were looked at",
             examples=[{"holds": 0, "seats": 16, "reservations": 3, "events": 6, "maps": 1}],
+        ),
+    ]
+    not_looked_at: Annotated[
+        dict[str, int],
+        Field(
+            description="What the round knows nothing of: open holds (`events`) that were too many to compare with the "
+            "log, maps that could not be read",
+            examples=[{}],
         ),
     ]
     violations: list[ViolationReply]
@@ -69,32 +78,31 @@ async def audit(context: InContext, _manager: AsManager) -> AuditReply:
     clock, and a round that is not followed by another one for long says that no expirer runs.
     """
     async with snapshot(context.engine) as connection:
-        verdict = await verdicts.read_verdict(connection)
-    if verdict is None:
-        return AuditReply(status="pending", began_at=None, finished_at=None, checked={}, violations=[])
-    violations = _violations(verdict)
+        standing = await verdicts.read_standing(connection)
+    verdict, violations = standing.verdict, _violations(standing.violations())
     return AuditReply(
-        status="violated" if violations else "clean",
-        began_at=verdict.began_at,
-        finished_at=verdict.finished_at,
-        checked=dict(verdict.checked),
+        status="violated" if violations else "clean" if verdict else "pending",
+        began_at=verdict.began_at if verdict else None,
+        finished_at=verdict.finished_at if verdict else None,
+        checked=dict(verdict.tally.checked) if verdict else {},
+        not_looked_at=dict(verdict.tally.unlooked) if verdict else {},
         violations=violations,
     )
 
 
-def _violations(verdict: Verdict) -> list[ViolationReply]:
+def _violations(violations: Mapping[str, Found]) -> list[ViolationReply]:
     return [
         ViolationReply(
             check=check,
             rule=rule,
-            count=verdict.violations[check].count,
+            count=violations[check].count,
             examples=[
                 FaultReply(
                     seat_id=fault["seat_id"], reservation_id=fault["reservation_id"], session_id=fault["session_id"]
                 )
-                for fault in verdict.violations[check].examples
+                for fault in violations[check].examples
             ],
         )
         for check, rule in RULES.items()
-        if check in verdict.violations
+        if check in violations
     ]

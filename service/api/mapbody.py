@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 import orjson
 from cachetools import LRUCache
 
+from service.errors import Busy
 from service.reservation import SeatState
 from service.seatmap import LAYOUT_SEATS_MAX, SeatMap
 from service.seatreads import Layout
@@ -24,6 +25,10 @@ SEATS_MAX = LAYOUT_SEATS_MAX
 SEATS_AT_ONCE_MAX = 5_000
 """More of them take some ms, in which nobody else would be answered: a thread encodes them."""
 GZIP_LEVEL = 3
+PACKINGS_MAX = 2
+"""So many maps are compressed at once: the largest takes 50 ms of a core, which holds and payments need too."""
+PACK_WAIT_SECONDS = 1.0
+"""Nobody waits longer for the turn of a map; who is refused then comes again."""
 GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 NOT_GZIP = re.compile(r"gzip;q=0(\.0*)?")
 
@@ -56,6 +61,7 @@ class MapBodies:
     _known: LRUCache[int, Seats] = field(default_factory=lambda: LRUCache(SEATS_MAX, lambda seats: len(seats.states)))
     _wanted: dict[int, SeatMap] = field(default_factory=dict)
     _encoding: WeakValueDictionary[int, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    _packings: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PACKINGS_MAX))
 
     async def seats(self, session_id: int, seat_map: SeatMap) -> Seats:
         """The seats as they are in the map, or in a newer one."""
@@ -83,13 +89,12 @@ class MapBodies:
         return known if known.states == seat_map.states or known.as_of > seat_map.as_of else None
 
     async def gzip(self, seats: Seats, end: bytes) -> bytes:
-        """The body, compressed."""
+        """The body, compressed. Raises Busy where its turn does not come in time."""
         if not seats.packed:
-            # In a thread, because the largest map takes 50 ms; once for all who wait.
-            async with seats.packing:
-                if not seats.packed:
-                    seats.checksum = zlib.crc32(seats.plain)
-                    seats.packed = await asyncio.to_thread(_pack, seats.plain)
+            try:
+                await self._compress(seats)
+            except TimeoutError:
+                raise Busy("turn to compress a seat map") from None
         size = len(end)
         return b"".join(
             (
@@ -103,6 +108,14 @@ class MapBodies:
                 (len(seats.plain) + size).to_bytes(4, "little"),
             )
         )
+
+    async def _compress(self, seats: Seats) -> None:
+        """In a thread, and once for all who wait. Raises TimeoutError before it begins, or not at all."""
+        async with asyncio.timeout(PACK_WAIT_SECONDS) as waiting, seats.packing, self._packings:
+            waiting.reschedule(None)
+            if not seats.packed:
+                seats.checksum = zlib.crc32(seats.plain)
+                seats.packed = await asyncio.to_thread(_pack, seats.plain)
 
 
 def end_of_body(seat_map: SeatMap) -> bytes:

@@ -58,8 +58,8 @@ REFUSALS = WRITES.counter(
     "rowlock_refusals_total",
     "requests",
     "Holds, payments and releases that were not granted, by reason. taken: a seat is somebody's; limit: seats per "
-    "customer; locked: a row lock did not come in time; busy: no connection or place in the queue; away: PostgreSQL "
-    "does not answer.",
+    "customer; locked: a row lock did not come in time; busy: no connection or place in the queue, or a statement took "
+    "too long; away: PostgreSQL does not answer.",
     {"operation": values.OF_CUSTOMERS, "reason": values.REASONS},
 )
 SEATS = WRITES.counter(
@@ -101,7 +101,9 @@ DATABASE_ERRORS = DATABASE.counter(
     {"error": values.DATABASE_ERRORS},
 )
 POOL_WAIT_SECONDS = DATABASE.histogram(
-    "rowlock_pool_wait_seconds", "seconds", "Wait for a connection of the pool, a new connection's start included."
+    "rowlock_pool_wait_seconds",
+    "seconds",
+    "Wait for a connection of the pool, in vain or not, a new connection's start included.",
 )
 POOL_USED = DATABASE.gauge("rowlock_pool_connections_used", "connections", "Connections of the pool in use.")
 POOL_SIZE = DATABASE.gauge(
@@ -275,10 +277,10 @@ AUDIT = Group("Self-audit; each expirer says the same, so take the maximum", "ex
 AUDIT_VIOLATIONS = AUDIT.gauge(
     "rowlock_audit_violations",
     "violations",
-    "What the last finished round found, which must be 0. owners: a seat in two live reservations; money: a sold seat "
-    "that is not paid once at its price; ownerless: an owner without a seat, or a seat without its owner; overdue: a "
-    "hold that should have ended long ago; log: a state that the log tells otherwise; cache: a map in Redis that is "
-    "not the ledger's.",
+    "What the last finished round found, or the one under way has found already, which must be 0. owners: a seat in "
+    "two live reservations; money: a sold seat that is not paid once at its price; ownerless: an owner without a seat, "
+    "or a seat without its owner; overdue: a hold that should have ended long ago; log: a state that the log tells "
+    "otherwise; cache: a map in Redis that is not the ledger's.",
     {"check": values.CHECKS},
     across="livemax",
 )
@@ -295,6 +297,14 @@ AUDIT_INTERVAL_SECONDS = AUDIT.gauge(
     "rowlock_audit_interval_seconds",
     "seconds",
     "From the end of a round to the next one (ROWLOCK_AUDIT_INTERVAL_SECONDS).",
+    across="livemax",
+)
+AUDIT_UNLOOKED = AUDIT.gauge(
+    "rowlock_audit_unlooked",
+    "holds or maps",
+    "What the last finished round could not look at, and knows nothing of. events: open holds, which were too many to "
+    "compare with the log; maps: those that could not be read in time, or 1 where Redis was away.",
+    {"what": values.AUDITED},
     across="livemax",
 )
 AUDIT_CHECKED = AUDIT.counter(

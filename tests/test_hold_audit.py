@@ -1,0 +1,98 @@
+"""A hold that nobody ends is found soon; one that the sweep is still to end after an outage is no fault."""
+
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from expirer import sweep
+from expirer.audit import Audit
+from service import holdaudit
+from service.database import Connection
+from service.holdaudit import STUCK_SECONDS, HoldAudit
+from service.settings import Settings
+from service.verdicts import Fault
+from tests.audits import last_verdict
+from tests.factories import make_customer, make_session
+from tests.forcing import give
+
+pytestmark = pytest.mark.oldest_postgresql
+
+LET_IT_BE_LONG_OVERDUE = """
+update reservations
+set created_at = created_at - interval '100 s', expires_at = expires_at - interval '100 s'
+where id = $1
+"""
+
+
+@pytest.fixture
+async def overdue(sql: Connection, settings: Settings) -> UUID:
+    """A hold that should have ended long ago."""
+    id_ = await give(sql, await make_customer(sql, settings), (await make_session(sql, settings)).seat_ids[0])
+    await sql.execute(LET_IT_BE_LONG_OVERDUE, id_)
+    return id_
+
+
+async def test_a_hold_is_a_fault_once_it_was_seen_to_be_overdue_for_long_enough(sql: Connection, overdue: UUID) -> None:
+    holds = HoldAudit()
+    first = await holds.look(sql, 100)
+    assert (first.faults, first.checked) == ([], 1)
+    assert (await holds.look(sql, 100 + STUCK_SECONDS - 1)).faults == []
+    stuck = await holds.look(sql, 100 + STUCK_SECONDS)
+    assert (stuck.faults, stuck.checked) == ([Fault("overdue", None, str(overdue))], 0)
+    assert (await holds.look(sql, 100 + STUCK_SECONDS + 1)).faults == [], "it is told once"
+
+
+async def test_a_hold_that_comes_to_be_overdue_later_has_its_own_time(
+    sql: Connection, settings: Settings, overdue: UUID
+) -> None:
+    holds = HoldAudit()
+    await holds.look(sql, 100)
+    later = await give(sql, await make_customer(sql, settings), (await make_session(sql, settings)).seat_ids[0])
+    await sql.execute(LET_IT_BE_LONG_OVERDUE, later)
+    await holds.look(sql, 105)
+    assert [fault.reservation_id for fault in (await holds.look(sql, 100 + STUCK_SECONDS)).faults] == [str(overdue)]
+    assert holds.waits(since=105)
+    assert not holds.waits(since=104), "what was not overdue then is the next round's"
+    assert [fault.reservation_id for fault in (await holds.look(sql, 105 + STUCK_SECONDS)).faults] == [str(later)]
+    assert not holds.waits(since=105)
+
+
+async def test_after_a_time_without_a_look_the_sweep_has_its_time_anew(sql: Connection, overdue: UUID) -> None:
+    holds = HoldAudit()
+    await holds.look(sql, 100)
+    back = 101 + STUCK_SECONDS
+    assert (await holds.look(sql, back)).faults == [], "PostgreSQL may have been away"
+    await holds.look(sql, back + 5)
+    assert [fault.reservation_id for fault in (await holds.look(sql, back + STUCK_SECONDS)).faults] == [str(overdue)]
+
+
+async def test_a_round_waits_for_the_sweep_which_ends_what_an_outage_has_left(
+    engine: AsyncEngine, sql: Connection, settings: Settings, overdue: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holdaudit, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(holdaudit, "STUCK_SECONDS", 3_600)
+    audit = Audit(engine, settings, "test", None)
+    await audit.step()
+    while audit._turn is not None and audit._turn.round.passes:
+        await audit.step()
+    for _ in range(3):
+        await audit.step()
+        assert audit._turn is not None, f"the sweep has its time for {overdue}"
+    await sweep.step(engine, settings)
+    await audit.step()
+    assert audit._turn is None
+    assert (await last_verdict(sql)).tally.violations == {}
+
+
+async def test_a_hold_that_nobody_ends_is_found_before_a_long_round_comes_to_its_end(
+    engine: AsyncEngine, settings: Settings, overdue: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holdaudit, "STUCK_SECONDS", 0)
+    audit = Audit(engine, settings, "test", None)
+    await audit.step()
+    await audit.step()
+    assert audit._turn is not None
+    assert audit._turn.round.passes
+    assert [fault.reservation_id for fault in audit._turn.round.examples["overdue"]] == [str(overdue)]
+    await audit.close()

@@ -1,0 +1,71 @@
+"""What is shown of the self-audit: the last finished round and what the one under way has found, never an older one."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from expirer.audit import SAVE_FOUND_SECONDS, SAVE_SECONDS, Turn
+from expirer.rounds import Round
+from service import verdicts
+from service.database import Connection
+from service.verdicts import EXAMPLES_MAX, Found, Standing, Tally, Verdict
+from tests.audits import progress
+
+pytestmark = pytest.mark.oldest_postgresql
+
+
+def found(count: int, *seat_ids: int) -> Found:
+    """So many, of which these are named."""
+    return Found(count, [{"seat_id": seat_id} for seat_id in seat_ids])
+
+
+def standing(last: dict[str, Found], now: dict[str, Found]) -> Standing:
+    """What the last round has found, and this one has already."""
+    unimportant: Any = None
+    return Standing(Verdict(unimportant, unimportant, Tally({}, last, {})), now)
+
+
+def test_what_the_last_round_found_stays_and_what_this_one_finds_comes_first() -> None:
+    both = standing({"money": found(3, 1, 2), "log": found(1, 5)}, {"money": found(2, 7, 1), "cache": found(1, 8)})
+    assert both.violations() == {"money": found(3, 7, 1, 2), "log": found(1, 5), "cache": found(1, 8)}
+    assert standing({}, {"money": found(2)}).violations() == {"money": found(2)}
+    assert Standing(None, {"money": found(2)}).violations() == {"money": found(2)}
+
+
+def test_no_more_examples_are_shown_of_two_rounds_than_of_one() -> None:
+    many = range(100, 100 + EXAMPLES_MAX)
+    assert standing({"money": found(99, *many)}, {"money": found(1, 7)}).violations() == {
+        "money": found(99, 7, *many[:-1])
+    }
+
+
+async def test_a_round_that_is_older_than_the_last_verdict_is_not_shown(sql: Connection) -> None:
+    began = await verdicts.take_turn(sql, "a", 60)
+    assert began is not None
+    assert await verdicts.keep_turn(sql, "a", began.at, progress(Tally({}, {"money": found(1, 7)}, {})))
+    assert (await verdicts.read_standing(sql)).violations() == {"money": found(1, 7)}
+    # The release before, which does not know of rounds under way, has finished one meanwhile.
+    await sql.execute("update audits set began_at = now(), finished_at = now() + interval '1 s', violations = '{}'")
+    assert (await verdicts.read_standing(sql)).violations() == {}
+
+
+async def test_a_verdict_ends_what_was_shown_of_its_round(sql: Connection) -> None:
+    began = await verdicts.take_turn(sql, "a", 60)
+    assert began is not None
+    assert await verdicts.keep_turn(sql, "a", began.at, progress(Tally({}, {"money": found(1, 7)}, {})))
+    await verdicts.write_verdict(sql, "a", began.at, Tally({}, {}, {}))
+    assert (await verdicts.read_standing(sql)).violations() == {}
+    assert await sql.fetchval("select round is null and round_began_at is null from audits")
+
+
+async def test_a_round_is_written_down_every_few_seconds_and_with_news_at_once_but_not_with_each_slice(
+    engine: AsyncEngine, sql: Connection
+) -> None:
+    began = await sql.fetchval("select now()")
+    turn = Turn(Round.create(engine, None), began, saved=100, saved_count=0)
+    assert not turn.is_to_save(100 + SAVE_SECONDS - 0.1)
+    assert turn.is_to_save(100 + SAVE_SECONDS)
+    turn.round.counts["money"] += 1
+    assert not turn.is_to_save(100 + SAVE_FOUND_SECONDS - 0.1)
+    assert turn.is_to_save(100 + SAVE_FOUND_SECONDS)
