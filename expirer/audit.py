@@ -42,6 +42,7 @@ class Audit:
         self._owner = owner
         self._cache = SeatCache(cache, settings.map_fresh_ms, settings.map_keep_minutes) if cache else None
         self._turn: Turn | None = None
+        catalogue.AUDIT_INTERVAL_SECONDS.of().set(settings.audit_interval_seconds)
 
     async def step(self) -> float:
         """Begins a round where one is due, or looks at its next slice; seconds to wait. Raises whatever a transaction

@@ -1,4 +1,10 @@
-"""Expressions that dashboards say often."""
+"""What dashboards and alerts say often."""
+
+CUSTOMERS = 'operation=~"hold|pay|release"'
+REQUESTED = 'route!~"/livez|/readyz|other"'
+"""Requests of customers: nobody waits for a health check, which is asked most when nothing else is, or for a path that
+there is not."""
+OUR_FAULT = 'outcome=~"unavailable|failed"'
 
 
 def rate(metric: str, *by: str, matching: str = "") -> str:

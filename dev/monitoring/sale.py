@@ -1,10 +1,9 @@
 """What the business sees."""
 
-from dev.monitoring.expressions import quantile, rate, worst
+from dev.monitoring.expressions import CUSTOMERS, OUR_FAULT, REQUESTED, quantile, rate, worst
 from dev.monitoring.panels import Dashboard, Panel, Row
 
 HOLDS = 'operation="hold"'
-CUSTOMERS = 'operation=~"hold|pay|release"'
 
 SALE = Dashboard(
     uid="rowlock-sale",
@@ -20,12 +19,13 @@ SALE = Dashboard(
                       {"holds": worst("rowlock_held_reservations")}, width=4, now=True),
                 Panel("Seats sold a second", "Seats that were paid for.", "ops",
                       {"seats": rate("rowlock_seats_total", matching='operation="pay"')}, width=4, now=True),
-                Panel("Availability", "Share of requests that did not fail by our fault; 409 is a proper answer.",
-                      "percentunit",
+                Panel("Availability", "Share of customers' requests that did not fail by our fault; 409 is a proper "
+                      "answer.", "percentunit",
                       # Where nothing has failed yet there is nothing to count.
                       {"share": "1 - ("
-                       + rate("rowlock_http_request_duration_seconds_count", matching='outcome=~"unavailable|failed"')
-                       + " or vector(0)) / " + rate("rowlock_http_request_duration_seconds_count")},
+                       + rate("rowlock_http_request_duration_seconds_count", matching=f"{REQUESTED}, {OUR_FAULT}")
+                       + " or vector(0)) / "
+                       + rate("rowlock_http_request_duration_seconds_count", matching=REQUESTED)},
                       width=4, now=True),
                 Panel("A hold takes (99 %)", "99 of 100 holds are answered within this time.", "s",
                       {"seconds": quantile(0.99, "rowlock_operation_duration_seconds", matching=HOLDS)},

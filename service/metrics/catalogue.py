@@ -291,6 +291,12 @@ AUDIT_FINISHED = AUDIT.gauge(
 AUDIT_ROUND_SECONDS = AUDIT.gauge(
     "rowlock_audit_round_duration_seconds", "seconds", "How long the last round took.", across="livemax"
 )
+AUDIT_INTERVAL_SECONDS = AUDIT.gauge(
+    "rowlock_audit_interval_seconds",
+    "seconds",
+    "From the end of a round to the next one (ROWLOCK_AUDIT_INTERVAL_SECONDS).",
+    across="livemax",
+)
 AUDIT_CHECKED = AUDIT.counter(
     "rowlock_audit_checked_total",
     "rows",

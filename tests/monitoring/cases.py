@@ -3,12 +3,16 @@
 In promtool's notation: `0+6x100` begins at 0 and grows by 6 a sample, a hundred times. Samples are a minute apart.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 HTTP = "rowlock_http_request_duration_seconds_count"
 OPERATION = "rowlock_operation_duration_seconds"
 LATENESS = "rowlock_expiry_lateness_seconds"
-PROGRESS = 'rowlock_loop_last_success_timestamp_seconds{loop="sweep"}'
+HOURS, DAYS = 60, 24 * 60
+ROUTE = "/customer/book"
+BOOK, BOOK_FAILED = (f'{{route="{ROUTE}", outcome="{outcome}"}}' for outcome in ("ok", "failed"))
+PROGRESS = "rowlock_loop_last_success_timestamp_seconds"
 Series = dict[str, str]
 
 
@@ -27,8 +31,16 @@ class Case:
 def _requests(failed: float, minutes: int, outcome: str = "unavailable") -> Series:
     """10,000 a minute, of which so many fail."""
     return {
-        f'{HTTP}{{outcome="ok"}}': f"0+{10_000 - failed}x{minutes}",
-        f'{HTTP}{{outcome="{outcome}"}}': f"0+{failed}x{minutes}",
+        f"{HTTP}{BOOK}": f"0+{10_000 - failed}x{minutes}",
+        f'{HTTP}{{route="{ROUTE}", outcome="{outcome}"}}': f"0+{failed}x{minutes}",
+    }
+
+
+def _unasked(outcome: str) -> Series:
+    """As many as the customers' requests are, for an hour, of each kind that is not theirs."""
+    return {
+        f'{HTTP}{{route="{route}", outcome="{outcome}"}}': f"0+10000x{HOURS}"
+        for route in ("/livez", "/readyz", "other")
     }
 
 
@@ -43,38 +55,40 @@ def _ended(late: float, minutes: int) -> Series:
     return {f'{LATENESS}_bucket{{le="2.0"}}': f"0+{1_000 - late}x{minutes}", f"{LATENESS}_count": f"0+1000x{minutes}"}
 
 
-def _burning(alert: str, window: str, series: Series, minute: int, *, fires: bool) -> Case:
-    return Case(alert, window, series, fires, minute)
-
-
-HOURS, DAYS = 60, 24 * 60
-BURNS = [
-    _burning("RowlockAvailabilityBurnsFast", "1.5 % for an hour", _requests(150, HOURS), HOURS, fires=True),
-    _burning("RowlockAvailabilityBurnsFast", "0.7 % for six hours", _requests(70, 6 * HOURS), 6 * HOURS, fires=True),
-    _burning("RowlockAvailabilityBurnsFast", "0.5 %", _requests(50, 6 * HOURS), 6 * HOURS, fires=False),
-    _burning("RowlockAvailabilityBurnsFast", "409 only", _requests(9_000, HOURS, "conflict"), HOURS, fires=False),
+FAST, SLOW = "RowlockAvailabilityBurnsFast", "RowlockAvailabilityBurnsSlowly"
+AVAILABILITY = [
+    Case(FAST, "1.5 % for an hour", _requests(150, HOURS), fires=True, minute=HOURS),
+    Case(FAST, "0.7 % for six hours", _requests(70, 6 * HOURS), fires=True, minute=6 * HOURS),
+    Case(FAST, "0.5 %", _requests(50, 6 * HOURS), fires=False, minute=6 * HOURS),
+    Case(FAST, "409 only", _requests(9_000, HOURS, "conflict"), fires=False, minute=HOURS),
+    Case(FAST, "health checks and paths that there are not", _requests(0, HOURS) | _unasked("failed"), fires=False),
+    Case(FAST, "1.5 % beside many good health checks", _requests(150, HOURS) | _unasked("ok"), fires=True),
     Case(
-        "RowlockAvailabilityBurnsFast",
+        FAST,
         "it was bad, and is over",
-        {f'{HTTP}{{outcome="ok"}}': "0+9850x20 197000+10000x40", f'{HTTP}{{outcome="failed"}}': "0+150x20 3000+0x40"},
+        {f"{HTTP}{BOOK}": "0+9850x20 197000+10000x40", f"{HTTP}{BOOK_FAILED}": "0+150x20 3000+0x40"},
         fires=False,
     ),
-    _burning("RowlockAvailabilityBurnsSlowly", "0.35 % for a day", _requests(35, DAYS), DAYS, fires=True),
-    _burning("RowlockAvailabilityBurnsSlowly", "0.15 % for three days", _requests(15, 3 * DAYS), 3 * DAYS, fires=True),
-    _burning("RowlockAvailabilityBurnsSlowly", "0.05 %", _requests(5, 3 * DAYS), 3 * DAYS, fires=False),
-    _burning("RowlockLatencyBurnsFast", "20 % for an hour", _operations(200, HOURS), HOURS, fires=True),
-    _burning("RowlockLatencyBurnsFast", "7 % for six hours", _operations(70, 6 * HOURS), 6 * HOURS, fires=True),
-    _burning("RowlockLatencyBurnsFast", "5 %", _operations(50, 6 * HOURS), 6 * HOURS, fires=False),
-    _burning("RowlockLatencyBurnsSlowly", "4 % for a day", _operations(40, DAYS), DAYS, fires=True),
-    _burning("RowlockLatencyBurnsSlowly", "1.5 % for three days", _operations(15, 3 * DAYS), 3 * DAYS, fires=True),
-    _burning("RowlockLatencyBurnsSlowly", "0.5 %", _operations(5, 3 * DAYS), 3 * DAYS, fires=False),
-    _burning("RowlockExpiryBurnsFast", "20 % for an hour", _ended(200, HOURS), HOURS, fires=True),
-    _burning("RowlockExpiryBurnsFast", "7 % for six hours", _ended(70, 6 * HOURS), 6 * HOURS, fires=True),
-    _burning("RowlockExpiryBurnsFast", "5 %", _ended(50, 6 * HOURS), 6 * HOURS, fires=False),
-    _burning("RowlockExpiryBurnsSlowly", "4 % for a day", _ended(40, DAYS), DAYS, fires=True),
-    _burning("RowlockExpiryBurnsSlowly", "1.5 % for three days", _ended(15, 3 * DAYS), 3 * DAYS, fires=True),
-    _burning("RowlockExpiryBurnsSlowly", "0.5 %", _ended(5, 3 * DAYS), 3 * DAYS, fires=False),
+    Case(SLOW, "0.35 % for a day", _requests(35, DAYS), fires=True, minute=DAYS),
+    Case(SLOW, "0.15 % for three days", _requests(15, 3 * DAYS), fires=True, minute=3 * DAYS),
+    Case(SLOW, "0.05 %", _requests(5, 3 * DAYS), fires=False, minute=3 * DAYS),
 ]
+
+
+def _of_one_percent(name: str, of_a_thousand: Callable[[float, int], Series]) -> list[Case]:
+    """Of an alert whose budget is 1 %; the function gives so many bad ones in a thousand, for so many minutes."""
+    fast, slow = f"{name}BurnsFast", f"{name}BurnsSlowly"
+    return [
+        Case(fast, "20 % for an hour", of_a_thousand(200, HOURS), fires=True, minute=HOURS),
+        Case(fast, "7 % for six hours", of_a_thousand(70, 6 * HOURS), fires=True, minute=6 * HOURS),
+        Case(fast, "5 %", of_a_thousand(50, 6 * HOURS), fires=False, minute=6 * HOURS),
+        Case(slow, "4 % for a day", of_a_thousand(40, DAYS), fires=True, minute=DAYS),
+        Case(slow, "1.5 % for three days", of_a_thousand(15, 3 * DAYS), fires=True, minute=3 * DAYS),
+        Case(slow, "0.5 %", of_a_thousand(5, 3 * DAYS), fires=False, minute=3 * DAYS),
+    ]
+
+
+BURNS = [*AVAILABILITY, *_of_one_percent("RowlockLatency", _operations), *_of_one_percent("RowlockExpiry", _ended)]
 
 OVERDUE = "rowlock_overdue_hold_oldest_seconds"
 RELAY = 'rowlock_log_lag_seconds{reader="relay"}'
@@ -85,25 +99,31 @@ DEADLOCK = 'rowlock_database_errors_total{error="deadlock"}'
 OLD = "rowlock_write_transaction_oldest_seconds"
 OWNERS = 'rowlock_audit_violations{check="owners"}'
 ROUND = "rowlock_audit_last_round_timestamp_seconds"
+INTERVAL = "rowlock_audit_interval_seconds"
 JOB = 'kube_job_failed{namespace="shop", job_name="rowlock-migrate-1-0-0-2", condition="true"}'
 OTHER_JOB = 'kube_job_failed{namespace="shop", job_name="backup-7", condition="true"}'
+OTHER_RELEASE = 'kube_job_failed{namespace="shop", job_name="another-rowlock-migrate-1-0-0-2", condition="true"}'
+WATCHED = ("sweep", "sequencer", "observer")
+
+
+def _progress(still: str) -> Series:
+    """All loops go on, but for this one."""
+    return {f'{PROGRESS}{{loop="{loop}"}}': "0x10" if loop == still else "0+60x10" for loop in {*WATCHED, still}}
+
 
 SYMPTOMS = [
     Case("RowlockOverdueHold", "overdue for more than 10 s", {OVERDUE: "11+60x5"}, fires=True, minute=2),
     Case("RowlockOverdueHold", "for a moment", {OVERDUE: "0 11 0 0"}, fires=False, minute=2),
     Case("RowlockOverdueHold", "not yet", {OVERDUE: "9x5"}, fires=False, minute=4),
-    Case(
-        "RowlockExpirerNotProgressing",
-        "the sweep stands still",
-        {PROGRESS: "0x10"},
-        fires=True,
-        minute=4,
-        labels={"loop": "sweep"},
+    *(
+        Case("RowlockExpirerNotProgressing", f"the {still} stands still", _progress(still), fires=True, minute=4,
+             labels={"loop": still})
+        for still in WATCHED
     ),
+    Case("RowlockExpirerNotProgressing", "the relay stands still", _progress("relay"), fires=False, minute=9),
     Case("RowlockExpirerNotProgressing", "no expirer", {"up": "1x10"}, fires=True, minute=4, labels={"loop": "sweep"}),
     Case("RowlockExpirerNotProgressing", "one of two goes on", {
-        PROGRESS.replace("}", ', instance="a"}'): "0x10",
-        PROGRESS.replace("}", ', instance="b"}'): "0+60x10",
+        f'{PROGRESS}{{loop="sweep", instance="a"}}': "0x10", f'{PROGRESS}{{loop="sweep", instance="b"}}': "0+60x10",
     }, fires=False, minute=9),
     Case("RowlockRelayLag", "more than a minute", {RELAY: "61+60x10"}, fires=True, minute=3),
     Case("RowlockRelayLag", "a minute", {RELAY: "60x10"}, fires=False, minute=9),
@@ -121,11 +141,13 @@ SYMPTOMS = [
     Case("RowlockDeadlocks", "none since long", {DEADLOCK: "1x200"}, fires=False, minute=200),
     Case("RowlockAuditFailed", "one", {OWNERS: "0 0 1x5"}, fires=True, minute=3, labels={"check": "owners"}),
     Case("RowlockAuditFailed", "none", {OWNERS: "0x9"}, fires=False, minute=9),
-    Case("RowlockAuditStale", "no round for an hour", {ROUND: "60x90"}, fires=True, minute=68),
+    Case("RowlockAuditStale", "no round for an hour", {ROUND: "60x90", INTERVAL: "60x90"}, fires=True, minute=69),
+    Case("RowlockAuditStale", "one in three hours", {ROUND: "60x190", INTERVAL: "10800x190"}, fires=False, minute=190),
     Case("RowlockAuditStale", "none ever", {ROUND: "0x90"}, fires=True, minute=10),
-    Case("RowlockAuditStale", "each minute", {ROUND: "60+60x90"}, fires=False, minute=80),
+    Case("RowlockAuditStale", "each minute", {ROUND: "60+60x90", INTERVAL: "60x90"}, fires=False, minute=80),
     Case("RowlockMigrationFailed", "the Job failed", {JOB: "1x5"}, fires=True, minute=2,
          labels={"namespace": "shop", "job_name": "rowlock-migrate-1-0-0-2"}),
-    Case("RowlockMigrationFailed", "another Job", {JOB: "0x5", OTHER_JOB: "1x5"}, fires=False, minute=2),
+    Case("RowlockMigrationFailed", "other Jobs", {JOB: "0x5", OTHER_JOB: "1x5", OTHER_RELEASE: "1x5"}, fires=False,
+         minute=2),
 ]  # fmt: skip
 CASES = [*BURNS, *SYMPTOMS]
