@@ -1,8 +1,9 @@
 """`python -m load.telemetry_cost`: what seeing costs, as a share of the holds that are made without it.
 
-Two API processes on one database take turns: one with metrics, 1 % of the requests traced to a receiver, and a line in
-the log for each request; one with none of that, where the metrics are replaced by nothing at all. Each connection holds
-a seat of its own and releases it, again and again. Medians of the rounds; only the ratio counts.
+Two API processes on one database take turns: one with metrics that are read every second, 1 % of the requests traced to
+a receiver, and a line in the log for each request; one with none of that, where the metrics are replaced by nothing at
+all. Each connection holds a seat of its own and releases it, again and again. Medians of the rounds; only the ratio
+counts. Where nothing was read or traced there is no result.
 """
 
 import argparse
@@ -10,12 +11,13 @@ import asyncio
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
+import httpx
 import orjson
 import uvloop
 from fastapi import FastAPI
@@ -31,6 +33,8 @@ from tests.processes import gunicorn_process
 
 CONNECTIONS = 16
 WARM_UP_SECONDS = 2.0
+SCRAPE_SECONDS = 1.0
+"""Far more often than anybody does, so that a round sees several."""
 GOAL = 0.90
 SAMPLED = 0.01
 
@@ -97,7 +101,7 @@ async def compare(servers: Servers, collector: Collector, rounds: int, seconds: 
     sql, settings = await asyncpg.connect(database_url), make_settings(database_url)
     seat_ids = (await make_session(sql, settings, max(CONNECTIONS, 16))).seat_ids
     buyers = list(zip(await make_customers(sql, settings, CONNECTIONS), seat_ids, strict=True))
-    seeing = {
+    seeing: dict[str, Any] = {
         "log_level": "info",
         "metrics_port": free_port(),
         "trace_endpoint": collector.url,
@@ -111,20 +115,48 @@ async def compare(servers: Servers, collector: Collector, rounds: int, seconds: 
         ways = {"everything on": on.url, "everything off": off.url}
         for url in ways.values():
             await hold_for(url, buyers, WARM_UP_SECONDS)
+        scrapes = 0
         for n in range(rounds):
             for name in list(ways) if n % 2 else reversed(ways):
-                rates[name].append(await hold_for(ways[name], buyers, seconds))
+                async with scraped(seeing["metrics_port"] if name == "everything on" else None) as counted:
+                    rates[name].append(await hold_for(ways[name], buyers, seconds))
+                scrapes += counted[0]
     await sql.close()
-    return _report(rates, len(collector.spans))
+    if not scrapes or not collector.spans:
+        raise RuntimeError(f"{scrapes} scrapes, {len(collector.spans)} spans: not everything was on")
+    return _report(rates, scrapes, len(collector.spans))
 
 
-def _report(rates: dict[str, list[float]], spans: int) -> float:
+@asynccontextmanager
+async def scraped(port: int | None) -> AsyncIterator[list[int]]:
+    """Reads the metrics during the block, as Prometheus would; how often is in the list's only element."""
+    counted = [0]
+
+    async def scrape() -> None:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            while True:
+                (await client.get("/metrics")).raise_for_status()
+                counted[0] += 1
+                await asyncio.sleep(SCRAPE_SECONDS)
+
+    if port is None:
+        yield counted
+        return
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(scrape())
+        yield counted
+        task.cancel()
+
+
+def _report(rates: dict[str, list[float]], scrapes: int, spans: int) -> float:
     sys.stdout.write(f"{'holds a second':<18}{'median':>8}   rounds\n")
     for name, measurements in rates.items():
         each = " ".join(f"{rate:.0f}" for rate in measurements)
         sys.stdout.write(f"{name:<18}{statistics.median(measurements):>8.0f}   {each}\n")
     on, off = map(statistics.median, rates.values())
-    sys.stdout.write(f"ratio {on / off:.3f}, goal {GOAL:.2f}; {spans} spans were received\n")
+    sys.stdout.write(
+        f"ratio {on / off:.3f}, goal {GOAL:.2f}; {spans} spans were received, metrics read {scrapes} times\n"
+    )
     return on / off
 
 

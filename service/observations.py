@@ -134,8 +134,13 @@ async def log(connection: Connection, keep_hours: int) -> Log:
 # Of sessions of other accounts PostgreSQL shows this only to members of pg_monitor.
 OBSERVE_SERVER = """
 select
-    coalesce(extract(epoch from clock_timestamp() - min(xact_start) filter (where backend_xid is not null)), 0)::float
-        as write_seconds,
+    coalesce(extract(epoch from clock_timestamp() - least(
+        min(xact_start) filter (where backend_xid is not null),
+        (
+            select min(prepared)
+            from pg_prepared_xacts
+        )
+    )), 0)::float as write_seconds,
     count(*) filter (where wait_event_type = 'Lock' and datname = current_database()) as waiting,
     coalesce(extract(epoch from clock_timestamp() - min(query_start) filter (
         where wait_event_type = 'Lock' and datname = current_database()
@@ -146,7 +151,10 @@ from pg_stat_activity
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Age of the oldest transaction that has written; how many sessions wait for locks, the longest for how long."""
+    """Age of the oldest transaction that has written or was prepared (two-phase commit, which outlives its session).
+
+    How many sessions wait for locks, the longest for how long.
+    """
 
     write_seconds: float
     waiting: int

@@ -3,14 +3,16 @@
 import logging
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
 
-PASSWORD_IN_URL = re.compile(r"(?<=://)[^\s/@]*:[^\s/]*(?=@)")
-E_MAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
-TOKEN = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*")
-DETAIL = re.compile(r"^DETAIL: .*$", re.MULTILINE)
+# None looks twice at the same character, however long the text is: a client's word must not hold the loop.
+PASSWORD_IN_URL = re.compile(r"(?<=://)[^\s/@:]*:[^\s/]*(?=@)")
+E_MAIL = re.compile(r"(?<![\w.+-])[\w.+-]++@[\w-]++(?:\.[\w-]++)++")
+TOKEN = re.compile(r"(?<![\w-])eyJ[\w-]++\.[\w-]++\.[\w-]*+")
+DETAIL = re.compile(r"DETAIL: .*$", re.MULTILINE)
 """PostgreSQL's, which quotes the row."""
 HIDDEN = "[hidden]"
 
@@ -64,9 +66,24 @@ def configure_logging(level: str, form: str = "json") -> None:
 def hide_secrets(_logger: Any, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """The last defence: nobody logs a secret, but a driver's or a library's error may quote what it was given."""
     for name, value in line.items():
-        if isinstance(value, str) and ("@" in value or "eyJ" in value or "DETAIL: " in value):
-            line[name] = hidden(value)
+        # The logging library's own record is for the formatter alone.
+        if not name.startswith("_"):
+            line[name] = _without_secrets(value)
     return line
+
+
+def _without_secrets(value: Any) -> Any:
+    """The same, or what it looks like; whatever is in lists and dictionaries too."""
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case str():
+            return hidden(value) if "@" in value or "eyJ" in value or "DETAIL: " in value else value
+        case Mapping():
+            return {hidden(str(name)): _without_secrets(inner) for name, inner in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_without_secrets(inner) for inner in value]
+    return hidden(repr(value))
 
 
 def hidden(text: str) -> str:

@@ -26,6 +26,7 @@ OPTIONS = {
     # A crash of the machine is not what is tested; a crash of the server is, and it loses nothing without fsync.
     "fsync": "off",
     "max_connections": "300",
+    "max_prepared_transactions": "1",
     "shared_buffers": "128MB",
     "deadlock_timeout": "100ms",
     "log_lock_waits": "on",

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from typing import Any
 
 import httpx
@@ -194,6 +195,21 @@ def test_what_a_library_quotes_is_hidden(text: str, shown: str) -> None:
     assert telemetry.hidden(text) == shown
     line: dict[str, Any] = {"event": text, "count": 3}
     assert telemetry.hide_secrets(None, "error", line) == {"event": shown, "count": 3}
+    inside: dict[str, Any] = {"event": [{text: (text,)}], "_record": text}
+    assert telemetry.hide_secrets(None, "error", inside) == {"event": [{shown: [shown]}], "_record": text}
+
+
+def test_what_is_no_text_is_hidden_as_it_would_be_shown() -> None:
+    quoting = ValueError("of ada@example.com\nDETAIL: Key (email)=(ada) exists.")
+    line: dict[str, Any] = {"event": "failed", "error": quoting}
+    assert telemetry.hide_secrets(None, "error", line)["error"] == "ValueError('of [hidden]\\n[hidden]"
+
+
+@pytest.mark.parametrize("text", ["a" * 200_000 + " @", "://" + ":" * 200_000 + " @", "-eyJ" * 50_000])
+def test_a_long_text_takes_no_long_time(text: str) -> None:
+    begun = time.perf_counter()
+    assert telemetry.hidden(text) == text
+    assert time.perf_counter() - begun < 1
 
 
 @pytest.mark.parametrize(("form", "is_json"), [("json", True), ("text", False)])

@@ -253,6 +253,23 @@ async def test_the_observer_shows_who_waits_for_locks_and_the_oldest_writer(
     assert gauge("lock_waiting_sessions") == 0
 
 
+async def test_the_observer_shows_a_prepared_transaction_which_no_session_has(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    await sql.execute("begin; create table left_behind (); prepare transaction 'left behind'")
+    try:
+
+        async def seen() -> bool:
+            await observe(engine, settings)
+            return gauge("write_transaction_oldest_seconds") > 0.1
+
+        await until(seen, "what is to be shown")
+    finally:
+        await sql.execute("rollback prepared 'left behind'")
+    await observe(engine, settings)
+    assert gauge("write_transaction_oldest_seconds") == 0
+
+
 async def test_the_observer_shows_the_messages_of_each_queue_and_nothing_while_rabbitmq_is_away(
     engine: AsyncEngine, sql: Connection, with_broker: Settings, rabbitmq: Broker
 ) -> None:

@@ -250,7 +250,7 @@ LOG_STUCK_EVENTS = OBSERVER.gauge(
 OLDEST_WRITE_SECONDS = OBSERVER.gauge(
     "rowlock_write_transaction_oldest_seconds",
     "seconds",
-    "Age of the oldest transaction on the server that has written something; of others' accounts only with pg_monitor.",
+    "Age of the oldest transaction on the server that wrote or is prepared; of others' accounts only with pg_monitor.",
 )
 LOCK_WAITERS = OBSERVER.gauge(
     "rowlock_lock_waiting_sessions", "sessions", "PostgreSQL's sessions of this database that wait for a lock."
