@@ -20,7 +20,7 @@ from tests.monitoring.prometheus import Prometheus
 
 Jobs = set[tuple[str, str]]
 """Namespace and name of each."""
-ALERT = "RowlockMigrationFailed"
+FIRING = 'ALERTS{alertname="RowlockMigrationFailed", alertstate="firing"}'
 FAILED = 'kube_job_failed{condition="true"} == 1'
 FAIL_SECONDS_MAX = 120
 """Ten tries of one pod, and a pause after each."""
@@ -81,7 +81,7 @@ async def watched(release: Release) -> AsyncIterator[Prometheus]:
 
 async def failed_jobs(prometheus: Prometheus) -> tuple[Jobs, Jobs]:
     """Those that have failed, and those that the alert fires for."""
-    found = await prometheus.series(FAILED), await prometheus.series(f'ALERTS{{alertname="{ALERT}"}}')
+    found = await prometheus.series(FAILED), await prometheus.series(FIRING)
     failed, ringing = ({(at["metric"]["namespace"], at["metric"]["job_name"]) for at in series} for series in found)
     return failed, ringing
 

@@ -1,4 +1,4 @@
-"""Removed, it leaves the passwords and the data, and nothing else; installed again it has them."""
+"""Removed, it leaves passwords, data and the pod of its test, and nothing else; installed again it has them."""
 
 from tests.cluster.conftest import FEW
 from tests.cluster.kubernetes import Release, until
@@ -17,18 +17,13 @@ def test_uninstall_leaves_the_generated_secrets_the_volumes_and_its_test_and_all
     second.helm("uninstall", "rowlock", "--wait")
     until(lambda: [pod["metadata"]["name"] for pod in second.objects("pods")] == ["rowlock-smoke"], "the test's pod")
     assert {secret["metadata"]["name"]: secret["data"] for secret in second.objects("secrets")} == passwords
+    names = {name for name in second.kubectl("get", KINDS, "-o", "name").split() if not of_every_namespace(name)}
     volumes = {f"persistentvolumeclaim/data-rowlock-{store}-0" for store in ("postgresql", "rabbitmq")}
-    assert found(second) == volumes | {f"secret/{name}" for name in passwords} | {"pod/rowlock-smoke"}
+    assert names == volumes | {f"secret/{name}" for name in passwords} | {"pod/rowlock-smoke"}
     second.upgrade(*FEW)
     assert second.sql("select count(*) from left_behind") == [["0"]], "the same data, by the same password"
     # Its pod is in the way, and its manager is there already.
     assert "Phase:          Succeeded" in second.helm("test", "rowlock")
-
-
-def found(release: Release) -> set[str]:
-    """What is in its namespace, but for what Kubernetes itself, or another test, puts there."""
-    names = release.kubectl("get", KINDS, "-o", "name").split()
-    return {name for name in names if not of_every_namespace(name)}
 
 
 def of_every_namespace(name: str) -> bool:
