@@ -51,6 +51,7 @@ compose: ## the whole product in containers, until docker compose down; needs Do
 
 e2e: $(BIN)/.installed ## everything in a kind cluster of its own, faults included; needs Docker, kind, kubectl and helm
 	@dev/need-docker
+	@dev/install-packages prometheus
 	@$(BIN)/python -m pytest -n 0 --timeout 900 tests/cluster $(ARGS)
 
 up: ## Rowlock in a kind cluster, and where it is served; again: the present state. Needs the same

@@ -25,6 +25,10 @@ from service.settings import Settings
 LOCK_FOR_MIGRATION = """
 select pg_advisory_xact_lock(8245947788119630625)
 """
+# Customers queue behind a step that waits for a table. It gives way before they are refused (`lock_timeout_ms`).
+GIVE_WAY = """
+set local lock_timeout = '1 s'
+"""
 CONNECT_SECONDS = 10
 POLL_SECONDS = 0.5
 FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError)
@@ -42,6 +46,7 @@ async def migrate(database_url: str) -> None:
     )
     async with engine.begin() as connection:
         await connection.execute(text(LOCK_FOR_MIGRATION))
+        await connection.execute(text(GIVE_WAY))
         await connection.run_sync(_upgrade)
 
 

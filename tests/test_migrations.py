@@ -82,6 +82,14 @@ async def test_a_migration_that_fails_changes_nothing_and_says_why_in_a_line(url
     assert await empty.fetchval(TABLES) == ["cursors"]
 
 
+@pytest.mark.oldest_postgresql
+async def test_a_migration_that_gets_no_lock_gives_way_and_changes_nothing(url: str, empty: Connection) -> None:
+    await empty.execute("begin; create table seats ()")
+    assert await migrate(url) == Result(1, "", "migrate: canceling statement due to lock timeout\n")
+    await empty.execute("rollback")
+    assert await empty.fetchval(TABLES) is None
+
+
 def too_old(number: str | None) -> str:
     """What is said about a schema with this number."""
     return f"the database's schema is {number or 'empty'}, this release needs {NEWEST}: run python -m service.migrate"

@@ -176,7 +176,13 @@ def test_the_migrations_are_a_job_of_the_revision_and_no_hook() -> None:
     (job,) = of_kind(rendered(), "Job").values()
     assert "annotations" not in job["metadata"]
     assert job["spec"]["ttlSecondsAfterFinished"] == 24 * 3600
-    assert job["spec"]["template"]["spec"]["restartPolicy"] == "OnFailure"
+    assert job["spec"]["backoffLimit"] == 6
+
+
+def test_the_pods_of_a_migration_that_failed_stay_with_their_logs() -> None:
+    (job,) = of_kind(rendered({"migrations": {"backoffLimit": 0}}), "Job").values()
+    assert job["spec"]["backoffLimit"] == 0
+    assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
 
 
 def test_names_stay_within_what_kubernetes_takes() -> None:

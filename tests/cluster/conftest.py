@@ -6,6 +6,7 @@ and ROWLOCK_E2E_REPOSITORY, to which images are pushed. These tests kill pods an
 
 import os
 import secrets
+import subprocess
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -13,8 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.kubernetes import Cluster, Release, run
+from tests.cluster.next_image import publish_next
 
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
+FEW = ("api.replicas=1", "expirer.replicas=1")
+MADE: list[Release] = []
+"""Every namespace that a failure is told of."""
 
 
 @pytest.fixture(scope="session")
@@ -52,23 +57,40 @@ def release(cluster: Cluster) -> Iterator[Release]:
     made.kubectl("delete", "namespace", made.namespace, "--wait=false")
 
 
+@pytest.fixture(scope="session")
+def second(cluster: Cluster) -> Iterator[Release]:
+    """Another installation in the same cluster, of few pods, which a test may break or remove."""
+    made = make_release(cluster, "rowlock-second", "second.localhost")
+    made.upgrade(*FEW)
+    yield made
+    made.kubectl("delete", "namespace", made.namespace, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def next_tag(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of an image of the next release."""
+    tag = publish_next(cluster, tmp_path_factory.mktemp("next"))
+    yield tag
+    run("docker", "image", "rm", f"{cluster.repository}:{tag}")
+
+
 def make_release(cluster: Cluster, namespace: str, host: str) -> Release:
     """Not installed yet."""
     made = Release(cluster, namespace, host)
     made.kubectl("create", "namespace", namespace)
+    MADE.append(made)
     made.kubectl("label", "namespace", namespace, RESTRICTED)
     return made
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
+    call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """After a failure: what the cluster says of it, in a folder whose name stands in the report."""
+    """After a failure: what the cluster says of each namespace, in folders whose names stand in the report."""
     report = yield
-    release = getattr(item, "funcargs", {}).get("release")
-    if call.excinfo is not None and isinstance(release, Release):
-        report.sections.append(("the cluster", tell_of(release)))
+    if call.excinfo is not None:
+        report.sections.extend((f"the cluster: {made.namespace}", tell_of(made)) for made in MADE)
     return report
 
 
@@ -85,7 +107,7 @@ def tell_of(release: Release) -> str:
     for name, question in questions.items():
         try:
             answers[name] = release.kubectl(*question)
-        except (AssertionError, OSError) as error:
+        except (AssertionError, OSError, subprocess.SubprocessError) as error:
             answers[name] = repr(error)
         (folder / name).write_text(answers[name])
     events = "\n".join(answers["events"].splitlines()[-15:])

@@ -74,19 +74,31 @@ class Release:
         where = ("--kube-context", self.cluster.context, "--namespace", self.namespace)
         return run("helm", *where, *arguments, seconds=seconds)
 
-    def upgrade(self, *changes: str, tag: str | None = None) -> None:
+    def upgrade(self, *changes: str, tag: str | None = None, timeout: str = "6m") -> None:
         """Installs it, or upgrades it to the tests' values with these changes, and waits until it is ready."""
-        image = f"image.repository={self.cluster.repository},image.tag={tag or self.cluster.tag}"
+        values = self._values(changes, tag or self.cluster.tag)
+        self.helm("upgrade", "--install", "rowlock", "chart", *values, "--wait", "--timeout", timeout)
+
+    def template(self, file: str, *changes: str) -> str:
+        """What the chart's file becomes with the same values."""
+        return self.helm("template", "rowlock", "chart", *self._values(changes, self.cluster.tag), "--show-only", file)
+
+    def _values(self, changes: Sequence[str], tag: str) -> list[str]:
+        image = f"image.repository={self.cluster.repository},image.tag={tag}"
         own = f"{image},ingress.hosts={{{self.host}}}"
-        values = ("--values", "k8s/values.yaml", "--values", "tests/cluster/values.yaml", "--set-string", own)
-        more = [part for change in changes for part in ("--set", change)]
-        self.helm("upgrade", "--install", "rowlock", "chart", *values, *more, "--wait", "--timeout", "6m")
+        values = ["--values", "k8s/values.yaml", "--values", "tests/cluster/values.yaml", "--set-string", own]
+        return [*values, *(part for change in changes for part in ("--set", change))]
 
     def objects(self, kind: str, *selectors: str) -> list[dict[str, Any]]:
         """All of a kind that have these labels."""
         labels = ",".join(("app.kubernetes.io/instance=rowlock", *selectors))
         found: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-l", labels, "-o", "json"))["items"]
         return found
+
+    def jobs(self) -> list[str]:
+        """The names of its migrations, the last one last."""
+        made = sorted(self.objects("jobs"), key=lambda job: str(job["metadata"]["creationTimestamp"]))
+        return [job["metadata"]["name"] for job in made]
 
     def pods(self, component: str) -> list[dict[str, Any]]:
         """Those that are not on their way out."""

@@ -2,28 +2,33 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.cluster.kubernetes import Release, until
+from tests.cluster.kubernetes import Release, is_ready, until
 from tests.cluster.shoppers import Shoppers, shopping, until_sold_again
 from tests.cluster.verdict import assert_true, count
 
 AWAY_SECONDS = 60
 DUE = 100
+EXPIRERS = "app.kubernetes.io/component=expirer"
 AT_ONCE = ("--grace-period=0", "--force", "--wait=false")
 COUNT_HELD = """
 select count(*)
 from reservations
 where state = 'HELD'
 """
-COUNT_DUE_SOON = """
+COUNT_OVERDUE_OF = """
 select count(*)
 from reservations
 where state = 'HELD'
-and expires_at < clock_timestamp() + interval '5 s'
+and expires_at < clock_timestamp() - interval '5 s'
+and id in ({ids})
 """
+END_SECONDS_MAX = 10
+"""From the first expirer that is ready to the end of the last hold that was overdue."""
 
 
 def kill_api_pod(release: Release) -> None:
@@ -87,31 +92,55 @@ async def test_nothing_acknowledged_is_lost_and_the_sale_goes_on(
     assert_true(release, shoppers)
 
 
-async def hold_many(shoppers: Shoppers, seat_ids: list[int]) -> None:
-    """Holds that nobody ends, by everybody together."""
+async def hold_many(shoppers: Shoppers, seat_ids: list[int]) -> list[str]:
+    """Holds that nobody ends, by everybody together; their ids."""
 
-    async def one(n: int, seat_id: int) -> None:
+    async def one(n: int, seat_id: int) -> str:
         headers = {"Authorization": f"Bearer {shoppers.tokens[n % len(shoppers.tokens)]}"}
         reply = await shoppers.client.post(f"/customer/book/{seat_id}", headers=headers)
-        shoppers.told[reply.json()["reservationId"]] = "HELD"
+        id_ = str(reply.json()["reservationId"])
+        shoppers.told[id_] = "HELD"
+        return id_
 
-    await asyncio.gather(*(one(n, seat_id) for n, seat_id in enumerate(seat_ids)))
+    return await asyncio.gather(*(one(n, seat_id) for n, seat_id in enumerate(seat_ids)))
 
 
-async def test_with_all_expirers_deleted_and_100_holds_due_the_sale_goes_on_and_the_holds_end(release: Release) -> None:
+async def test_without_expirers_100_holds_stay_overdue_and_the_sale_goes_on_and_they_end_as_soon_as_one_is_back(
+    release: Release,
+) -> None:
     async with shopping(release) as shoppers:
         # The shoppers have the others.
         due, shoppers.seat_ids = list(shoppers.seat_ids[:DUE]), shoppers.seat_ids[DUE:]
         await until_free(release, due)
-        await hold_many(shoppers, due)
-        await asyncio.to_thread(until, lambda: count(release, COUNT_DUE_SOON) >= DUE, "holds that are due", 20)
-        await asyncio.to_thread(release.kubectl, "delete", "pod", *release.pod_names("expirer"), *AT_ONCE)
-        await until_sold_again(shoppers)
+        async with no_expirers(release):
+            overdue = COUNT_OVERDUE_OF.format(ids=", ".join(f"'{id_}'" for id_ in await hold_many(shoppers, due)))
+            await asyncio.to_thread(until, lambda: count(release, overdue) == DUE, "holds that are overdue", 40)
+            await until_sold_again(shoppers)
+        await asyncio.to_thread(until, lambda: any(map(is_ready, release.pods("expirer"))), "an expirer", 60)
+        await asyncio.to_thread(until, lambda: count(release, overdue) == 0, "their end", END_SECONDS_MAX)
         await asyncio.to_thread(release.until_ready, "expirer", 2)
     assert shoppers.failures == []
     assert release.restarts("api") == 0
     assert_true(release, shoppers)
     until(lambda: count(release, COUNT_HELD) == 0, "the end of every hold")
+
+
+@asynccontextmanager
+async def no_expirers(release: Release) -> AsyncIterator[None]:
+    """All killed, and none comes back during the block."""
+    killed = release.pod_names("expirer")
+    await asyncio.to_thread(scale_expirers, release, 0)
+    try:
+        await asyncio.to_thread(release.kubectl, "delete", "pod", *killed, *AT_ONCE, "--ignore-not-found")
+        await asyncio.to_thread(until, lambda: release.objects("pods", EXPIRERS) == [], "no expirer")
+        yield
+    finally:
+        await asyncio.to_thread(scale_expirers, release, 2)
+
+
+def scale_expirers(release: Release, count: int) -> None:
+    """To so many pods."""
+    release.kubectl("scale", "deployment", "rowlock-expirer", f"--replicas={count}")
 
 
 async def until_free(release: Release, seat_ids: list[int]) -> None:

@@ -1,12 +1,12 @@
 """Who reaches whom: a pod that has no business there gets nowhere, the expirer does."""
 
-import json
 from collections.abc import Iterator
 
 import pytest
 
 from tests.cluster.conftest import make_release
 from tests.cluster.kubernetes import Release, until
+from tests.cluster.strays import start_pod
 
 STORES = {"rowlock-postgresql": 5432, "rowlock-redis": 6379, "rowlock-rabbitmq": 5672}
 CONNECT = """
@@ -17,12 +17,6 @@ try:
 except OSError as error:
     print("not reached", error)
 """
-SECURITY = {
-    "runAsNonRoot": True,
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
 
 
 @pytest.fixture
@@ -36,21 +30,10 @@ def stray(release: Release) -> Iterator[str]:
 @pytest.fixture
 def monitoring(release: Release) -> Iterator[Release]:
     """The namespace that Prometheus is expected in, with a pod called `scraper`."""
-    made = make_release(release.cluster, "monitoring", "none")
+    made = make_release(release.cluster, "rowlock-monitoring", "none")
     start_pod(made, "scraper")
     yield made
-    made.kubectl("delete", "namespace", "monitoring")
-
-
-def start_pod(where: Release, name: str) -> None:
-    """One that does nothing."""
-    image = f"{where.cluster.repository}:{where.cluster.tag}"
-    container = {"name": name, "image": image, "command": ["sleep", "600"], "securityContext": SECURITY}
-    # It would sleep through being told to stop.
-    spec = {"containers": [container], "terminationGracePeriodSeconds": 0}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
-    where.kubectl("apply", "-f", "-", stdin=json.dumps(pod))
-    where.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+    made.kubectl("delete", "namespace", made.namespace)
 
 
 def reaches(release: Release, pod: str, host: str, port: int) -> bool:

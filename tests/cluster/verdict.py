@@ -30,6 +30,11 @@ def count(release: Release, query: str) -> int:
     return int(release.sql(query)[0][0])
 
 
+def schema(release: Release) -> str:
+    """The database's."""
+    return release.sql("select max(version_num) from alembic_version")[0][0]
+
+
 def assert_true(release: Release, shoppers: Shoppers) -> None:
     """No seat has two owners, nothing acknowledged is lost, no hold is overdue, and the log is published."""
     until(lambda: count(release, COUNT_OVERDUE) == 0, "no hold that is overdue")

@@ -1,0 +1,36 @@
+"""What runs in the cluster besides the release, where Pod Security allows no more."""
+
+import json
+from typing import Any
+
+from tests.cluster.kubernetes import Release
+
+SECURITY = {
+    "runAsNonRoot": True,
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+def start_pod(where: Release, name: str) -> None:
+    """One that does nothing."""
+    # It would sleep through being told to stop.
+    spec = {"containers": [container(where, name, "sleep", "600")], "terminationGracePeriodSeconds": 0}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+    where.kubectl("apply", "-f", "-", stdin=json.dumps(pod))
+    where.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+
+
+def fail_job(where: Release, name: str) -> None:
+    """A Job that fails at once. Returns when it has."""
+    template = {"spec": {"containers": [container(where, name, "false")], "restartPolicy": "Never"}}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}}
+    where.kubectl("apply", "-f", "-", stdin=json.dumps(job | {"spec": {"backoffLimit": 0, "template": template}}))
+    where.kubectl("wait", "--for=condition=Failed", f"job/{name}", "--timeout=60s")
+
+
+def container(where: Release, name: str, *command: str) -> dict[str, Any]:
+    """Of our own image, which every node has."""
+    image = f"{where.cluster.repository}:{where.cluster.tag}"
+    return {"name": name, "image": image, "command": command, "securityContext": SECURITY}
