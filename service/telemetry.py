@@ -52,6 +52,11 @@ def configure_logging(level: str, form: str = "json") -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    _lead_libraries(level)
+
+
+def _lead_libraries(level: str) -> None:
+    """To where our own lines go, at the same level."""
     for name in ("gunicorn.error", "uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers = []

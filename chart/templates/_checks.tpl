@@ -69,7 +69,7 @@ expirer.keda needs triggers where PostgreSQL's address is a URL in a Secret: KED
 {{- $own := index $.Values (lower $store) }}
 {{- $block := printf "external%s" $store }}
 {{- if $own.enabled }}
-{{- if or $external.host $external.existingSecret }}
+{{- if or $external.host $external.password $external.existingSecret $external.secretKeys.url }}
 {{ $block }} is set, but would not be used: set {{ lower $store }}.enabled to false
 {{- end }}
 {{- else }}

@@ -67,6 +67,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "externalPostgresql is set, but would not be used: set postgresql.enabled to false",
     ),
     ({"externalRedis": {"existingSecret": "cache"}}, "externalRedis is set, but would not be used"),
+    ({"externalRabbitmq": {"password": "p"}}, "externalRabbitmq is set, but would not be used"),
+    ({"externalRedis": {"secretKeys": {"url": "uri"}}}, "externalRedis is set, but would not be used"),
     (
         {"postgresql": {"enabled": False}},
         "postgresql.enabled is false, but nothing says where else it is: set externalPostgresql.host",
