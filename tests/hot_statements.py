@@ -115,6 +115,7 @@ EXEMPT = {
     "service.verdicts.GIVE_UP_TURN": VERDICT,
     "service.verdicts.WRITE_VERDICT": VERDICT,
     "service.audit.BOUND_STATEMENTS": "has no plan",
+    "service.migrate.GIVE_WAY": "has no plan",
     "service.seatreads.READ_HISTORY": "looks at the server, and at one row of the catalogue of databases",
     "service.eventlog.READ_LOG_NAME": "looks at the server, and at one row of the catalogue of databases",
     "service.numbering.ADD_LAST": CURSORS,
