@@ -38,6 +38,7 @@ class Relay:
         self._publisher = Publisher(settings)
         self._thread = Thread("relay")
         self._refusals = 0
+        self._tried = 0
         self._batch_max = settings.relay_batch_max
 
     @tracing.batched("relay", "publish event", "producer")
@@ -82,7 +83,10 @@ class Relay:
 
     async def _publish(self, events: Sequence[Logged]) -> Published:
         """With the hints of the new holds among them."""
-        tracing.note_members({event.number: event.traceparent for event in events})
+        numbers = [e.number for e in events if e.number is not None]
+        tried = {number for number in numbers if number <= self._tried}
+        tracing.note_members({event.number: event.traceparent for event in events}, tried)
+        self._tried = max([self._tried, *numbers])
         events = [
             replace(e, traceparent=made) if (made := tracing.traceparent_of(e.number)) is not None else e
             for e in events

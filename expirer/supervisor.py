@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from expirer.failures import Failures
 from service.metrics import catalogue
 
 BACKOFF_SECONDS = 0.5
@@ -17,8 +18,6 @@ BACKOFF_SECONDS_MAX = 2.0
 
 Step = Callable[[], Awaitable[float]]
 """Does one bounded batch and returns how many seconds to wait before the next; 0 after a full batch."""
-
-log = structlog.stdlib.get_logger("rowlock.expirer")
 
 
 @dataclass(slots=True)
@@ -55,24 +54,23 @@ class Supervisor:
         return [name for name, beat in self.beats.items() if now - beat > seconds_max]
 
     async def _loop(self, name: str) -> None:
-        failures = 0
+        failures = Failures()
         while not self.stopping.is_set():
             structlog.contextvars.clear_contextvars()
             structlog.contextvars.bind_contextvars(loop=name, batch_id=f"{random.getrandbits(32):08x}")
             try:
                 with catalogue.STEP_SECONDS.of(name).time():
                     wait_seconds = await self.steps[name]()
-                failures = 0
+                failures.end(time.monotonic())
                 catalogue.STEP_FINISHED.of(name).set_to_current_time()
             except Exception as error:  # noqa: BLE001 - a loop outlives whatever ends a step
-                failures += 1
                 catalogue.STEP_FAILURES.of(name).inc()
-                wait_seconds = min(BACKOFF_SECONDS * 2 ** min(failures - 1, 10), BACKOFF_SECONDS_MAX)
+                failures.note(error, time.monotonic())
+                wait_seconds = min(BACKOFF_SECONDS * 2 ** min(failures.count - 1, 10), BACKOFF_SECONDS_MAX)
                 wait_seconds *= random.uniform(0.5, 1)  # noqa: S311 - nothing secret
-                log.warning("step failed", failures=failures, error=repr(error), cause=repr(error.__cause__))
             self.beats[name] = time.monotonic() + wait_seconds
             # New work is no reason to try sooner what has just failed.
-            await self._pause(self.stopping if failures else self.wakes[name], wait_seconds)
+            await self._pause(self.stopping if failures.count else self.wakes[name], wait_seconds)
             self.wakes[name].clear()
 
     async def _pause(self, end: asyncio.Event, seconds: float) -> None:

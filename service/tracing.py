@@ -11,7 +11,7 @@ each of theirs gets a span for its part.
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -130,11 +130,15 @@ def traceparent_of(key: object = None) -> str | None:
     return spans.traceparent(span) if span and spans else None
 
 
-def note_members(traceparents: Mapping[Any, str | None]) -> None:
-    """Says which traces are concerned by what goes on, by key: a batch takes them up, a request links to them."""
+def note_members(traceparents: Mapping[Any, str | None], tried: Collection[Any] = ()) -> None:
+    """Says which traces are concerned by what goes on, by key: a batch takes them up, a request links to them.
+
+    Those of a batch that were `tried` before get a span only if it comes to its end: however often it fails, a trace
+    doesn't grow.
+    """
     batch, span, spans = _batch.get(), current.get(), _state.spans
     if batch:
-        batch.join(traceparents)
+        batch.join(traceparents, tried)
     elif span and spans:
         spans.link(span, *(traceparent for traceparent in traceparents.values() if traceparent))
 
@@ -148,8 +152,9 @@ class Batch:
     kind: str
     span: "Span | None" = None
     members: dict[object, "Span"] = field(default_factory=dict)
+    tried: set[object] = field(default_factory=set)
 
-    def join(self, traceparents: Mapping[Any, str | None]) -> None:
+    def join(self, traceparents: Mapping[Any, str | None], tried: Collection[Any]) -> None:
         """Takes up those that are traced and are not here yet; each gets a span in its own trace."""
         spans = _state.spans
         traced = {key: value for key, value in traceparents.items() if value and key not in self.members}
@@ -157,20 +162,29 @@ class Batch:
             return
         if self.span is None:
             self.span = spans.begin(self.name, "internal", None)
+        self.tried.update(tried)
+        if current.get() is not self.span and traced.keys() - self.tried:
+            # Else nothing may be recorded below a span that is perhaps dropped.
             current.set(self.span)
             structlog.contextvars.bind_contextvars(trace_id=f"{self.span.get_span_context().trace_id:032x}")
         for key, traceparent in traced.items():
             member = spans.begin(self.member_name, self.kind, traceparent)
             spans.link(member, spans.traceparent(self.span))
-            spans.link(self.span, spans.traceparent(member))
             self.members[key] = member
 
     def end(self, error: BaseException | None = None) -> None:
-        """Ends what was begun."""
+        """Ends what was begun. What was tried before and has failed again is dropped: nobody gets a span that does not
+        end.
+        """
         if self.span is None:
             return
         current.set(None)
-        for span in (*self.members.values(), self.span):
+        kept = [span for key, span in self.members.items() if error is None or key not in self.tried]
+        if not kept:
+            return
+        if _state.spans is not None:
+            _state.spans.link(self.span, *map(_state.spans.traceparent, kept))
+        for span in (*kept, self.span):
             _end(span, type(error).__name__ if error else None)
 
 

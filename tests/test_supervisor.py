@@ -5,9 +5,11 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
 from expirer import supervisor
 from expirer.supervisor import BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, Supervisor
+from service.errors import BrokerAway
 from tests.waiting import until
 
 SECONDS_MAX = 10
@@ -195,3 +197,19 @@ async def test_a_loop_that_never_finishes_its_first_step_becomes_silent(clock: C
     hanging.set()
     watched.stop()
     await running
+
+
+@pytest.mark.usefixtures("pauses")
+async def test_a_loop_tells_once_that_it_fails_and_once_that_it_works_again(clock: Clock) -> None:
+    step, _ = steps_of(*[BrokerAway("no")] * 20, 0.0, 0.0, FOREVER)
+
+    async def second_by_second() -> float:
+        clock.now += 1
+        return await step()
+
+    with capture_logs() as lines:
+        await run(Supervisor({"loop": second_by_second}))
+    assert lines == [
+        {"event": "step failed", "log_level": "warning", "failures": 1, "seconds": 0, "error": "BrokerAway('no')"},
+        {"event": "step works again", "log_level": "info", "failures": 20, "seconds": 20},
+    ]
