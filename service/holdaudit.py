@@ -29,6 +29,8 @@ limit $2
 class HoldAudit:
     """`seen` has when each of the oldest holds that are overdue was first seen so, `told` those that are a fault.
 
+    Whoever has noted what a look found says so with `note`: until then the next look finds it once more.
+
     Times are by the clock of `look`. A hold that nobody ends is found OVERDUE_SECONDS_MAX after its deadline and at
     most STUCK_SECONDS and a look later, while a round goes on.
     """
@@ -55,5 +57,8 @@ class HoldAudit:
         self.seen = {id_: self.seen.get(id_, now) for id_ in overdue}
         self.looked_at = now
         stuck = [id_ for id_, first in self.seen.items() if id_ not in self.told and now >= first + STUCK_SECONDS]
-        self.told |= set(stuck)
         return Slice([Fault("overdue", None, str(id_)) for id_ in stuck], checked, None)
+
+    def note(self, looked: Slice) -> None:
+        """What it found is told, and is no fault of a later look."""
+        self.told |= {UUID(fault.reservation_id) for fault in looked.faults}
