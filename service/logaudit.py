@@ -31,7 +31,7 @@ with slice as materialized (
     order by reservation_id, number desc
 )
 (
-    select null::bigint as seat_id, r.id as reservation_id
+    select null::bigint as seat_id, r.id as reservation_id, r.session_id
     from slice
     cross join lateral (select * from reservations where id = slice.reservation_id limit 1) as r
     where kind <> 'reservation.held'
@@ -40,7 +40,7 @@ with slice as materialized (
 )
 union all
 (
-    select s.id, slice.reservation_id
+    select s.id, slice.reservation_id, s.session_id
     from slice
     cross join lateral jsonb_to_recordset(slice.seats) as told ("seatId" bigint, state text, version int)
     cross join lateral (select * from seats where id = told."seatId" limit 1) as s
@@ -106,20 +106,20 @@ select (
 
 CHECK_OPEN = """
 with held as materialized (
-    select id, created_at
+    select id, session_id, created_at
     from reservations
     where state = 'HELD'
     limit $3
 )
 select
     array(
-        select id
+        select row(id, session_id)
         from reservations
         where id = any($1::uuid[])
         and state <> 'HELD'
     ) as ended,
     array(
-        select id
+        select row(id, session_id)
         from held
         where created_at > $4
     ) as held,
@@ -207,7 +207,9 @@ class LogAudit:
                 after = row["given"]
         self.ahead = self.rows[-1]["number"] if self.rows else after
         suspected = await connection.fetch(CHECK_EVENTS, after, self.ahead, FAULTS_MAX)
-        self.suspected = [Fault("log", row["seat_id"], str(row["reservation_id"])) for row in suspected]
+        self.suspected = [
+            Fault("log", row["seat_id"], str(row["reservation_id"]), row["session_id"]) for row in suspected
+        ]
         return Slice([], 0, after) if self.suspected else self._pass_over(after, [])
 
     def _begin(self, name: str) -> None:
@@ -260,5 +262,6 @@ class LogAudit:
         if max(row["held_count"], len(row["told"]), len(row["told_last"])) >= OPEN_MAX:
             return Slice([], 0, None, unlooked=max(1, len(self.open)))
         told = {*row["told"], *row["told_last"]}
-        untold = (set(row["ended"]) - told) | (set(row["held"]) - self.open - told)
-        return Slice([Fault("log", None, str(id_)) for id_ in untold], len(self.open), None)
+        begun = [(id_, session_id) for id_, session_id in row["held"] if id_ not in self.open]
+        untold = {id_: session_id for id_, session_id in (*row["ended"], *begun) if id_ not in told}
+        return Slice([Fault("log", None, str(id_), untold[id_]) for id_ in untold], len(self.open), None)

@@ -40,7 +40,8 @@ async def test_a_hold_is_a_fault_once_it_was_seen_to_be_overdue_for_long_enough(
     assert (first.faults, first.checked) == ([], 1)
     assert (await holds.look(sql, 100 + STUCK_SECONDS - 1)).faults == []
     stuck = await holds.look(sql, 100 + STUCK_SECONDS)
-    assert (stuck.faults, stuck.checked) == ([Fault("overdue", None, str(overdue))], 0)
+    session_id = await sql.fetchval("select id from sessions")
+    assert (stuck.faults, stuck.checked) == ([Fault("overdue", None, str(overdue), session_id)], 0)
     again = await holds.look(sql, 100 + STUCK_SECONDS + 1)
     assert again.faults == stuck.faults, "nobody has noted it"
     assert holds.waits(since=100)
