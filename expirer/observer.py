@@ -4,6 +4,8 @@ Prometheus may ask as often as it likes, and at several replicas: none of that a
 """
 
 import math
+import time
+from collections.abc import Callable
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -11,15 +13,21 @@ from expirer.thread import Thread
 from service import observations
 from service.broker.link import Link
 from service.broker.topology import message_counts
-from service.database import transaction
+from service.database import roll_back, transaction
 from service.errors import BrokerAway
 from service.metrics import catalogue, values
-from service.observations import Holds, Log, Server
+from service.observations import Holds, Log, Reader, Server
 from service.settings import Settings
 
 INTERVAL_SECONDS = 5.0
+KNOWN_SECONDS = 30.0
+"""So long what was seen is still shown; after that it would speak against a replica that sees that all is well."""
 READERS = {"broker": "relay", "cache": "projector"}
 """The loop that moves each cursor."""
+NOBODY = Reader(math.nan, math.nan, math.nan)
+UNKNOWN_HOLDS = Holds(math.nan, math.nan, math.nan, math.nan)
+UNKNOWN_LOG = Log(math.nan, math.nan, math.nan, {})
+UNKNOWN_SERVER = Server(math.nan, math.nan, math.nan)
 
 
 class Observer:
@@ -30,21 +38,32 @@ class Observer:
         self._settings = settings
         self._link = Link(settings) if settings.broker_url else None
         self._thread = Thread("observer")
+        self._looked_at = -math.inf
 
-    async def step(self) -> float:
-        """Looks once; seconds to wait. Raises whatever a transaction raises; what was shown stays, and grows old."""
+    async def step(self, clock: Callable[[], float] = time.monotonic) -> float:
+        """Looks once; seconds to wait. Raises whatever a transaction raises; what was shown stays for KNOWN_SECONDS."""
+        try:
+            await self._look()
+        except Exception:
+            if clock() > self._looked_at + KNOWN_SECONDS:
+                _show_nothing()
+            raise
+        self._looked_at = clock()
+        catalogue.OBSERVED.of().set_to_current_time()
+        if self._link:
+            await self._observe_broker(self._link)
+        return INTERVAL_SECONDS
+
+    async def _look(self) -> None:
         async with transaction(self._engine) as connection:
             await connection.execute(observations.BOUND_STATEMENTS)
             holds = await observations.holds(connection)
             log = await observations.log(connection, self._settings.log_keep_hours)
             server = await observations.server(connection)
+            await roll_back(connection)
         _show_holds(holds)
         _show_log(log)
         _show_server(server)
-        catalogue.OBSERVED.of().set_to_current_time()
-        if self._link:
-            await self._observe_broker(self._link)
-        return INTERVAL_SECONDS
 
     async def close(self) -> None:
         """Ends the connection."""
@@ -67,6 +86,12 @@ class Observer:
             catalogue.MESSAGES.of(queue).set(number)
 
 
+def _show_nothing() -> None:
+    _show_holds(UNKNOWN_HOLDS)
+    _show_log(UNKNOWN_LOG)
+    _show_server(UNKNOWN_SERVER)
+
+
 def _show_holds(holds: Holds) -> None:
     catalogue.OVERDUE_OLDEST_SECONDS.of().set(holds.overdue_seconds)
     catalogue.OVERDUE.of().set(holds.overdue)
@@ -79,11 +104,12 @@ def _show_log(log: Log) -> None:
     catalogue.LAG_SECONDS.of("sequencer").set(log.unnumbered_seconds)
     catalogue.LOG_EVENTS.of().set(log.kept)
     for name, loop in READERS.items():
-        if reader := log.readers.get(name):
-            # What has no number yet waits for the readers too.
-            catalogue.LAG_EVENTS.of(loop).set(reader.unread + log.unnumbered)
-            catalogue.LAG_SECONDS.of(loop).set(max(reader.unread_seconds, log.unnumbered_seconds))
-            catalogue.LOG_STUCK_EVENTS.of(loop).set(reader.stuck)
+        # One that was dropped is behind nothing.
+        reader = log.readers.get(name, NOBODY)
+        # What has no number yet waits for the readers too.
+        catalogue.LAG_EVENTS.of(loop).set(reader.unread + log.unnumbered)
+        catalogue.LAG_SECONDS.of(loop).set(max(reader.unread_seconds, log.unnumbered_seconds))
+        catalogue.LOG_STUCK_EVENTS.of(loop).set(reader.stuck)
 
 
 def _show_server(server: Server) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from expirer import lease
 from service import cursors, eventlog, tracing
 from service.cache import Cache
-from service.database import transaction
+from service.database import roll_back, transaction
 from service.eventlog import Logged
 from service.metrics import recording
 from service.reservation import SeatState
@@ -41,11 +41,15 @@ class Projector:
         began = time.perf_counter()
         clock = await self._cache.clock()
         async with transaction(self._engine) as connection:
-            number = await cursors.take_lease(connection, CURSOR, self._owner, settings.lease_ms)
-            if number is None:
-                return settings.projector_interval_ms / 1000
-            epoch = f"{await read_history(connection)}/{clock.run}"
-            as_of, events = await eventlog.read_committed(connection, number, settings.projector_batch_max)
+            held = await cursors.look_at_lease(connection, CURSOR, self._owner, settings.lease_ms)
+            number = held.number
+            if number is not None:
+                epoch = f"{await read_history(connection)}/{clock.run}"
+                as_of, events = await eventlog.read_committed(connection, number, settings.projector_batch_max)
+            if not held.has_written:
+                await roll_back(connection)
+        if number is None:
+            return settings.projector_interval_ms / 1000
         if clock.place_epoch == epoch and clock.place < number:
             # The cursor was dropped, and made again at the end: nobody has applied what is between.
             await self._cache.begin_epoch()

@@ -15,7 +15,7 @@ from expirer.thread import Thread
 from service import cursors, eventlog, tracing
 from service.broker.messages import Hint
 from service.broker.publisher import Published, Publisher
-from service.database import transaction
+from service.database import roll_back, transaction
 from service.errors import BrokerAway
 from service.eventlog import Logged
 from service.metrics import catalogue, recording
@@ -50,10 +50,13 @@ class Relay:
         began = time.perf_counter()
         batch_max = self._batch_max
         async with transaction(self._engine) as connection:
-            number = await cursors.take_lease(connection, CURSOR, self._owner, settings.lease_ms)
+            held = await cursors.look_at_lease(connection, CURSOR, self._owner, settings.lease_ms)
+            number = held.number
             events: list[Logged] = []
             if number is not None:
                 events = await eventlog.read_numbered(connection, number, batch_max)
+            if not held.has_written:
+                await roll_back(connection)
         if number is None or not events:
             await self._thread.run(self._publisher.keep_alive)
             return settings.relay_interval_ms / 1000

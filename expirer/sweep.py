@@ -55,6 +55,8 @@ async def _settle_batch(engine: AsyncEngine, batch_max: int, set_aside: SetAside
     with recording.expiry("sweep") as batch:
         async with transaction(engine) as connection:
             ended = await settle_overdue(connection, batch_max, list(set_aside))
+            if not ended.reservations:
+                await roll_back(connection)
         batch.reservations, batch.skipped = ended.reservations, ended.skipped
     return len(ended.reservations)
 

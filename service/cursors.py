@@ -35,20 +35,32 @@ where name = $1
 """
 
 
-async def take_lease(connection: Connection, name: str, owner: str, lease_ms: int) -> int | None:
-    """Where the cursor is, if it is ours to move; None where somebody else has the lease.
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Where the cursor is, None where it is somebody else's, and whether the look has written something."""
 
-    It is ours for `lease_ms` from when it was taken, and is renewed when half of that is over: a look writes nothing.
+    number: int | None
+    has_written: bool
+
+
+async def look_at_lease(connection: Connection, name: str, owner: str, lease_ms: int) -> Lease:
+    """Takes it where nobody has it.
+
+    It is ours for `lease_ms` from when it was taken, and renewed when half of that is over: most looks write nothing.
     """
     lease = await connection.fetchrow(READ_LEASE, name, lease_ms)
     if lease is None:
         await connection.execute(ADD_CURSOR, name)
     elif lease["is_leased"] and lease["owner"] != owner:
-        return None
+        return Lease(None, has_written=False)
     elif lease["is_fresh"]:
-        return int(lease["number"])
-    number: int | None = await connection.fetchval(TAKE_LEASE, name, owner, lease_ms)
-    return number
+        return Lease(int(lease["number"]), has_written=False)
+    return Lease(await connection.fetchval(TAKE_LEASE, name, owner, lease_ms), has_written=True)
+
+
+async def take_lease(connection: Connection, name: str, owner: str, lease_ms: int) -> int | None:
+    """Where the cursor is, if it is ours to move; None where somebody else has the lease."""
+    return (await look_at_lease(connection, name, owner, lease_ms)).number
 
 
 MOVE_CURSOR = """

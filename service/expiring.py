@@ -40,13 +40,14 @@ for no key update skip locked
 """
 
 # How many there are before the last one that was locked: those among them that were not, somebody else is at work on.
+# Not those that have come to be overdue since LOCK_OVERDUE looked, which the beginning leaves out.
 COUNT_OVERDUE = """
 select count(*)
 from (
     select
     from reservations
     where state = 'HELD'
-    and expires_at < least($1, statement_timestamp())
+    and expires_at < least($1, transaction_timestamp())
     and id <> all($2::uuid[])
     order by expires_at
     limit $3
@@ -58,7 +59,7 @@ select count(*)
 from reservations
 where id = any($1::uuid[])
 and state = 'HELD'
-and expires_at <= statement_timestamp()
+and expires_at <= transaction_timestamp()
 """
 
 
@@ -102,5 +103,5 @@ async def _expire_locked(connection: Connection, locked: AbstractSet[UUID], skip
         requests = [SettleRequest(id_, None, State.EXPIRED) for id_ in locked]
         answers = await settle_locked(connection, requests, locked)
     ended = tuple(answer.reservation for answer in answers if isinstance(answer, Settled))
-    # Between the two statements more may have come to be due, and some may have been ended by somebody else.
+    # Between the two statements some may have been ended by somebody else.
     return Ended(ended, max(0, skipped))

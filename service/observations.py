@@ -41,9 +41,9 @@ class Holds:
     """`overdue_seconds` of the oldest overdue hold; the counts end at COUNT_MAX."""
 
     overdue_seconds: float
-    overdue: int
-    held: int
-    on_sale: int
+    overdue: float
+    held: float
+    on_sale: float
 
 
 async def holds(connection: Connection) -> Holds:
@@ -105,18 +105,18 @@ where name <> 'log'
 class Reader:
     """How many events one reader has not read, the age of the first, and how many are kept only for it."""
 
-    unread: int
+    unread: float
     unread_seconds: float
-    stuck: int
+    stuck: float
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
     """What waits for its number, how many events are kept, and the readers by name."""
 
-    unnumbered: int
+    unnumbered: float
     unnumbered_seconds: float
-    kept: int
+    kept: float
     readers: Mapping[str, Reader]
 
 
@@ -157,7 +157,7 @@ class Server:
     """
 
     write_seconds: float
-    waiting: int
+    waiting: float
     waiting_seconds: float
 
 

@@ -3,7 +3,7 @@
 A map is three keys: `states` (a flag, B while it is built and C when it is complete, then A, H or S for each seat by
 position), `versions` (four bytes a seat, big-endian) and `meta` (the builder's token, counts of held and sold seats).
 Their names carry an epoch: in another one the versions mean nothing. The watermark names the epoch that counts. It
-begins with PostgreSQL's part, which `service.seatmap` reads, and ends with Redis's: its run, and an operator's count.
+begins with PostgreSQL's part, which `service.seatreads` reads, and ends with Redis's: its run, and an operator's count.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

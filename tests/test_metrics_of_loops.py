@@ -1,6 +1,5 @@
 """What the expirer's loops move: batches, lateness, what was skipped because it was locked, and what waits where."""
 
-import asyncio
 import time
 
 import pytest
@@ -12,19 +11,19 @@ from dev.servers import Redis
 from expirer import keeper, sequencer, sweep
 from expirer.observer import Observer
 from expirer.supervisor import Supervisor
-from service.database import Connection, create_engine
+from service.database import Connection, create_engine, transaction
 from service.errors import BrokerAway, DatabaseAway
+from service.expiring import settle_due, settle_overdue
 from service.settings import Settings
 from tests.broker import FULL_AFTER_ONE, bound_queue, connected, send_hints
 from tests.factories import make_overdue, make_settings
 from tests.forcing import locked
-from tests.holdings import hints_of, make_holds, make_numbered, number_all
+from tests.holdings import hints_of, make_holds, make_numbered
 from tests.inboxes import inbox_of, make_dead_letters, settle_all, tamper
 from tests.inboxes import mend as mend_hold
 from tests.metering import about, gauge, moved
 from tests.relaying import Broker, relaying
 from tests.seat_maps import projecting, with_redis
-from tests.waiting import until
 
 BATCH = ("batch", "holds", "expiry", "rows", "operation")
 
@@ -112,6 +111,38 @@ async def test_the_sequencer_the_keeper_and_the_projector_count_their_batches(
     await sql.execute("truncate accounts, sessions, reservations, seats, payments, events")
 
 
+async def test_what_looks_and_finds_nothing_waits_for_no_disk(
+    engine: AsyncEngine, sql: Connection, rabbitmq: Broker, postgres: Postgres, redis: Redis | Container
+) -> None:
+    settings = with_redis(postgres.url(), redis, map_fresh_ms=60_000, broker_url=rabbitmq.url, lease_ms=60_000)
+    await sql.execute("insert into cursors (name, number) values ('cache', 0), ('broker', 0)")
+    observer = Observer(engine, settings)
+    async with projecting(settings) as projection, relaying(engine, settings) as relay:
+        for _ in range(2):
+            await projection.step()
+            await relay.step()
+        with moved() as grown:
+            for _ in range(3):
+                await projection.step()
+                await relay.step()
+                await sweep.step(engine, settings)
+                await observer.step()
+    await observer.close()
+    assert about(grown, "commit") == {}
+
+
+async def test_what_came_due_after_the_batch_began_was_not_skipped(
+    engine: AsyncEngine, sql: Connection, settings: Settings, postgres: Postgres
+) -> None:
+    ids = await make_holds(sql, settings, 2)
+    async with transaction(engine) as connection:
+        await sql.execute("update reservations set created_at = expires_at - interval '1 hour'")
+        await sql.execute("update reservations set expires_at = clock_timestamp()")
+        async with locked(postgres, "reservations", *ids):
+            assert (await settle_overdue(connection, 10)).skipped == 0
+            assert (await settle_due(connection, ids)).skipped == 0
+
+
 @pytest.fixture
 def with_broker(postgres: Postgres, sql: Connection, rabbitmq: Broker) -> Settings:  # noqa: ARG001 - emptied first
     """With RabbitMQ."""
@@ -192,98 +223,3 @@ async def test_the_supervisor_times_each_step_counts_failures_and_says_when_one_
         await supervisor.run()
     assert grown == {"loop_step_duration_seconds_count keeper": 2, "loop_failures_total keeper": 1}
     assert began <= gauge("loop_last_success_timestamp_seconds keeper") <= time.time()
-
-
-async def observe(engine: AsyncEngine, settings: Settings) -> None:
-    """One look."""
-    observer = Observer(engine, settings)
-    try:
-        await observer.step()
-    finally:
-        await observer.close()
-
-
-async def test_the_observer_shows_what_is_overdue_held_and_behind(
-    engine: AsyncEngine, sql: Connection, settings: Settings
-) -> None:
-    ids = await make_holds(sql, settings, 5)
-    await make_overdue(sql, *ids[:2])
-    await sql.execute("insert into cursors (name, number) values ('broker', 0)")
-    await sql.execute("update events set at = at - interval '20 s'")
-    await observe(engine, settings)
-    assert [gauge(name) for name in ("overdue_holds", "held_reservations", "sessions_on_sale")] == [2, 5, 1]
-    assert 29 < gauge("overdue_hold_oldest_seconds") < 40
-    assert (gauge("log_lag_events sequencer"), gauge("log_lag_events relay")) == (6, 6)
-    assert 20 <= gauge("log_lag_seconds sequencer") < 30
-    assert gauge("log_lag_seconds relay") == gauge("log_lag_seconds sequencer")
-    await number_all(engine, settings)
-    await sql.execute("update cursors set number = 4 where name = 'broker'")
-    await sql.execute("update events set at = at - interval '100 hours' where number = 5")
-    await observe(engine, settings)
-    assert (gauge("log_lag_events sequencer"), gauge("log_lag_seconds sequencer")) == (0, 0)
-    assert (gauge("log_lag_events relay"), gauge("log_events"), gauge("log_stuck_events relay")) == (2, 6, 1)
-    assert gauge("log_lag_seconds relay") > 100 * 3600
-    await sql.execute("update cursors set number = 6")
-    await sweep.step(engine, settings)
-    await number_all(engine, settings)
-    await sql.execute("update cursors set number = 8")
-    await observe(engine, settings)
-    assert [gauge(name) for name in ("overdue_holds", "overdue_hold_oldest_seconds", "held_reservations")] == [0, 0, 3]
-    assert [gauge(f"log_{name} relay") for name in ("lag_events", "lag_seconds", "stuck_events")] == [0, 0, 0]
-
-
-async def test_the_observer_shows_who_waits_for_locks_and_the_oldest_writer(
-    engine: AsyncEngine, sql: Connection, settings: Settings, postgres: Postgres
-) -> None:
-    (id_,) = await make_holds(sql, settings, 1)
-    await observe(engine, settings)
-    assert [gauge(f"lock_{name}") for name in ("waiting_sessions", "wait_oldest_seconds")] == [0, 0]
-    async with locked(postgres, "reservations", id_) as stranger:
-        await stranger.execute("update reservations set total = total where id = $1", id_)
-        waiting = asyncio.create_task(sql.execute("select from reservations where id = $1 for no key update", id_))
-
-        async def seen() -> bool:
-            await observe(engine, settings)
-            return gauge("lock_wait_oldest_seconds") > 0.1
-
-        await until(seen, "what is to be shown")
-        assert gauge("lock_waiting_sessions") == 1
-        assert gauge("write_transaction_oldest_seconds") > gauge("lock_wait_oldest_seconds")
-    await waiting
-    await observe(engine, settings)
-    assert gauge("lock_waiting_sessions") == 0
-
-
-async def test_the_observer_shows_a_prepared_transaction_which_no_session_has(
-    engine: AsyncEngine, sql: Connection, settings: Settings
-) -> None:
-    await sql.execute("begin; create table left_behind (); prepare transaction 'left behind'")
-    try:
-
-        async def seen() -> bool:
-            await observe(engine, settings)
-            return gauge("write_transaction_oldest_seconds") > 0.1
-
-        await until(seen, "what is to be shown")
-    finally:
-        await sql.execute("rollback prepared 'left behind'")
-    await observe(engine, settings)
-    assert gauge("write_transaction_oldest_seconds") == 0
-
-
-async def test_the_observer_shows_the_messages_of_each_queue_and_nothing_while_rabbitmq_is_away(
-    engine: AsyncEngine, sql: Connection, with_broker: Settings, rabbitmq: Broker
-) -> None:
-    await make_dead_letters(sql, with_broker, rabbitmq.url, 3)
-    observer = Observer(engine, with_broker)
-
-    async def seen() -> bool:
-        await observer.step()
-        return gauge("broker_messages expired") == 3
-
-    await until(seen, "what is to be shown")
-    assert (gauge("broker_messages holds"), gauge("broker_messages parked")) == (0, 0)
-    rabbitmq.stop()
-    assert await observer.step() > 0
-    assert gauge("broker_messages expired") != gauge("broker_messages expired"), "it is no number"
-    await observer.close()
