@@ -80,7 +80,9 @@ class Round:
         """Looks at one slice; whether none is left. After an error the same slice is the next one."""
         now = time.monotonic()
         if self.holds.is_due(now):
-            self._note("holds", await _in_transaction(self.engine, self.holds.look, now))
+            overdue = await _in_transaction(self.engine, self.holds.look, now)
+            self._note("holds", overdue)
+            self.holds.note(overdue)
         if self.passes:
             current = self.passes[0]
             looked = await current.look(current.after)

@@ -39,7 +39,7 @@ class Slice:
 # The last row counts the slice, and says where it ends.
 CHECK_SEATS = """
 with slice as materialized (
-    select id, state, reservation_id
+    select id, session_id, state, reservation_id
     from seats
     where id > $1
     order by id
@@ -50,7 +50,7 @@ with slice as materialized (
         case when slice.id = any(r.seat_ids) and (slice.state, r.state) in (('HELD', 'HELD'), ('SOLD', 'CONFIRMED'))
             then 'money' else 'ownerless'
         end as broken,
-        slice.id as seat_id, slice.reservation_id, null::bigint as checked
+        slice.id as seat_id, slice.reservation_id, slice.session_id, null::bigint as checked
     from slice
     left join lateral (select * from reservations where id = slice.reservation_id limit 1) as r on true
     left join lateral (select * from payments where reservation_id = slice.reservation_id limit 1) as p on true
@@ -64,7 +64,7 @@ with slice as materialized (
     limit $3
 )
 union all
-select null, max(id), null, count(*)
+select null, max(id), null, null, count(*)
 from slice
 """
 
@@ -77,14 +77,14 @@ async def check_seats(connection: Connection, after: int) -> Slice:
 
 CHECK_RESERVATIONS = """
 with slice as materialized (
-    select id, seat_ids, state, total, currency
+    select id, session_id, seat_ids, state, total, currency
     from reservations
     where id > $1
     order by id
     limit $2
 ),
 claimed as materialized (
-    select slice.id, seat_id, s.price, s.reservation_id as owner_id
+    select slice.id, slice.session_id, seat_id, s.price, s.reservation_id as owner_id
     from slice
     cross join lateral unnest(slice.seat_ids) as seat_id
     left join lateral (select * from seats where seats.id = seat_id limit 1) as s on true
@@ -95,7 +95,7 @@ claimed as materialized (
         case when owner.state in ('HELD', 'CONFIRMED') and seat_id = any(owner.seat_ids)
             then 'owners' else 'ownerless'
         end as broken,
-        seat_id, claimed.id as reservation_id, null::bigint as checked
+        seat_id, claimed.id as reservation_id, claimed.session_id, null::bigint as checked
     from claimed
     left join lateral (select * from reservations where id = claimed.owner_id limit 1) as owner on true
     where claimed.owner_id is distinct from claimed.id
@@ -103,7 +103,7 @@ claimed as materialized (
 )
 union all
 (
-    select 'money', null, slice.id, null
+    select 'money', null, slice.id, slice.session_id, null
     from slice
     left join lateral (select * from payments where reservation_id = slice.id limit 1) as p on true
     left join (
@@ -122,7 +122,7 @@ select null, null, (
     from slice
     order by id desc
     limit 1
-), count(*)
+), null, count(*)
 from slice
 """
 
@@ -142,6 +142,11 @@ def _slice(rows: Sequence[asyncpg.Record], last: int | UUID | None) -> Slice:
 
 def _faults(rows: Sequence[asyncpg.Record]) -> list[Fault]:
     return [
-        Fault(row["broken"], row["seat_id"], None if row["reservation_id"] is None else str(row["reservation_id"]))
+        Fault(
+            row["broken"],
+            row["seat_id"],
+            None if row["reservation_id"] is None else str(row["reservation_id"]),
+            row["session_id"],
+        )
         for row in rows
     ]

@@ -16,7 +16,7 @@ the oldest first, and ends in this time far more than are looked at.
 LOOK_SECONDS = 1.0
 
 CHECK_OVERDUE = """
-select id
+select id, session_id
 from reservations
 where state = 'HELD'
 and expires_at < statement_timestamp() - make_interval(secs => $1)
@@ -28,6 +28,8 @@ limit $2
 @dataclass(slots=True)
 class HoldAudit:
     """`seen` has when each of the oldest holds that are overdue was first seen so, `told` those that are a fault.
+
+    Whoever has noted what a look found says so with `note`: until then the next look finds it once more.
 
     Times are by the clock of `look`. A hold that nobody ends is found OVERDUE_SECONDS_MAX after its deadline and at
     most STUCK_SECONDS and a look later, while a round goes on.
@@ -47,13 +49,17 @@ class HoldAudit:
 
     async def look(self, connection: Connection, now: float) -> Slice:
         """The holds that have come to be a fault; `checked` counts those that are newly seen to be overdue."""
-        overdue = [row["id"] for row in await connection.fetch(CHECK_OVERDUE, OVERDUE_SECONDS_MAX, FAULTS_MAX)]
+        rows = await connection.fetch(CHECK_OVERDUE, OVERDUE_SECONDS_MAX, FAULTS_MAX)
+        overdue = {row["id"]: row["session_id"] for row in rows}
         if self.looked_at is not None and now > self.looked_at + STUCK_SECONDS:
             # Perhaps nobody could do anything meanwhile: the sweep gets its time anew.
             self.seen.clear()
-        checked = len(set(overdue) - self.seen.keys() - self.told)
+        checked = len(overdue.keys() - self.seen.keys() - self.told)
         self.seen = {id_: self.seen.get(id_, now) for id_ in overdue}
         self.looked_at = now
         stuck = [id_ for id_, first in self.seen.items() if id_ not in self.told and now >= first + STUCK_SECONDS]
-        self.told |= set(stuck)
-        return Slice([Fault("overdue", None, str(id_)) for id_ in stuck], checked, None)
+        return Slice([Fault("overdue", None, str(id_), overdue[id_]) for id_ in stuck], checked, None)
+
+    def note(self, looked: Slice) -> None:
+        """What it found is told, and is no fault of a later look."""
+        self.told |= {UUID(fault.reservation_id) for fault in looked.faults}

@@ -2,7 +2,7 @@
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
@@ -11,6 +11,7 @@ import asyncpg
 
 from service.audit import FAULTS_MAX, OPEN_MAX, SLICE_MAX, Slice
 from service.database import Connection
+from service.eventlog import READ_LOG_NAME
 from service.verdicts import Fault
 
 SURELY_TOLD = timedelta(minutes=1)
@@ -30,7 +31,7 @@ with slice as materialized (
     order by reservation_id, number desc
 )
 (
-    select null::bigint as seat_id, r.id as reservation_id
+    select null::bigint as seat_id, r.id as reservation_id, r.session_id
     from slice
     cross join lateral (select * from reservations where id = slice.reservation_id limit 1) as r
     where kind <> 'reservation.held'
@@ -39,7 +40,7 @@ with slice as materialized (
 )
 union all
 (
-    select s.id, slice.reservation_id
+    select s.id, slice.reservation_id, s.session_id
     from slice
     cross join lateral jsonb_to_recordset(slice.seats) as told ("seatId" bigint, state text, version int)
     cross join lateral (select * from seats where id = told."seatId" limit 1) as s
@@ -66,7 +67,11 @@ unnumbered as materialized (
     order by id
     limit $2
 )
-select max(number) as last, count(*) as read, array(
+select min(number) as first, max(number) as last, count(*) as read, (
+    select number
+    from cursors
+    where name = 'log'
+) as given, array(
     select reservation_id
     from ahead
     where reservation_id = any($3::uuid[])
@@ -86,22 +91,35 @@ order by number
 limit $2
 """
 
+# In one look: else what is numbered between two of them would look removed.
+READ_NEXT = """
+select (
+    select min(number)
+    from events
+    where number > $1
+) as first, (
+    select number
+    from cursors
+    where name = 'log'
+) as given
+"""
+
 CHECK_OPEN = """
 with held as materialized (
-    select id, created_at
+    select id, session_id, created_at
     from reservations
     where state = 'HELD'
     limit $3
 )
 select
     array(
-        select id
+        select row(id, session_id)
         from reservations
         where id = any($1::uuid[])
         and state <> 'HELD'
     ) as ended,
     array(
-        select id
+        select row(id, session_id)
         from held
         where created_at > $4
     ) as held,
@@ -119,14 +137,24 @@ select
         where number is null
         order by id
         limit $3
-    ) as told_last
+    ) as told_last,
+    (
+        select min(number)
+        from events
+        where number > $2
+    ) as first,
+    (
+        select number
+        from cursors
+        where name = 'log'
+    ) as given
 """
 
 
 @dataclass(slots=True)
 class LogAudit:
-    """One pass through the log, up to `last`. `open` has the holds whose end was not told yet; not all of them where
-    somebody else, who knew too many to write them down, has read the log before.
+    """One pass through the log of that name, up to `last`. `open` has the holds whose end was not told yet; not all of
+    them where somebody else, who knew too many to write them down, has read the log before.
 
     `suspected` is what the slice of `rows` tells otherwise than it is; the log is read up to `ahead` for later events.
     """
@@ -135,6 +163,7 @@ class LogAudit:
     first_at: datetime | None = None
     open: set[UUID] = field(default_factory=set)
     has_all_open: bool = True
+    log: str = ""
     suspected: list[Fault] = field(default_factory=list)
     rows: Sequence[asyncpg.Record] = ()
     ahead: int = 0
@@ -143,7 +172,7 @@ class LogAudit:
         """For JSON, so that `create` makes one that goes on: 22 bytes for each open hold, unless they are too many."""
         has_all = self.has_all_open and len(self.open) < OPEN_MAX
         packed = b64encode(b"".join(id_.bytes for id_ in self.open)).decode() if has_all else None
-        return {"last": self.last, "first_at": self.first_at, "open": packed}
+        return {"last": self.last, "first_at": self.first_at, "open": packed, "log": self.log}
 
     @classmethod
     def create(cls, known: Mapping[str, Any]) -> Self:
@@ -151,7 +180,8 @@ class LogAudit:
         packed = b64decode(known["open"] or "")
         ids = {UUID(bytes=packed[start : start + 16]) for start in range(0, len(packed), 16)}
         first_at = datetime.fromisoformat(known["first_at"]) if known["first_at"] else None
-        return cls(known["last"], first_at, ids, has_all_open=known["open"] is not None)
+        # The release before does not say which log it was: what it knows may be of another one.
+        return cls(known["last"], first_at, ids, has_all_open=known["open"] is not None, log=known.get("log", ""))
 
     async def check_slice(self, connection: Connection, after: int) -> Slice:
         """What the events of the next slice tell that is not so; `last` of the slice is None after the last one.
@@ -159,18 +189,41 @@ class LogAudit:
         Of a reservation only the last event counts. Where something looks wrong the rest of the log is therefore read
         before it is a fault, AHEAD_MAX events with each call; the slice is looked at until then.
         """
+        name = await connection.fetchval(READ_LOG_NAME)
+        if name != self.log:
+            self._begin(name)
+            if after:
+                # Its numbers are others.
+                return Slice([], 0, 0)
         if self.suspected:
             return await self._read_ahead(connection, after)
         self.rows = await connection.fetch(READ_EVENTS, after, SLICE_MAX)
+        if not self.rows:
+            row = await connection.fetchrow(READ_NEXT, after)
+            assert row is not None
+            if row["first"] is None and (row["given"] or 0) > after:
+                # All that was left has been removed: nothing is known of what it told.
+                self._begin(name)
+                after = row["given"]
         self.ahead = self.rows[-1]["number"] if self.rows else after
         suspected = await connection.fetch(CHECK_EVENTS, after, self.ahead, FAULTS_MAX)
-        self.suspected = [Fault("log", row["seat_id"], str(row["reservation_id"])) for row in suspected]
+        self.suspected = [
+            Fault("log", row["seat_id"], str(row["reservation_id"]), row["session_id"]) for row in suspected
+        ]
         return Slice([], 0, after) if self.suspected else self._pass_over(after, [])
+
+    def _begin(self, name: str) -> None:
+        self.last, self.first_at, self.open, self.has_all_open, self.log = 0, None, set(), True, name
+        self.suspected, self.rows, self.ahead = [], (), 0
 
     async def _read_ahead(self, connection: Connection, after: int) -> Slice:
         ids = [UUID(fault.reservation_id) for fault in self.suspected]
         row = await connection.fetchrow(READ_AHEAD, self.ahead, AHEAD_MAX, ids)
         assert row is not None
+        if (row["given"] or 0) > self.ahead and row["first"] != self.ahead + 1:
+            # What was told meanwhile has been removed.
+            unlooked, self.suspected = len(self.suspected), []
+            return replace(self._pass_over(after, []), unlooked=unlooked)
         told = {str(id_) for id_ in row["told"]}
         self.suspected = [fault for fault in self.suspected if fault.reservation_id not in told]
         self.ahead = row["last"] or self.ahead
@@ -202,8 +255,13 @@ class LogAudit:
         since = self.first_at + SURELY_TOLD
         row = await connection.fetchrow(CHECK_OPEN, list(self.open), self.last, OPEN_MAX, since)
         assert row is not None
+        # Else some of what was told after `last` has been removed, or the numbers were given once more.
+        is_whole = row["first"] == self.last + 1 if row["first"] else (row["given"] or 0) == self.last
+        if not is_whole or await connection.fetchval(READ_LOG_NAME) != self.log:
+            return Slice([], 0, None, unlooked=max(1, len(self.open)))
         if max(row["held_count"], len(row["told"]), len(row["told_last"])) >= OPEN_MAX:
             return Slice([], 0, None, unlooked=max(1, len(self.open)))
         told = {*row["told"], *row["told_last"]}
-        untold = (set(row["ended"]) - told) | (set(row["held"]) - self.open - told)
-        return Slice([Fault("log", None, str(id_)) for id_ in untold], len(self.open), None)
+        begun = [(id_, session_id) for id_, session_id in row["held"] if id_ not in self.open]
+        untold = {id_: session_id for id_, session_id in (*row["ended"], *begun) if id_ not in told}
+        return Slice([Fault("log", None, str(id_), untold[id_]) for id_ in untold], len(self.open), None)

@@ -50,11 +50,15 @@ class Stored:
 
 
 async def check_next(engine: AsyncEngine, cache: SeatCache, after: int) -> Slice:
-    """The next session that has a map, or so many that have none. While Redis is away no map can be looked at."""
+    """The next session that has a map, or so many that have none. No map can be looked at while Redis is away, nor
+    while the projector is: which maps are there is then known to nobody.
+    """
     async with snapshot(engine) as connection:
         ids = [row["id"] for row in await connection.fetch(LIST_SESSIONS_AFTER, after, SESSIONS_MAX)]
     try:
-        mapped = await cache.read_counts(ids)
+        mapped = await cache.read_fresh_counts(ids)
+        if mapped is None:
+            return Slice([], 0, None, unlooked=1)
         if not mapped:
             return Slice([], 0, ids[-1] if len(ids) == SESSIONS_MAX else None)
         return await _check_map(engine, cache, min(mapped))
@@ -68,7 +72,10 @@ async def _check_map(engine: AsyncEngine, cache: SeatCache, session_id: int) -> 
         stored = await _read_stored(engine, session_id)
         for _ in range(round(WAIT_SECONDS_MAX / POLL_SECONDS)):
             freshness, kept = await cache.read_whole(session_id)
-            if stored is None or freshness is None or kept is None or freshness.history != stored.history:
+            if freshness is None:
+                # The projector has gone, or is too far behind.
+                break
+            if stored is None or kept is None or freshness.history != stored.history:
                 # It has gone meanwhile.
                 return Slice([], 0, session_id)
             if freshness.as_of >= stored.as_of:

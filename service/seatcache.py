@@ -105,6 +105,10 @@ class SeatCache:
 
     async def read_counts(self, session_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Seats held and sold of the sessions that have a complete and fresh map."""
+        return await self.read_fresh_counts(session_ids) or {}
+
+    async def read_fresh_counts(self, session_ids: Sequence[int]) -> dict[int, tuple[int, int]] | None:
+        """As `read_counts`, but None where no map is fresh, so that nobody can say which are there."""
 
         def ask(pipe: Any, epoch: str) -> None:
             for session_id in session_ids:
@@ -113,7 +117,7 @@ class SeatCache:
 
         freshness, answers = await self._read(ask)
         if freshness is None:
-            return {}
+            return None
         flags_and_counts = zip(session_ids, answers[::2], answers[1::2], strict=True)
         return {
             session_id: (int(held), int(sold))

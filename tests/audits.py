@@ -58,13 +58,13 @@ async def last_verdict(sql: Connection) -> Verdict:
 
 
 def faulty(found: Mapping[str, Found]) -> dict[str, set[object]]:
-    """The ids that each check names: reservations as UUIDs, seats and sessions as numbers."""
+    """The ids that each check names: reservations as UUIDs, seats as numbers; of a map its session's."""
     return {
         check: {
             UUID(value) if name == "reservation_id" else value
             for fault in checked.examples
             for name, value in fault.items()
-            if name != "check" and value is not None
+            if value is not None and name != "check" and (name != "session_id" or check == "cache")
         }
         for check, checked in found.items()
     }

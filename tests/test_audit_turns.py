@@ -131,11 +131,11 @@ def test_whoever_goes_on_with_the_log_knows_the_open_holds_unless_they_are_too_m
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first_at = datetime(2030, 1, 2, 3, 4, 5, 678, UTC)
-    log = LogAudit(17, first_at, {uuid4() for _ in range(3)})
+    log = LogAudit(17, first_at, {uuid4() for _ in range(3)}, log="this one")
     assert LogAudit.create(orjson.loads(orjson.dumps(log.known()))) == log
     monkeypatch.setattr(logaudit, "OPEN_MAX", 3)
     next_one = LogAudit.create(orjson.loads(orjson.dumps(log.known())))
-    assert next_one == LogAudit(17, first_at, set(), has_all_open=False)
+    assert next_one == LogAudit(17, first_at, set(), has_all_open=False, log="this one")
     assert next_one.known()["open"] is None
 
 

@@ -5,10 +5,11 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from expirer import sweep
+from expirer import rounds, sweep
 from expirer.audit import Audit
 from service import holdaudit
 from service.database import Connection
+from service.errors import DatabaseAway
 from service.holdaudit import STUCK_SECONDS, HoldAudit
 from service.settings import Settings
 from service.verdicts import Fault
@@ -39,8 +40,13 @@ async def test_a_hold_is_a_fault_once_it_was_seen_to_be_overdue_for_long_enough(
     assert (first.faults, first.checked) == ([], 1)
     assert (await holds.look(sql, 100 + STUCK_SECONDS - 1)).faults == []
     stuck = await holds.look(sql, 100 + STUCK_SECONDS)
-    assert (stuck.faults, stuck.checked) == ([Fault("overdue", None, str(overdue))], 0)
-    assert (await holds.look(sql, 100 + STUCK_SECONDS + 1)).faults == [], "it is told once"
+    session_id = await sql.fetchval("select id from sessions")
+    assert (stuck.faults, stuck.checked) == ([Fault("overdue", None, str(overdue), session_id)], 0)
+    again = await holds.look(sql, 100 + STUCK_SECONDS + 1)
+    assert again.faults == stuck.faults, "nobody has noted it"
+    assert holds.waits(since=100)
+    holds.note(again)
+    assert (await holds.look(sql, 100 + STUCK_SECONDS + 2)).faults == [], "it is told once"
 
 
 async def test_a_hold_that_comes_to_be_overdue_later_has_its_own_time(
@@ -51,10 +57,14 @@ async def test_a_hold_that_comes_to_be_overdue_later_has_its_own_time(
     later = await give(sql, await make_customer(sql, settings), (await make_session(sql, settings)).seat_ids[0])
     await sql.execute(LET_IT_BE_LONG_OVERDUE, later)
     await holds.look(sql, 105)
-    assert [fault.reservation_id for fault in (await holds.look(sql, 100 + STUCK_SECONDS)).faults] == [str(overdue)]
+    first = await holds.look(sql, 100 + STUCK_SECONDS)
+    assert [fault.reservation_id for fault in first.faults] == [str(overdue)]
+    holds.note(first)
     assert holds.waits(since=105)
     assert not holds.waits(since=104), "what was not overdue then is the next round's"
-    assert [fault.reservation_id for fault in (await holds.look(sql, 105 + STUCK_SECONDS)).faults] == [str(later)]
+    second = await holds.look(sql, 105 + STUCK_SECONDS)
+    assert [fault.reservation_id for fault in second.faults] == [str(later)]
+    holds.note(second)
     assert not holds.waits(since=105)
 
 
@@ -96,3 +106,24 @@ async def test_a_hold_that_nobody_ends_is_found_before_a_long_round_comes_to_its
     assert audit._turn.round.passes
     assert [fault.reservation_id for fault in audit._turn.round.examples["overdue"]] == [str(overdue)]
     await audit.close()
+
+
+async def test_a_hold_that_nobody_ends_is_found_though_the_connection_goes_while_it_is_looked_at(
+    engine: AsyncEngine, sql: Connection, settings: Settings, overdue: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holdaudit, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(holdaudit, "STUCK_SECONDS", 0)
+    audit = Audit(engine, settings, "test", None)
+    await audit.step()
+
+    async def lose(_: Connection) -> None:
+        raise ConnectionResetError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rounds, "roll_back", lose)
+        with pytest.raises(DatabaseAway):
+            await audit.step()
+    while audit._turn is not None:
+        await audit.step()
+    (found,) = (await last_verdict(sql)).tally.violations.values()
+    assert (found.count, found.examples[0]["reservation_id"]) == (1, str(overdue))

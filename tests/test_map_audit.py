@@ -281,3 +281,23 @@ async def test_while_redis_is_away_the_ledger_gets_its_verdict_all_the_same(
     verdict = await last_verdict(sql)
     assert (verdict.tally.checked["seats"], verdict.tally.checked["maps"]) == (32, 0)
     assert verdict.tally.unlooked == {"maps": 1}
+
+
+async def test_the_maps_of_a_projector_that_has_stopped_are_not_looked_at_and_the_verdict_says_so(
+    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    default = settings.model_copy(update={"map_fresh_ms": Settings.model_fields["map_fresh_ms"].default})
+    assert default.map_fresh_ms == 2_000
+    await stage.damage(stage.first, *DAMAGES["a free seat is sold"])
+    await stage.projection.step()
+    # The first map is still fresh when the round comes to it, and never gets what was committed by then.
+    assert faulty(await do_round(engine, sql, default, stage.cache)) == {}
+    at_once = (await last_verdict(sql)).tally
+    assert at_once.checked["maps"] == 0
+    assert at_once.unlooked.keys() == {"maps"}
+    await asyncio.sleep(default.map_fresh_ms / 1_000 + 0.1)
+    assert faulty(await do_round(engine, sql, default, stage.cache)) == {}
+    later = (await last_verdict(sql)).tally
+    assert (later.checked["maps"], later.unlooked) == (0, {"maps": 1})
+    await stage.projection.step()
+    assert await look(stage, engine, sql, default) == {"cache": {stage.first.id}}
