@@ -16,6 +16,9 @@ DETAIL = re.compile(r"DETAIL: .*$", re.MULTILINE)
 """PostgreSQL's, which quotes the row."""
 HIDDEN = "[hidden]"
 
+_processors: list[structlog.typing.Processor] = []
+"""Always the same list: a logger in use keeps the one that it has found, also when it is configured anew."""
+
 
 def configure_logging(level: str, form: str = "json") -> None:
     """Sends structlog's lines and the standard library's (gunicorn, uvicorn, asyncio) the same way.
@@ -31,12 +34,13 @@ def configure_logging(level: str, form: str = "json") -> None:
         structlog.processors.format_exc_info,
         hide_secrets,
     ]
+    _processors[:] = [
+        structlog.stdlib.filter_by_level,
+        *shared,
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ]
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=_processors,
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,

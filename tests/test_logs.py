@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from dev.postgres import Postgres
 from service import telemetry
@@ -220,3 +221,13 @@ def test_lines_are_json_or_for_people(capsys: Capture, form: str, *, is_json: bo
     assert line.startswith("{") == is_json
     assert "seats sold" in line
     assert ("count=3" in line) != is_json
+
+
+def test_a_logger_that_is_in_use_follows_when_it_is_configured_anew() -> None:
+    log = structlog.stdlib.get_logger("rowlock.test")
+    telemetry.configure_logging("info")
+    log.info("before")
+    telemetry.configure_logging("info")
+    with capture_logs() as lines:
+        log.info("after")
+    assert [line["event"] for line in lines] == ["after"]
