@@ -109,6 +109,16 @@ async def sell(sql: Connection, settings: Settings, holds: int, over_seconds: fl
     return seat_ids
 
 
+async def begun_at(sql: Connection) -> int:
+    """Where the relay begins to read, which may be later than the inboxes take letters."""
+
+    async def begun() -> bool:
+        return bool(await sql.fetchval("select exists (select from cursors where name = 'broker')"))
+
+    await until(begun, "the relay")
+    return int(await sql.fetchval("select number from cursors where name = 'broker'"))
+
+
 async def until_ended(sql: Connection, count: int) -> None:
     """Returns when so many holds have ended."""
 
@@ -141,7 +151,7 @@ async def test_expirers_killed_again_and_again_end_each_hold_once_and_tell_all_o
     urls = {"redis_url": redis.url, "broker_url": rabbitmq.url}
     with listening(rabbitmq.url) as listener:
         async with crew_of(EXPIRERS, postgres.url(), **urls) as crew:
-            before = await sql.fetchval("select number from cursors where name = 'broker'")
+            before = await begun_at(sql)
             seat_ids = await die_in_each_wave(sql, settings, crew)
             await until_ended(sql, HOLDS)
             await until_all_is_told(sql)
