@@ -174,7 +174,7 @@ def _message(fault: dict[str, Any]) -> str:
     """As the library says it, but for lists, where it speaks of its own steps."""
     match fault:
         case {"type": "too_short", "ctx": {"min_length": length}}:
-            return f"must have at least {length} items"
+            return f"must have at least {length} item{'s' if length != 1 else ''}"
         case {"type": "too_long", "ctx": {"max_length": length}}:
             return f"must have at most {length} items"
         case _:

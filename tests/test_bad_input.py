@@ -179,3 +179,9 @@ async def test_pages_that_can_not_be_asked_for_are_refused_by_name(
     cases += [case(path, "limit", limit, says) for path in (sessions, history) for limit, says in LIMITS]
     cases += [case(history, "state", state, "'CONFIRMED'") for state in ("PAID", "held", "")]
     assert await wrongly_answered(client, sql, cases) == {}
+
+
+async def test_one_item_is_one_item(client: httpx.AsyncClient, sql: Connection, settings: Settings) -> None:
+    customer = await make_customer(sql, settings)
+    reply = await client.post("/customer/book", json={"seatIds": []}, headers=customer.headers)
+    assert reply.json()["errors"] == [{"field": "seatIds", "message": "must have at least 1 item"}]
