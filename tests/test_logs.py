@@ -1,8 +1,11 @@
 """What stands in the log: one line a request, with its ids and the right level, and never a secret."""
 
 import json
+import logging
 import re
+import sys
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -123,7 +126,7 @@ async def test_no_route_logs_a_secret_a_token_or_an_address_whatever_it_answers(
             await sql.execute("alter table elsewhere rename to sessions")
         output = api.output()
     assert answers >= {200, 401, 403, 409, 422, 500}
-    assert output.count('"event": "request"') > 50
+    assert output.count('"event":"request"') > 50
     for secret in (SECRET, EMAIL, "marked-mail", *tokens, *(token.rpartition(".")[2] for token in tokens)):
         assert secret not in output
 
@@ -221,6 +224,54 @@ def test_lines_are_json_or_for_people(capsys: Capture, form: str, *, is_json: bo
     assert line.startswith("{") == is_json
     assert "seats sold" in line
     assert ("count=3" in line) != is_json
+
+
+@pytest.mark.parametrize("value", [2**70, "\udcff", {"at": datetime(2026, 1, 2, tzinfo=UTC)}, object, float("nan")])
+def test_whatever_is_logged_is_a_line(capsys: Capture, value: object) -> None:
+    telemetry.configure_logging("info")
+    structlog.stdlib.get_logger("rowlock.test").info("odd", value=value)
+    (line,) = lines(capsys)
+    assert line["event"] == "odd"
+
+
+def test_what_is_below_the_level_is_not_told(capsys: Capture) -> None:
+    telemetry.configure_logging("warning")
+    log = structlog.stdlib.get_logger("rowlock.test")
+    log.info("all is well")
+    log.warning("something is")
+    assert [line["event"] for line in lines(capsys)] == ["something is"]
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError, ValueError])
+def test_a_line_that_can_t_be_written_is_nobody_s_error(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    class Gone:
+        written = 0
+
+        def write(self, _: str) -> None:
+            self.written += 1
+            raise error
+
+    telemetry.configure_logging("info")
+    gone = Gone()
+    monkeypatch.setattr(sys, "stderr", gone)
+    structlog.stdlib.get_logger("rowlock.test").info("lost")
+    assert gone.written == 1
+
+
+def test_a_library_s_line_looks_like_ours(capsys: Capture) -> None:
+    telemetry.configure_logging("info")
+    structlog.contextvars.bind_contextvars(request_id="mine")
+    try:
+        structlog.stdlib.get_logger("rowlock.test").warning("of ada@example.com")
+        logging.getLogger("some.library").warning("of %s", "ada@example.com")
+    finally:
+        structlog.contextvars.clear_contextvars()
+    ours, theirs = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert ours.keys() == theirs.keys()
+    assert {**ours, "logger": "", "timestamp": ""} == {**theirs, "logger": "", "timestamp": ""}
+    assert (ours["event"], theirs["logger"]) == ("of [hidden]", "some.library")
 
 
 def test_a_logger_that_is_in_use_follows_when_it_is_configured_anew() -> None:
