@@ -1,7 +1,8 @@
 """OpenTelemetry's part of `service.tracing`, which imports this only where traces have somewhere to go.
 
 Spans wait in a bounded queue for a thread that sends them by OTLP (http/protobuf). Where nobody takes them they are
-dropped. The exporter's own variables count for the rest, such as OTEL_EXPORTER_OTLP_HEADERS and _CERTIFICATE.
+dropped. The library's own variables count for the rest, such as OTEL_EXPORTER_OTLP_HEADERS and _CERTIFICATE, and
+OTEL_BSP_SCHEDULE_DELAY (5,000 ms: each send costs the CPU that answers requests).
 """
 
 import asyncio
@@ -30,7 +31,6 @@ QUEUE_SPANS_MAX = 2_048
 BATCH_SPANS_MAX = 512
 LINKS_MAX = 10_000
 """As many as the largest batch has members; the library's own limit is 128."""
-SEND_INTERVAL_MS = 1_000
 SEND_SECONDS_MAX = 5
 CLOSE_SECONDS_MAX = 3
 
@@ -76,7 +76,6 @@ class Spans:
             BatchSpanProcessor(
                 self._exporter,
                 max_queue_size=QUEUE_SPANS_MAX,
-                schedule_delay_millis=SEND_INTERVAL_MS,
                 max_export_batch_size=BATCH_SPANS_MAX,
             )
         )

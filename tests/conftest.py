@@ -1,5 +1,6 @@
 """Servers, an empty database for each test, the product in this process, and the verdict after each test."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -28,6 +29,11 @@ EMPTY_TABLES = """
 truncate accounts, sign_in_failures, sessions, reservations, seats, payments, events, cursors, hold_queues, audits
 restart identity
 """
+
+
+def pytest_configure() -> None:
+    """Spans are sent at once: nobody waits 5 s for them here."""
+    os.environ["OTEL_BSP_SCHEDULE_DELAY"] = "200"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
