@@ -85,7 +85,7 @@ def _only_told(logger: Output, method: str, line: structlog.typing.EventDict) ->
 
 def _as_json(line: structlog.typing.EventDict, default: Callable[[Any], Any]) -> str:
     try:
-        return orjson.dumps(line, default=default).decode()
+        return orjson.dumps(line).decode()
     except TypeError:
         # Numbers above 64 bits, and text that is not UTF-8.
         return json.dumps(line, default=default)
