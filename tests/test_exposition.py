@@ -129,10 +129,10 @@ async def test_failures_of_every_route_are_shown_before_the_first_one(postgres: 
     }
 
 
+@pytest.mark.usefixtures("sql")
 async def test_two_workers_add_up_on_one_port(
-    postgres: Postgres, sql: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert await sql.fetchval("select true")
     monkeypatch.setenv("GUNICORN_CMD_ARGS", "--workers=2")
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -174,7 +174,8 @@ def worker_of(api: Process) -> int:
     return int(worker)
 
 
-async def test_a_worker_that_takes_anothers_place_has_the_port(postgres: Postgres, sql: Connection) -> None:
+@pytest.mark.usefixtures("sql")
+async def test_a_worker_that_takes_anothers_place_has_the_port(postgres: Postgres) -> None:
     port = free_port()
     async with api_process(postgres.url(), metrics_port=port) as api:
         assert "rowlock_build_info" in await scrape(port)
@@ -187,7 +188,6 @@ async def test_a_worker_that_takes_anothers_place_has_the_port(postgres: Postgre
                 return False
 
         await until(answers, "the next worker's port")
-    assert await sql.fetchval("select true")
 
 
 async def test_a_port_that_somebody_else_has_stops_no_request_and_is_taken_when_it_is_free(

@@ -13,7 +13,6 @@ from service import holding
 from service.booking import BoxOffice
 from service.claims import Held
 from service.database import Connection, create_engine
-from service.reservation import State
 from service.settings import Settings
 from tests.conftest import serving
 from tests.factories import (
@@ -27,7 +26,7 @@ from tests.factories import (
     pay,
     release,
 )
-from tests.forcing import hold_one, locked, make_box_office, patient_settings, settle_one
+from tests.forcing import hold_one, locked, make_box_office, patient_settings
 from tests.metering import about, gauge, moved
 from tests.seat_maps import ask, projecting, with_redis
 from tests.waiting import until, until_lock_waits
@@ -221,7 +220,6 @@ async def test_members_of_a_list_that_fails_are_counted_as_tried_one_by_one(
         with moved() as grown:
             await box_office.hold([hold_of(customers[0], seats[0]), hold_of(customers[1], seats[2])], lambda *_: "{}")
     assert about(grown, "retries") == {"retries_total one_by_one": 1}
-    await settle_one(box_office, uuid4(), State.CANCELLED, customers[0])
     await engine.dispose()
 
 
@@ -258,9 +256,8 @@ async def test_a_request_beyond_its_limit_is_counted_by_the_limit(postgres: Post
     )
 
 
-async def test_passwords_are_timed_and_those_that_wait_are_shown(client: httpx.AsyncClient, sql: Connection) -> None:
-    assert await sql.fetchval("select true")
-
+@pytest.mark.usefixtures("sql")
+async def test_passwords_are_timed_and_those_that_wait_are_shown(client: httpx.AsyncClient) -> None:
     async def sign_up(n: int) -> int:
         body = {"email": f"{n}@example.com", "password": "correct horse battery", "name": "Ada", "role": "CUSTOMER"}
         return (await client.post("/sign-up", json=body)).status_code
