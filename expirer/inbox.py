@@ -123,10 +123,10 @@ class Inbox:
                 raise
             if isinstance(error, Busy):
                 # Somebody is at work on one of its seats, as with a hold that is locked itself.
-                log.info("dead letter left to the sweep", hint=repr(delivery.hint), error=repr(error))
+                log.info("dead letter left to the sweep", reservation_id=delivery.reservation_id, error=repr(error))
                 await self._done([delivery])
                 return
-            log.warning("dead letter failed", hint=repr(delivery.hint), error=repr(error))
+            log.warning("dead letter failed", reservation_id=delivery.reservation_id, error=repr(error))
             delivery.failures += 1
             if delivery.failures >= self._settings.inbox_tries_max:
                 await self._park(delivery, "failing")
@@ -142,7 +142,7 @@ class Inbox:
         await self._thread.run(self._letters.park, delivery)
         self._forget([delivery])
         catalogue.DEAD_LETTERS.of(why).inc()
-        log.error("dead letter parked", why=why, hint=repr(delivery.hint))
+        log.error("dead letter parked", why=why, reservation_id=delivery.reservation_id)
 
     def _forget(self, deliveries: Sequence[Delivery]) -> None:
         gone = {id(delivery) for delivery in deliveries}

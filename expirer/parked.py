@@ -72,9 +72,9 @@ def _counted(count: int, parsed: argparse.Namespace) -> int:
 
 
 def _line(parked: Parked) -> str:
-    return f"{parked.name}  {parked.reason or 'unknown':<14}  {parked.body[:BODY_LISTED_MAX]}"
+    return f"{parked.name}  {parked.why:<10}  {parked.reason or 'unknown':<14}  {parked.body[:BODY_LISTED_MAX]}"
 
 
 def _whole(parked: Parked) -> str:
-    content = {"name": parked.name, "reason": parked.reason, "body": parked.body, "headers": parked.headers}
-    return orjson.dumps(content, option=orjson.OPT_INDENT_2, default=str).decode()
+    shown = ("name", "why", "reason", "body", "headers")
+    return orjson.dumps({name: getattr(parked, name) for name in shown}, option=orjson.OPT_INDENT_2, default=str).decode()

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
 from dev.postgres import Postgres
@@ -162,6 +163,11 @@ UNREADABLE: dict[str, tuple[bytes, dict[str, Any]]] = {
 }
 
 
+def lines_of(lines: list[Any], what: str) -> list[Any]:
+    """Those of the log that tell what became of a dead letter."""
+    return [line for line in lines if line["event"] == f"dead letter {what}"]
+
+
 @pytest.mark.parametrize("letter", UNREADABLE.values(), ids=UNREADABLE)
 async def test_what_is_no_hint_is_parked_and_its_neighbours_are_settled(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker, letter: tuple[bytes, dict[str, Any]]
@@ -170,9 +176,11 @@ async def test_what_is_no_hint_is_parked_and_its_neighbours_are_settled(
     body, properties = letter
     send_letter(rabbitmq.url, body, **properties)
     await make_dead_letters(sql, settings, rabbitmq.url, 1)
-    async with inbox_of(engine, settings) as inbox:
-        await inbox.step()
-        await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
+    with capture_logs() as lines:
+        async with inbox_of(engine, settings) as inbox:
+            await inbox.step()
+            await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
+    assert [(line["why"], line["reservation_id"]) for line in lines_of(lines, "parked")] == [("unreadable", None)]
     assert await count_states(sql) == {"EXPIRED": 2}
     assert unsettled(rabbitmq.url) == 0
 
@@ -182,9 +190,12 @@ async def test_what_fails_each_time_is_parked_and_its_neighbours_are_settled(
 ) -> None:
     ids = await make_dead_letters(sql, settings, rabbitmq.url, 4)
     await tamper(sql, ids[1])
-    async with inbox_of(engine, settings) as inbox:
-        await inbox.step()
-        await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
+    with capture_logs() as lines:
+        async with inbox_of(engine, settings) as inbox:
+            await inbox.step()
+            await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
+    assert {line["reservation_id"] for line in lines_of(lines, "failed")} == {str(ids[1])}
+    assert [(line["why"], line["reservation_id"]) for line in lines_of(lines, "parked")] == [("failing", str(ids[1]))]
     assert [await state_of(sql, id_) for id_ in ids] == ["EXPIRED", "HELD", "EXPIRED", "EXPIRED"]
     assert unsettled(rabbitmq.url) == 0
     await mend(sql, ids[1])

@@ -67,7 +67,8 @@ async def test_the_list_names_each_message_in_its_order_and_takes_none_however_o
     for _ in range(2):
         assert await names_listed(settings) == first, "a name is for good"
         await until_waiting(rabbitmq.url, PARKED_QUEUE, 3)
-    assert "rejected" in (await parked(settings, "list")).output
+    for line in (await parked(settings, "list")).output.splitlines()[1:]:
+        assert line.split()[1:3] == ["unreadable", "rejected"]
 
 
 def test_a_thousand_looks_at_a_message_lose_nothing(rabbitmq: Broker) -> None:
@@ -88,7 +89,8 @@ async def test_show_prints_a_message_as_a_whole(settings: Settings) -> None:
     done = await parked(settings, "show", name)
     assert (done.code, done.errors) == (0, "")
     shown = orjson.loads(done.output)
-    assert (shown["name"], shown["reason"], shown["body"]) == (name, "rejected", "second")
+    assert (shown["name"], shown["why"], shown["reason"]) == (name, "unreadable", "rejected")
+    assert shown["body"] == "second"
     assert shown["headers"]["x-death"][0]["queue"] == EXPIRED_QUEUE.name
 
 
@@ -132,6 +134,7 @@ async def test_what_was_parked_is_settled_once_its_cause_is_mended_and_it_is_sen
         await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
         listed = (await parked(settings, "list")).output
         assert str(id_) in listed
+        assert listed.splitlines()[1].split()[1] == "failing"
         name = listed.splitlines()[1].split()[0]
         await parked(settings, "requeue", name)
         await settle_all(inbox, rabbitmq.url)

@@ -25,6 +25,11 @@ class Delivery:
     failures: int = 0
     traceparent: str | None = None
 
+    @property
+    def reservation_id(self) -> str | None:
+        """For the log."""
+        return None if self.hint is None else str(self.hint.reservation_id)
+
 
 class DeadLetters:
     """For one thread. What was taken through a connection that is lost is taken by somebody again."""

@@ -38,6 +38,11 @@ class Parked:
     body: str
     headers: dict[str, Any]
 
+    @property
+    def why(self) -> str:
+        """In the words of the inbox's log and metrics."""
+        return "unreadable" if self.hint is None else "failing"
+
 
 class ParkedMessages:
     """For one thread. What another operator looks at meanwhile is not seen."""

@@ -142,3 +142,42 @@ def test_the_rules_are_promql_and_each_has_a_page_that_says_what_to_do() -> None
         headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
         assert headings == ["What it means", "How to look", "What to do"], alert.page
         assert alert.name in text
+
+
+TITLES = {
+    loaded["title"].removeprefix("Rowlock / "): {
+        re.sub(r" \(\d+ %\)$", "", panel["title"]) for panel in loaded["panels"]
+    }
+    for loaded in LOADED.values()
+}
+"""Of panels and rows, by dashboard; of which quantile a panel is, a page need not say."""
+
+
+@pytest.mark.parametrize("page", sorted(RUNBOOKS.glob("*.md")), ids=lambda page: page.stem)
+def test_what_a_page_tells_to_look_at_is_there_by_that_name(page: Path) -> None:
+    assert not missing(page.read_text())
+
+
+def test_a_panel_that_is_nowhere_or_on_another_dashboard_is_found() -> None:
+    assert missing("- *Lag* and *fast*.") == []
+    assert missing("- Dashboard *Nowhere*.") == ["Nowhere"]
+    assert missing("- Dashboard *Sale*: *Refusals*. Dashboard *Service*, *CPU*, *Refusals*; *Nothing*") == [
+        "Refusals",
+        "Nothing",
+    ]
+
+
+def missing(text: str) -> list[str]:
+    """What is in italics and begins with a capital, but is no dashboard's title, nor that of a panel or row on the one
+    that the same line names before it.
+    """
+    everywhere: set[str] = set().union(TITLES, *TITLES.values())
+    found = []
+    for line in text.splitlines():
+        known = everywhere
+        for is_dashboard, name in re.findall(r"([Dd]ashboard )?\*([A-Z][^*]*)\*", line):
+            if is_dashboard:
+                known = TITLES.get(name, set()) | set(TITLES)
+            if name not in known:
+                found.append(name)
+    return found
