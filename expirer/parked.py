@@ -77,4 +77,6 @@ def _line(parked: Parked) -> str:
 
 def _whole(parked: Parked) -> str:
     shown = ("name", "why", "reason", "body", "headers")
-    return orjson.dumps({name: getattr(parked, name) for name in shown}, option=orjson.OPT_INDENT_2, default=str).decode()
+    return orjson.dumps(
+        {name: getattr(parked, name) for name in shown}, option=orjson.OPT_INDENT_2, default=str
+    ).decode()

@@ -1,5 +1,6 @@
 """How gunicorn runs the API: `gunicorn --config service/gunicorn.conf.py`. One worker: replicas are pods."""
 
+import gc
 import os
 import shutil
 import sys
@@ -52,6 +53,14 @@ def on_starting(server: Any) -> None:
     """Several workers show their metrics as one, through files: each would have its own otherwise."""
     if server.cfg.workers > 1:
         os.environ[METRICS_FOLDER] = tempfile.mkdtemp(prefix="rowlock-metrics-")
+
+
+def post_worker_init(_worker: Any) -> None:
+    """What is there now stays as long as the worker. The collector would look through all of it again and again, for
+    as long as several requests take, and nobody is answered meanwhile.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def child_exit(_server: Any, worker: Any) -> None:
