@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.routing import APIRoute
+from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -97,24 +98,7 @@ async def _traced_lifespan(app: FastAPI, loaded: Settings) -> AsyncIterator[Stat
 async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
     engine = create_engine(loaded, "rowlock-api")
     cache = Cache(loaded) if loaded.redis_url else None
-    seat_maps = SeatMaps(engine, cache, loaded)
-    context = Context(
-        settings=loaded,
-        engine=engine,
-        box_office=BoxOffice(
-            engine,
-            Rules(loaded.hold_seconds, loaded.seats_per_customer_max),
-            loaded.writes_max,
-            loaded.outcome_wait_ms,
-        ),
-        sessions=SessionList(engine, seat_maps, loaded.counts_seconds),
-        seat_maps=seat_maps,
-        map_bodies=MapBodies(),
-        tokens=Tokens(loaded),
-        passwords=Passwords(loaded.password_queue_max),
-        delays=Delays(loaded.sign_in_delay_ms_max),
-        limits=RateLimits(cache, loaded),
-    )
+    context = _context_of(loaded, engine, cache)
     try:
         await ping(engine)
     except Unavailable as error:
@@ -135,6 +119,27 @@ async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
         if cache:
             await cache.close()
         await engine.dispose()
+
+
+def _context_of(loaded: Settings, engine: AsyncEngine, cache: Cache | None) -> Context:
+    seat_maps = SeatMaps(engine, cache, loaded)
+    return Context(
+        settings=loaded,
+        engine=engine,
+        box_office=BoxOffice(
+            engine,
+            Rules(loaded.hold_seconds, loaded.seats_per_customer_max),
+            loaded.writes_max,
+            loaded.outcome_wait_ms,
+        ),
+        sessions=SessionList(engine, seat_maps, loaded.counts_seconds),
+        seat_maps=seat_maps,
+        map_bodies=MapBodies(),
+        tokens=Tokens(loaded),
+        passwords=Passwords(loaded.password_queue_max),
+        delays=Delays(loaded.sign_in_delay_ms_max),
+        limits=RateLimits(cache, loaded),
+    )
 
 
 def _routed() -> Iterator[tuple[str, str]]:
