@@ -7,6 +7,7 @@ there is nothing left to do for it.
 import asyncio
 import time
 from collections.abc import Sequence
+from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -24,8 +25,6 @@ WAIT_MS = 500
 RETRY_MS = 50
 ONE_BY_ONE_SECONDS_MAX = 5
 """Each of them may wait for its lock: the loop must be seen to live, and what is left comes with the next step."""
-PAUSE_SECONDS = 0.2
-PAUSE_SECONDS_MAX = 2.0
 
 log = structlog.stdlib.get_logger("rowlock.inbox")
 
@@ -39,17 +38,19 @@ class Inbox:
         self._letters = DeadLetters(settings)
         self._thread = Thread("inbox")
         self._taken: list[Delivery] = []
-        self._pauses = 0
+        self._tried: set[UUID] = set()
 
     @tracing.batched("inbox", "settle dead letter", "consumer")
     async def step(self) -> float:
-        """Takes a batch, settles it, acknowledges it; seconds to wait, more of them while PostgreSQL is away.
+        """Takes a batch, settles it, acknowledges it; no seconds to wait: it waits for the next in RabbitMQ.
 
-        Raises BrokerAway: then everything that was taken comes again, to whoever is there.
+        Raises BrokerAway: then everything that was taken comes again, to whoever is there. Raises whatever says that
+        PostgreSQL is in trouble: that is no message's fault, so they are kept, and nothing counts against them.
         """
         settings = self._settings
         try:
             if not self._taken:
+                self._tried.clear()
                 self._taken = await self._thread.run(
                     self._letters.take, settings.inbox_batch_max, settings.inbox_linger_ms, WAIT_MS
                 )
@@ -58,14 +59,16 @@ class Inbox:
             self._taken = []
             raise
         except Unavailable as error:
-            # PostgreSQL's trouble is no message's fault: they are kept, and nothing counts against them.
-            self._pauses += 1
             catalogue.INBOX_PAUSES.of().inc()
-            log.warning("inbox pauses", error=repr(error), taken=len(self._taken))
+            self._note_kept(type(error).__name__)
             await self._keep_alive()
-            return float(min(PAUSE_SECONDS * 2 ** min(self._pauses - 1, 10), PAUSE_SECONDS_MAX))
-        self._pauses = 0
+            raise
+        self._note_kept("unsettled")
         return 0
+
+    def _note_kept(self, why: str) -> None:
+        self._tried = self._ids(self._taken)
+        tracing.note_failed(self._tried, why)
 
     async def close(self) -> None:
         """Gives back what was taken."""
@@ -77,7 +80,7 @@ class Inbox:
             await self._park(delivery, "unreadable")
         if not self._taken:
             return
-        tracing.note_members({d.hint.reservation_id: d.traceparent for d in self._taken if d.hint})
+        tracing.note_members({d.hint.reservation_id: d.traceparent for d in self._taken if d.hint}, self._tried)
         try:
             expired = await self._settle(self._taken)
         except Exception as error:
@@ -93,7 +96,7 @@ class Inbox:
 
     async def _settle(self, deliveries: Sequence[Delivery]) -> int:
         """How many holds it ended: those that are due, and that nobody else is at work on."""
-        ids = {delivery.hint.reservation_id for delivery in deliveries if delivery.hint}
+        ids = self._ids(deliveries)
         with recording.expiry("inbox") as batch:
             async with transaction(self._engine) as connection:
                 ended = await settle_due(connection, ids)
@@ -142,7 +145,12 @@ class Inbox:
         await self._thread.run(self._letters.park, delivery)
         self._forget([delivery])
         catalogue.DEAD_LETTERS.of(why).inc()
+        tracing.note_failed(self._ids([delivery]), why)
         log.error("dead letter parked", why=why, reservation_id=delivery.reservation_id)
+
+    @staticmethod
+    def _ids(deliveries: Sequence[Delivery]) -> set[UUID]:
+        return {delivery.hint.reservation_id for delivery in deliveries if delivery.hint}
 
     def _forget(self, deliveries: Sequence[Delivery]) -> None:
         gone = {id(delivery) for delivery in deliveries}

@@ -30,6 +30,7 @@ class Projector:
         self._cache = SeatCache(cache, settings.map_fresh_ms, settings.map_keep_minutes)
         self._settings = settings
         self._owner = owner
+        self._tried = 0
 
     @tracing.batched("projector", "bring event to the cache", "consumer")
     async def step(self) -> float:
@@ -56,7 +57,9 @@ class Projector:
             return 0
         numbered = [event.number for event in events if event.number is not None]
         # What has no number yet comes once more, with one.
-        tracing.note_members({event.number: event.traceparent for event in events if event.number is not None})
+        tried = [each for each in numbered if each <= self._tried]
+        tracing.note_members({event.number: event.traceparent for event in events if event.number is not None}, tried)
+        self._tried = max([self._tried, *numbered])
         is_all = len(numbered) < settings.projector_batch_max > len(events) - len(numbered)
         async with lease.kept(self._engine, CURSOR, self._owner, settings):
             await self._cache.apply(epoch, changes_by_session(events))

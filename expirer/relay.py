@@ -70,6 +70,7 @@ class Relay:
         catalogue.EVENTS_PUBLISHED.of().inc(published.events)
         recording.batch_done("relay", published.events, time.perf_counter() - began)
         if published.events < len(events):
+            tracing.note_failed([event.number for event in events[published.events :]], "refused")
             return self._back_off(events[published.events])
         self._refusals = 0
         self._batch_max = min(2 * batch_max, settings.relay_batch_max)

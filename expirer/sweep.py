@@ -79,6 +79,7 @@ async def _settle_one_by_one(
             if concerns_all(error):
                 raise
             set_aside[id_] = None
+            tracing.note_failed([id_], type(error).__name__)
             log.error("hold can't be ended", reservation_id=str(id_), error=repr(error))  # noqa: TRY400 - expected shape
         else:
             expired += 1

@@ -20,12 +20,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
-import httpx
 import orjson
 import psutil
 import uvloop
 from fastapi import FastAPI
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client import Metric
 
 from dev.postgres import free_port
 from load.servers import Servers, measured
@@ -34,14 +33,15 @@ from service.metrics.families import Family
 from service.migrate import migrate
 from tests.collector import Collector, collecting
 from tests.factories import Account, make_customers, make_session, make_settings
+from tests.metering import parsed, read
 from tests.processes import Process, gunicorn_process
 from tests.waiting import until
 
 CONNECTIONS = 16
 WARM_UP_SECONDS = 1.5
 TURNS = 4
-"""Of each process in a round, in an order that changes. In the last one the metrics are read, and must know of the holds
-before: several times as often as the chart has them read.
+"""Of each process in a round, in an order that changes. In the last one the metrics are read, and must know of the
+holds before: several times as often as the chart has them read.
 """
 GOAL = 0.90
 SAMPLED = 0.01
@@ -87,10 +87,10 @@ class Way:
         async with asyncio.TaskGroup() as group:
             held = group.create_task(hold_for(self.api.url, buyers, seconds))
             if is_read and self.metrics_port is not None:
-                text = group.create_task(scraped(self.metrics_port))
+                text = group.create_task(read(self.metrics_port))
         self.seconds += time.perf_counter() - began
         self.cpu_seconds += cpu_seconds(self.api) - cpu_before
-        if text is not None and holds_counted(text.result()) < self.held:
+        if text is not None and holds_counted(parsed(text.result())) < self.held:
             raise RuntimeError("the metrics don't know of all holds")
         self.held += held.result()
 
@@ -140,21 +140,12 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reque
     return orjson.loads(body)
 
 
-async def scraped(port: int) -> str:
-    """The metrics, as Prometheus reads them."""
-    # Without a context for TLS, which takes as long to make as a dozen holds.
-    async with httpx.AsyncClient(verify=False) as client:  # noqa: S501 - plain HTTP on loopback
-        return (await client.get(f"http://127.0.0.1:{port}/metrics")).raise_for_status().text
-
-
-def holds_counted(text: str) -> float:
+def holds_counted(shown: Mapping[str, Metric]) -> float:
     """What the metrics know of."""
     return sum(
         sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == "rowlock_operation_duration_seconds_count"
-        and (sample.labels["operation"], sample.labels["outcome"]) == ("hold", "done")
+        for sample in shown["rowlock_operation_duration_seconds"].samples
+        if sample.name.endswith("_count") and (sample.labels["operation"], sample.labels["outcome"]) == ("hold", "done")
     )
 
 

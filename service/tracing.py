@@ -143,6 +143,12 @@ def note_members(traceparents: Mapping[Any, str | None], tried: Collection[Any] 
         spans.link(span, *(traceparent for traceparent in traceparents.values() if traceparent))
 
 
+def note_failed(keys: Collection[Any], error_type: str) -> None:
+    """Says which members of the batch did not come to their end, where the others did."""
+    if batch := _batch.get():
+        batch.failed.update(dict.fromkeys(keys, error_type))
+
+
 @dataclass(slots=True)
 class Batch:
     """A step of a loop. `span` is None, and there are no members, as long as no member is traced."""
@@ -153,6 +159,7 @@ class Batch:
     span: "Span | None" = None
     members: dict[object, "Span"] = field(default_factory=dict)
     tried: set[object] = field(default_factory=set)
+    failed: dict[object, str] = field(default_factory=dict)
 
     def join(self, traceparents: Mapping[Any, str | None], tried: Collection[Any]) -> None:
         """Takes up those that are traced and are not here yet; each gets a span in its own trace."""
@@ -179,13 +186,16 @@ class Batch:
         if self.span is None:
             return
         current.set(None)
-        kept = [span for key, span in self.members.items() if error is None or key not in self.tried]
+        if error and not self.failed:
+            self.failed = dict.fromkeys(self.members, type(error).__name__)
+        kept = {key: span for key, span in self.members.items() if key not in self.failed or key not in self.tried}
         if not kept:
             return
         if _state.spans is not None:
-            _state.spans.link(self.span, *map(_state.spans.traceparent, kept))
-        for span in (*kept, self.span):
-            _end(span, type(error).__name__ if error else None)
+            _state.spans.link(self.span, *map(_state.spans.traceparent, kept.values()))
+        for key, span in kept.items():
+            _end(span, self.failed.get(key))
+        _end(self.span, type(error).__name__ if error else next(iter(self.failed.values()), None))
 
 
 def batched(name: str, member_name: str, kind: str) -> Callable[[Step[P, T]], Step[P, T]]:

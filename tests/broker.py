@@ -100,7 +100,7 @@ def send_hints(url: str, hints: Iterable[Hint]) -> None:
         declare_inbox(connection)
         line = Line.open(connection, DEAD.name, must_take=True)
         for hint in hints:
-            line.send("", hint.encode())
+            line.send("", hint.encode(), hint.traceparent)
         drain(connection, (line,), WAIT_SECONDS_MAX)
         assert not line.waiting | line.refused
 

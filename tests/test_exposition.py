@@ -11,7 +11,6 @@ import httpx
 import pytest
 from prometheus_client import Metric
 from prometheus_client.mmap_dict import MmapedDict
-from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.containers import Container
@@ -28,7 +27,7 @@ from service.migrations import NEWEST
 from service.settings import Settings
 from tests.conftest import serving
 from tests.factories import book, make_customer, make_overdue, make_session, make_settings, pay
-from tests.metering import gauge, moved
+from tests.metering import gauge, moved, scrape
 from tests.processes import Process, api_process, expirer_process
 from tests.relaying import Broker
 from tests.waiting import until
@@ -37,17 +36,6 @@ ROUTES = {*create_app(make_settings("postgresql://a@127.0.0.1/a")).openapi()["pa
 KNOWN = ROUTES | {"EUR", VERSION, NEWEST}
 """The values of labels that are bounded by something else than the catalogue."""
 STUCK_SECONDS = 0.3
-
-
-async def scrape(port: int) -> dict[str, Metric]:
-    """The metrics of ours on the port, by name, as Prometheus reads them."""
-    async with httpx.AsyncClient() as client:
-        text = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
-    return {
-        f"{metric.name}_total" if metric.type == "counter" else metric.name: metric
-        for metric in text_string_to_metric_families(text)
-        if metric.name.startswith("rowlock_")
-    }
 
 
 def faults(shown: dict[str, Metric], process: ProcessName) -> list[str]:

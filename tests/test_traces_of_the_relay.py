@@ -10,7 +10,7 @@ from service import tracing
 from service.database import Connection
 from service.errors import BrokerAway
 from service.settings import Settings
-from tests.broker import bound_queue, connected
+from tests.broker import FULL_AFTER_ONE, bound_queue, connected
 from tests.collector import Collector, Received, collecting
 from tests.conftest import serving
 from tests.factories import book, make_customer, make_session, make_settings
@@ -75,3 +75,28 @@ async def test_of_an_event_only_the_first_failed_try_and_the_publishing_are_in_i
     assert [span.links for span in published] == [[(batch.trace, batch.id)] for batch in batches]
     of_steps = {span.trace for span in collector.spans if span.service == "relay"} - {request.trace}
     assert of_steps == {batch.trace for batch in batches}, "what was dropped leaves nothing behind"
+
+
+async def test_of_an_event_that_a_queue_refuses_again_and_again_and_of_those_behind_it_there_is_one_failed_try(
+    engine: AsyncEngine, sql: Connection, settings: Settings, collector: Collector, rabbitmq: Broker
+) -> None:
+    customer, session = await make_customer(sql, settings), await make_session(sql, settings)
+    with connected(rabbitmq.url) as connection:
+        async with relaying(engine, settings) as relay:
+            await number_all(engine, settings)
+            await until_published(relay, sql, 1)
+            bound_queue(connection, "tests.full", "reservation.held.*", **FULL_AFTER_ONE)
+            async with serving(settings) as client:
+                for seat_id in session.seat_ids[:3]:
+                    assert (await book(client, customer, seat_id)).status_code == 201
+            await number_all(engine, settings)
+            async with tracing.exported(settings, "relay"):
+                for _ in range(6):
+                    await relay.step()
+    done = await cursor(sql) - 1
+    assert done < 3
+    traces = [span.trace for span in collector.named("POST /customer/book")]
+    tries = {
+        trace: failures([span for span in collector.named("publish event") if span.trace == trace]) for trace in traces
+    }
+    assert list(tries.values()) == [[False]] * done + [[True]] * (3 - done)
