@@ -13,7 +13,7 @@ LEASE_SECONDS = 30
 """Another replica takes a round up when whoever was at it is silent for so long."""
 EXAMPLES_MAX = 20
 FORMAT = 1
-"""Of a round that is under way: another release's with another one is not taken up, but begun anew."""
+"""Of a round that is under way: another release's with another one is neither shown nor taken up, but begun anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +108,16 @@ def _merged(new: Found, old: Found) -> Found:
 # What the release before has finished, it has finished without a word of the round that we had begun.
 READ_STANDING = """
 select began_at, finished_at, checked::text as checked, violations::text as violations, unlooked::text as unlooked,
-    case when round_began_at > coalesce(finished_at, '-infinity') then round -> 'tally' ->> 'violations' end as found
+    case when round_began_at > coalesce(finished_at, '-infinity') and round ->> 'format' = $1
+        then round -> 'tally' ->> 'violations'
+    end as found
 from audits
 """
 
 
 async def read_standing(connection: Connection) -> Standing:
     """What is known now."""
-    row = await connection.fetchrow(READ_STANDING)
+    row = await connection.fetchrow(READ_STANDING, str(FORMAT))
     if row is None:
         return Standing(None, {})
     found = _founds(orjson.loads(row["found"] or "{}"))

@@ -2,15 +2,18 @@
 
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from expirer.audit import SAVE_FOUND_SECONDS, SAVE_SECONDS, Turn
+from expirer.audit import LOOK_SECONDS, SAVE_FOUND_SECONDS, SAVE_SECONDS, Audit, Turn
 from expirer.rounds import Round
 from service import verdicts
 from service.database import Connection
+from service.settings import Settings
 from service.verdicts import EXAMPLES_MAX, Found, Standing, Tally, Verdict
 from tests.audits import progress
+from tests.factories import make_manager
 
 pytestmark = pytest.mark.oldest_postgresql
 
@@ -48,6 +51,29 @@ async def test_a_round_that_is_older_than_the_last_verdict_is_not_shown(sql: Con
     # The release before, which does not know of rounds under way, has finished one meanwhile.
     await sql.execute("update audits set began_at = now(), finished_at = now() + interval '1 s', violations = '{}'")
     assert (await verdicts.read_standing(sql)).violations() == {}
+
+
+# What the next release may find, beside what this one knows of it.
+ANOTHER_FORMAT = """
+update audits
+set round_began_at = clock_timestamp(), round = '{
+    "format": 2,
+    "tally": {"violations": {"money": {"count": 1, "examples": [], "first_at": "2030-01-02"}}}
+}'
+"""
+
+
+async def test_a_round_that_another_release_writes_otherwise_is_not_shown_and_breaks_nothing(
+    client: httpx.AsyncClient, engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    manager, watching = await make_manager(sql, settings), Audit(engine, settings, "old", None)
+    for status in ("pending", "clean"):
+        assert await verdicts.take_turn(sql, "new", 0) is not None
+        await sql.execute(ANOTHER_FORMAT)
+        assert await watching.step() == LOOK_SECONDS
+        reply = await client.get("/manager/audit", headers=manager.headers)
+        assert (reply.status_code, reply.json()["status"]) == (200, status)
+        await verdicts.write_verdict(sql, "new", await sql.fetchval("select now()"), Tally({}, {}, {}))
 
 
 async def test_a_verdict_ends_what_was_shown_of_its_round(sql: Connection) -> None:
