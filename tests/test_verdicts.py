@@ -76,6 +76,18 @@ async def test_a_round_that_another_release_writes_otherwise_is_not_shown_and_br
         await verdicts.write_verdict(sql, "new", await sql.fetchval("select now()"), Tally({}, {}, {}))
 
 
+async def test_what_another_release_has_found_is_shown_as_far_as_this_one_knows_it(
+    client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    manager = await make_manager(sql, settings)
+    began = await verdicts.take_turn(sql, "new", 60)
+    assert began is not None
+    await verdicts.write_verdict(sql, "new", began.at, Tally({}, {"money": Found(2, [])}, {}))
+    await sql.execute("update audits set violations = jsonb_set(violations, '{money,first_at}', '\"2030-01-02\"')")
+    reply = (await client.get("/manager/audit", headers=manager.headers)).raise_for_status().json()
+    assert [(violation["check"], violation["count"]) for violation in reply["violations"]] == [("money", 2)]
+
+
 async def test_a_verdict_ends_what_was_shown_of_its_round(sql: Connection) -> None:
     began = await verdicts.take_turn(sql, "a", 60)
     assert began is not None
