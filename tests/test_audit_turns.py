@@ -127,6 +127,20 @@ async def test_where_there_is_no_redis_a_round_that_has_come_to_the_maps_is_over
     assert (await last_verdict(sql)).began_at == begun.at
 
 
+async def test_what_a_round_could_not_look_at_is_in_its_verdict_whoever_ends_it(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    begun = await verdicts.take_turn(sql, "a", INTERVAL_SECONDS)
+    assert begun is not None
+    await verdicts.keep_turn(sql, "a", begun.at, progress(Tally({"maps": 3}, {}, {"maps": 2})))
+    await verdicts.give_up_turn(sql, "a")
+    audit = Audit(engine, settings, "b", None)
+    await audit.step()
+    await audit.step()
+    tally = (await last_verdict(sql)).tally
+    assert (tally.checked, tally.unlooked) == ({"maps": 3, "holds": 0}, {"maps": 2})
+
+
 def test_whoever_goes_on_with_the_log_knows_the_open_holds_unless_they_are_too_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

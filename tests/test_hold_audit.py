@@ -1,5 +1,7 @@
 """A hold that nobody ends is found soon; one that the sweep is still to end after an outage is no fault."""
 
+from itertools import count
+from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
@@ -7,15 +9,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer import rounds, sweep
 from expirer.audit import Audit
+from expirer.rounds import Round
 from service import holdaudit
 from service.database import Connection
-from service.errors import DatabaseAway
+from service.errors import Busy, DatabaseAway
 from service.holdaudit import STUCK_SECONDS, HoldAudit
 from service.settings import Settings
 from service.verdicts import Fault
 from tests.audits import last_verdict
 from tests.factories import make_customer, make_session
 from tests.forcing import give
+from tests.holdings import make_holds
 
 pytestmark = pytest.mark.oldest_postgresql
 
@@ -93,6 +97,39 @@ async def test_a_round_waits_for_the_sweep_which_ends_what_an_outage_has_left(
     await audit.step()
     assert audit._turn is None
     assert (await last_verdict(sql)).tally.violations == {}
+
+
+async def test_a_round_ends_in_its_time_though_more_and_more_holds_come_to_be_overdue(
+    engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count(100)
+    monkeypatch.setattr(rounds, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    round_ = Round.create(engine, None)
+    passes = len(round_.passes)
+    for id_ in await make_holds(sql, settings, passes - 1 + int(STUCK_SECONDS)):
+        await sql.execute(LET_IT_BE_LONG_OVERDUE, id_)
+        assert not await round_.advance()
+    assert await round_.advance(), "what comes later is the next round's"
+    assert round_.counts["overdue"] == passes
+
+
+async def test_a_look_at_the_ledger_that_takes_too_long_is_broken_off_and_is_the_next_one(
+    engine: AsyncEngine, settings: Settings, overdue: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = holdaudit.CHECK_OVERDUE.replace("from reservations", "from pg_sleep(0.5), reservations")
+    monkeypatch.setattr(holdaudit, "CHECK_OVERDUE", slow)
+    audit = Audit(engine, settings, "test", None)
+    await audit.step()
+    assert audit._turn is not None
+    with monkeypatch.context() as patched:
+        patched.setattr("service.audit.BOUND_STATEMENTS", "set local statement_timeout = 50")
+        with pytest.raises(Busy) as broken_off:
+            await audit.step()
+    assert broken_off.value.what == "database"
+    assert (audit._turn.round.holds.seen, audit._turn.round.passes[0].name) == ({}, "seats")
+    await audit.step()
+    assert audit._turn.round.holds.seen.keys() == {overdue}
+    await audit.close()
 
 
 async def test_a_hold_that_nobody_ends_is_found_before_a_long_round_comes_to_its_end(

@@ -11,7 +11,7 @@ from expirer import sweep
 from expirer.observer import KNOWN_SECONDS, Observer
 from service import observations
 from service.database import Connection
-from service.errors import DatabaseAway
+from service.errors import Busy, DatabaseAway
 from service.settings import Settings
 from tests.factories import make_overdue, make_settings
 from tests.forcing import locked
@@ -152,6 +152,20 @@ async def test_what_nobody_has_seen_for_long_is_not_shown_any_more(
     await observer.step(lambda: 0)
     assert gauge("overdue_hold_oldest_seconds") > 29
     await observer.close()
+
+
+async def test_a_look_that_takes_too_long_is_broken_off(
+    engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_holds(sql, settings, 1)
+    slow = observations.OBSERVE_HOLDS.rstrip() + "\nfrom pg_sleep(0.5)"
+    monkeypatch.setattr(observations, "OBSERVE_HOLDS", slow)
+    await observe(engine, settings)
+    assert gauge("held_reservations") == 1
+    monkeypatch.setattr(observations, "BOUND_STATEMENTS", "set local statement_timeout = 50")
+    with pytest.raises(Busy) as broken_off:
+        await observe(engine, settings)
+    assert broken_off.value.what == "database"
 
 
 async def fail(*_: object) -> None:
