@@ -214,7 +214,7 @@ class LogAudit:
 
     def _begin(self, name: str) -> None:
         self.last, self.first_at, self.open, self.has_all_open, self.log = 0, None, set(), True, name
-        self.suspected, self.rows, self.ahead = [], (), 0
+        self.suspected = []
 
     async def _read_ahead(self, connection: Connection, after: int) -> Slice:
         ids = [UUID(fault.reservation_id) for fault in self.suspected]

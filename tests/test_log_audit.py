@@ -158,6 +158,39 @@ async def test_numbers_that_a_log_of_another_name_gives_once_more_are_read_from_
     assert (tally.violations, tally.unlooked) == ({}, {})
 
 
+async def test_what_looked_wrong_in_a_log_of_another_name_is_no_fault(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = await stage.begin("log")
+    await stage.sql.execute("update seats set version = 7 where id = $1", stage.seats[0])
+    await audit.step()
+    assert audit._turn is not None
+    assert len(audit._turn.round.log.suspected) == 1
+    await stage.sql.execute(GIVE_NUMBERS_ONCE_MORE)
+    monkeypatch.setattr(logaudit, "READ_LOG_NAME", "select 'another'")
+    tally = await stage.end(audit)
+    assert (tally.violations, tally.unlooked) == ({}, {})
+
+
+async def test_open_holds_of_which_too_many_were_known_are_compared_where_the_log_has_begun_anew_since(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logaudit, "SLICE_MAX", 4)
+    audit = await stage.begin("log")
+    await audit.step()
+    with monkeypatch.context() as patched:
+        patched.setattr(logaudit, "OPEN_MAX", 3)
+        audit = await stage.take_up(audit)
+    assert audit._turn is not None
+    assert not audit._turn.round.log.has_all_open
+    await stage.pay()
+    await stage.trim()
+    await give(stage.sql, stage.customer, stage.seats[5])
+    await stage.number()
+    tally = await stage.end(audit)
+    assert (tally.violations, tally.unlooked) == ({}, {})
+
+
 @pytest.mark.parametrize("given", [1, 3, 4])
 async def test_open_holds_of_a_log_of_another_name_are_not_compared(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, given: int
