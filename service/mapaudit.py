@@ -2,7 +2,7 @@
 
 import asyncio
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import gt, lt
@@ -18,6 +18,10 @@ from service.seatreads import read_history
 from service.verdicts import Fault
 
 SESSIONS_MAX = 200
+SEATS_AT_ONCE_MAX = 5_000
+"""So many are compared in a piece, and between two of them the expirer's other loops go on. A thread would hold those up
+for longer, as the comparison is Python's.
+"""
 POLL_SECONDS = 0.05
 WAIT_SECONDS_MAX = 3.0
 """A map whose projector is further behind is not looked at."""
@@ -105,26 +109,49 @@ async def _read_stored(engine: AsyncEngine, session_id: int) -> Stored | None:
 async def _is_right(engine: AsyncEngine, session_id: int, stored: Stored, kept: Kept) -> bool:
     """Whether the map, which is at least as new, can be what it says; a seat that has changed since is newer in it."""
     size = len(stored.states)
-    if (len(kept.states), len(kept.versions)) != (size, 4 * size):
+    counts = (kept.states.count(b"H"), kept.states.count(b"S"))
+    if (len(kept.states), len(kept.versions), kept.held, kept.sold) != (size, 4 * size, *counts):
         return False
-    if (kept.held, kept.sold) != (kept.states.count(b"H"), kept.states.count(b"S")):
-        return False
-    # A seat that has never changed has version 0 there, and 1 here.
-    known = [max(version, NEVER_CHANGED) for version in struct.unpack(f">{size}I", kept.versions)]
-    if any(map(lt, known, stored.versions)) or not _agree(stored, known, kept.states):
-        return False
-    if not any(map(gt, known, stored.versions)):
+    is_newer = False
+    for piece in _pieces(stored, kept):
+        await asyncio.sleep(0)
+        if any(map(lt, piece.known, piece.versions)) or not piece.agrees():
+            return False
+        is_newer = is_newer or any(map(gt, piece.known, piece.versions))
+    if not is_newer:
         return True
     later = await _read_stored(engine, session_id)
     if later is None or later.history != stored.history:
         return True
-    # What was in the map before can't be newer than what the ledger has now.
-    return not any(map(gt, known, later.versions)) and _agree(later, known, kept.states)
+    for piece in _pieces(later, kept):
+        await asyncio.sleep(0)
+        # What was in the map before can't be newer than what the ledger has now.
+        if any(map(gt, piece.known, piece.versions)) or not piece.agrees():
+            return False
+    return True
 
 
-def _agree(stored: Stored, known: Sequence[int], states: bytes) -> bool:
-    """Whether the seats that are at the same version are in the same state."""
-    return all(
-        a == b or version != newer
-        for a, b, version, newer in zip(stored.states, states, stored.versions, known, strict=True)
-    )
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some seats, as they are stored and as the map knows them."""
+
+    versions: Sequence[int]
+    states: bytes
+    known: Sequence[int]
+    known_states: bytes
+
+    def agrees(self) -> bool:
+        """Whether the seats that are at the same version are in the same state."""
+        return all(
+            a == b or version != newer
+            for a, b, version, newer in zip(self.states, self.known_states, self.versions, self.known, strict=True)
+        )
+
+
+def _pieces(stored: Stored, kept: Kept) -> Iterator[Piece]:
+    for start in range(0, len(stored.states), SEATS_AT_ONCE_MAX):
+        end = start + SEATS_AT_ONCE_MAX
+        # A seat that has never changed has version 0 there, and 1 here.
+        versions = struct.iter_unpack(">I", kept.versions[4 * start : 4 * end])
+        known = [max(version, NEVER_CHANGED) for (version,) in versions]
+        yield Piece(stored.versions[start:end], stored.states[start:end], known, kept.states[start:end])

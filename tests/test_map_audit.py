@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import count
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -16,7 +18,8 @@ from service import mapaudit
 from service.cache import Cache
 from service.database import Connection
 from service.errors import Busy
-from service.seatcache import SeatCache
+from service.mapaudit import SEATS_AT_ONCE_MAX, Stored
+from service.seatcache import Kept, SeatCache
 from service.seatreads import read_history
 from service.settings import Settings
 from tests.audits import do_round, faulty, last_verdict
@@ -56,8 +59,9 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(sql: Connection, settings: Settings) -> AsyncIterator[Stage]:
-    """Both maps are built, and nothing is wrong with them."""
+async def stage(sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+    """Both maps are built, and nothing is wrong with them; they are compared in pieces."""
+    monkeypatch.setattr(mapaudit, "SEATS_AT_ONCE_MAX", 3)
     customer = await make_customer(sql, settings)
     first, second = await make_session(sql, settings), await make_session(sql, settings)
     cache = Cache(settings)
@@ -92,6 +96,32 @@ async def test_maps_as_they_should_be_are_found_right_and_stay(
     assert await look(stage, engine, sql, settings) == {}
     assert (await last_verdict(sql)).tally.checked["maps"] == 2
     assert await stage.projection.versions(stage.first) == [0, 0, 0, 2, *[0] * 12]
+
+
+@pytest.mark.parametrize(("pieces", "is_newer"), [(1, False), (3, False), (3, True)])
+async def test_other_loops_go_on_between_the_pieces_of_a_map(
+    monkeypatch: pytest.MonkeyPatch, pieces: int, *, is_newer: bool
+) -> None:
+    size = pieces * SEATS_AT_ONCE_MAX
+    stored = Stored("this one", b"A" * size, [1] * size, datetime.now(UTC))
+    kept = Kept(stored.states, b"\0\0\0\1" * (size - 1) + (b"\0\0\0\2" if is_newer else b"\0\0\0\1"), 0, 0)
+    unimportant: Any = None
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def read_later(_engine: AsyncEngine, _session_id: int) -> Stored:
+        return replace(stored, versions=[*stored.versions[:-1], 2])
+
+    monkeypatch.setattr(mapaudit, "_read_stored", read_later)
+    other = asyncio.create_task(take_turns())
+    assert await mapaudit._is_right(unimportant, 1, stored, kept)
+    other.cancel()
+    assert turns == (2 * pieces if is_newer else pieces)
 
 
 DAMAGES = {
@@ -177,7 +207,7 @@ async def test_a_change_that_comes_between_the_two_reads_is_no_fault(
 ) -> None:
     read_stored, seats = mapaudit._read_stored, iter(stage.first.seat_ids[5:])
 
-    async def then_sell(pool: AsyncEngine, session_id: int) -> mapaudit.Stored | None:
+    async def then_sell(pool: AsyncEngine, session_id: int) -> Stored | None:
         stored = await read_stored(pool, session_id)
         await give(sql, stage.customer, next(seats))
         await stage.projection.step()
@@ -193,7 +223,7 @@ async def test_a_wrong_state_that_comes_between_the_two_reads_is_a_fault(
 ) -> None:
     read_stored, reads = mapaudit._read_stored, count(1)
 
-    async def then_hold(pool: AsyncEngine, session_id: int) -> mapaudit.Stored | None:
+    async def then_hold(pool: AsyncEngine, session_id: int) -> Stored | None:
         stored = await read_stored(pool, session_id)
         is_first = next(reads) == 1
         if is_first:
@@ -273,7 +303,7 @@ async def test_a_map_that_goes_while_it_is_looked_at_is_no_fault(
 ) -> None:
     read_stored = mapaudit._read_stored
 
-    async def then_go(pool: AsyncEngine, session_id: int) -> mapaudit.Stored | None:
+    async def then_go(pool: AsyncEngine, session_id: int) -> Stored | None:
         stored = await read_stored(pool, session_id)
         await stage.projection.step()
         await go(stage)
