@@ -4,6 +4,7 @@ One replica does a round, in slices with pauses for those who buy; another takes
 verdict is a row that every replica shows, and that `GET /manager/audit` reads.
 """
 
+import math
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,7 @@ from service import verdicts
 from service.cache import Cache
 from service.database import Connection, roll_back, transaction
 from service.metrics import catalogue, values
+from service.metrics.values import KNOWN_SECONDS
 from service.seatcache import SeatCache
 from service.settings import Settings
 from service.verdicts import Standing
@@ -52,12 +54,21 @@ class Audit:
         self._owner = owner
         self._cache = SeatCache(cache, settings.map_fresh_ms, settings.map_keep_minutes) if cache else None
         self._turn: Turn | None = None
+        self._known_at = -math.inf
         catalogue.AUDIT_INTERVAL_SECONDS.of().set(settings.audit_interval_seconds)
 
     async def step(self) -> float:
         """Begins a round where one is due, or looks at its next slice; seconds to wait. Raises whatever a transaction
-        raises; then the slice is looked at once more.
+        raises; then the slice is looked at once more, and what was shown stays for KNOWN_SECONDS.
         """
+        try:
+            return await self._go_on()
+        except Exception:
+            if time.monotonic() > self._known_at + KNOWN_SECONDS:
+                _show_nothing()
+            raise
+
+    async def _go_on(self) -> float:
         if self._turn is None:
             return await self._wait_for_turn()
         if not await self._keep(self._turn):
@@ -80,7 +91,7 @@ class Audit:
             standing = await verdicts.read_standing(connection)
             if begun is None:
                 await roll_back(connection)
-        _show(standing)
+        self._show(standing)
         if begun is None:
             return LOOK_SECONDS
         round_ = Round.create(self._engine, self._cache, begun.progress)
@@ -96,7 +107,7 @@ class Audit:
             kept = await self._save(connection, turn)
             standing = await verdicts.read_standing(connection)
         turn.saved, turn.saved_count = now, count
-        _show(standing)
+        self._show(standing)
         return kept
 
     async def _save(self, connection: Connection, turn: Turn) -> bool:
@@ -106,15 +117,24 @@ class Audit:
         async with transaction(self._engine) as connection:
             await verdicts.write_verdict(connection, self._owner, turn.began_at, turn.round.tally())
             standing = await verdicts.read_standing(connection)
-        _show(standing)
+        self._show(standing)
+
+    def _show(self, standing: Standing) -> None:
+        violations = standing.violations()
+        for check in values.CHECKS:
+            catalogue.AUDIT_VIOLATIONS.of(check).set(violations[check].count if check in violations else 0)
+        if verdict := standing.verdict:
+            for what in values.AUDITED:
+                catalogue.AUDIT_UNLOOKED.of(what).set(verdict.tally.unlooked.get(what, 0))
+            catalogue.AUDIT_FINISHED.of().set(verdict.finished_at.timestamp())
+            catalogue.AUDIT_ROUND_SECONDS.of().set((verdict.finished_at - verdict.began_at).total_seconds())
+        self._known_at = time.monotonic()
 
 
-def _show(standing: Standing) -> None:
-    violations = standing.violations()
+def _show_nothing() -> None:
     for check in values.CHECKS:
-        catalogue.AUDIT_VIOLATIONS.of(check).set(violations[check].count if check in violations else 0)
-    if verdict := standing.verdict:
-        for what in values.AUDITED:
-            catalogue.AUDIT_UNLOOKED.of(what).set(verdict.tally.unlooked.get(what, 0))
-        catalogue.AUDIT_FINISHED.of().set(verdict.finished_at.timestamp())
-        catalogue.AUDIT_ROUND_SECONDS.of().set((verdict.finished_at - verdict.began_at).total_seconds())
+        catalogue.AUDIT_VIOLATIONS.of(check).set(math.nan)
+    for what in values.AUDITED:
+        catalogue.AUDIT_UNLOOKED.of(what).set(math.nan)
+    catalogue.AUDIT_FINISHED.of().set(math.nan)
+    catalogue.AUDIT_ROUND_SECONDS.of().set(math.nan)

@@ -16,12 +16,11 @@ from service.broker.topology import message_counts
 from service.database import roll_back, transaction
 from service.errors import BrokerAway
 from service.metrics import catalogue, values
+from service.metrics.values import KNOWN_SECONDS
 from service.observations import Holds, Log, Reader, Server
 from service.settings import Settings
 
 INTERVAL_SECONDS = 5.0
-KNOWN_SECONDS = 30.0
-"""So long what was seen is still shown; after that it would speak against a replica that sees that all is well."""
 READERS = {"broker": "relay", "cache": "projector"}
 """The loop that moves each cursor."""
 NOBODY = Reader(math.nan, math.nan, math.nan)

@@ -19,8 +19,8 @@ from service.verdicts import Fault
 
 SESSIONS_MAX = 200
 SEATS_AT_ONCE_MAX = 5_000
-"""So many are compared in a piece, and between two of them the expirer's other loops go on. A thread would hold those up
-for longer, as the comparison is Python's.
+"""So many are compared in a piece, and between two of them the expirer's other loops go on. A thread would have to run
+Python too, and would hold them up for longer.
 """
 POLL_SECONDS = 0.05
 WAIT_SECONDS_MAX = 3.0

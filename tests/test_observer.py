@@ -8,10 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.postgres import Postgres
 from expirer import sweep
-from expirer.observer import KNOWN_SECONDS, Observer
+from expirer.observer import Observer
 from service import observations
 from service.database import Connection
 from service.errors import Busy, DatabaseAway
+from service.metrics.values import KNOWN_SECONDS
 from service.settings import Settings
 from tests.factories import make_overdue, make_settings
 from tests.forcing import locked

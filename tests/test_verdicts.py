@@ -1,6 +1,7 @@
 """What is shown of the self-audit: the last finished round and what the one under way has found, never an older one."""
 
-from typing import Any
+import math
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -8,12 +9,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer.audit import LOOK_SECONDS, SAVE_FOUND_SECONDS, SAVE_SECONDS, Audit, Turn
 from expirer.rounds import Round
-from service import verdicts
+from service import database, verdicts
 from service.database import Connection
+from service.errors import DatabaseAway
+from service.metrics.values import KNOWN_SECONDS
 from service.settings import Settings
 from service.verdicts import EXAMPLES_MAX, Found, Standing, Tally, Verdict
-from tests.audits import progress
+from tests.audits import LET_A_ROUND_BE_DUE, progress
 from tests.factories import make_manager
+from tests.metering import gauge
 
 pytestmark = pytest.mark.oldest_postgresql
 
@@ -107,3 +111,47 @@ async def test_a_round_is_written_down_every_few_seconds_and_with_news_at_once_b
     turn.round.counts["money"] += 1
     assert not turn.is_to_save(100 + SAVE_FOUND_SECONDS - 0.1)
     assert turn.is_to_save(100 + SAVE_FOUND_SECONDS)
+
+
+@pytest.mark.parametrize("is_its_turn", [False, True])
+async def test_what_was_found_is_not_shown_for_long_by_a_replica_without_postgresql(
+    engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch, *, is_its_turn: bool
+) -> None:
+    began = await verdicts.take_turn(sql, "a", 60)
+    assert began is not None
+    await verdicts.write_verdict(sql, "a", began.at, Tally({}, {"money": found(2)}, {"maps": 3}))
+    audit = Audit(engine, settings, "b", None)
+    await audit.step()
+    if is_its_turn:
+        await sql.execute(LET_A_ROUND_BE_DUE)
+        await audit.step()
+    assert (audit._turn is not None) == is_its_turn
+    shown = ["violations money", "violations log", "unlooked maps", "last_round_timestamp_seconds"]
+    shown.append("round_duration_seconds")
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "_connection", fail)
+        for seconds, is_known in ((0, True), (KNOWN_SECONDS - 5, True), (6, False)):
+            audit._known_at -= seconds
+            with pytest.raises(DatabaseAway):
+                await audit.step()
+            assert [math.isnan(gauge(f"audit_{name}")) for name in shown] == [not is_known] * len(shown)
+    if audit._turn:
+        audit._turn.saved -= SAVE_SECONDS
+    await audit.step()
+    assert (gauge("audit_violations money"), gauge("audit_violations log"), gauge("audit_unlooked maps")) == (2, 0, 3)
+    assert gauge("audit_last_round_timestamp_seconds") > 0
+    await audit.close()
+
+
+async def test_a_replica_that_has_begun_without_postgresql_says_nothing_of_the_ledger(
+    engine: AsyncEngine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_connection", fail)
+    with pytest.raises(DatabaseAway):
+        await Audit(engine, settings, "a", None).step()
+    assert math.isnan(gauge("audit_violations owners"))
+
+
+def fail(*_: object) -> NoReturn:
+    """In place of a connection."""
+    raise DatabaseAway

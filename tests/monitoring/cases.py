@@ -107,6 +107,9 @@ OLD = "rowlock_write_transaction_oldest_seconds"
 OWNERS = _of("rowlock_audit_violations", check="owners")
 ROUND = "rowlock_audit_last_round_timestamp_seconds"
 INTERVAL = "rowlock_audit_interval_seconds"
+# Of a replica without PostgreSQL.
+AWAY, ROUND_AWAY = _of("rowlock_audit_violations", check="owners", pod="away"), _of(ROUND, pod="away")
+NAN = " ".join(["NaN"] * 10)
 JOB, OTHER_JOB, OTHER_RELEASE = (
     _of("kube_job_failed", namespace="shop", job_name=name, condition="true")
     for name in ("rowlock-migrate-1-0-0-2", "backup-7", "another-rowlock-migrate-1-0-0-2")
@@ -151,10 +154,16 @@ SYMPTOMS = [
     Case("RowlockDeadlocks", "none since long", {DEADLOCK: "1x200"}, fires=False, minute=200),
     Case("RowlockAuditFailed", "one", {OWNERS: "0 0 1x5"}, fires=True, minute=3, labels={"check": "owners"}),
     Case("RowlockAuditFailed", "none", {OWNERS: "0x9"}, fires=False, minute=9),
+    Case("RowlockAuditFailed", "mended, as one of two can say", {OWNERS: "1 0x9", AWAY: NAN}, fires=False, minute=9),
+    Case("RowlockAuditFailed", "one, as one of two can say", {OWNERS: "1x9", AWAY: NAN}, fires=True, minute=9,
+         labels={"check": "owners"}),
     Case("RowlockAuditStale", "no round for an hour", {ROUND: "60x90", INTERVAL: "60x90"}, fires=True, minute=69),
     Case("RowlockAuditStale", "one in three hours", {ROUND: "60x190", INTERVAL: "10800x190"}, fires=False, minute=190),
     Case("RowlockAuditStale", "none ever", {ROUND: "0x90"}, fires=True, minute=10),
     Case("RowlockAuditStale", "nothing at all", {BUILD: "_x90"}, fires=True, minute=10),
+    Case("RowlockAuditStale", "nobody knows", {ROUND: NAN, INTERVAL: "60x9"}, fires=True, minute=8),
+    Case("RowlockAuditStale", "one of two knows", {ROUND: "60+60x9", ROUND_AWAY: NAN, INTERVAL: "60x9"}, fires=False,
+         minute=9),
     Case("RowlockAuditStale", "each minute", {ROUND: "60+60x90", INTERVAL: "60x90"}, fires=False, minute=80),
     Case("RowlockMigrationFailed", "the Job failed", {JOB: "1x5"}, fires=True, minute=2,
          labels={"namespace": "shop", "job_name": "rowlock-migrate-1-0-0-2"}),
