@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service import audit, mapaudit
+from service import audit, mapaudit, openaudit
 from service.audit import Slice
 from service.database import Connection, roll_back, transaction
 from service.holdaudit import HoldAudit
@@ -134,7 +134,7 @@ def _passes(engine: AsyncEngine, cache: SeatCache | None, events: LogAudit) -> l
         Pass("seats", "seats", ledger(audit.check_seats), 0),
         Pass("reservations", "reservations", ledger(audit.check_reservations), UUID(int=0)),
         Pass("log", "events", ledger(events.check_slice), 0),
-        Pass("open holds", "events", ledger(lambda connection, _: events.check_open(connection)), 0),
+        Pass("open holds", "events", ledger(lambda connection, _: openaudit.check_open(connection, events)), 0),
     ]
     if cache:
         passes.append(Pass("maps", "maps", lambda after: mapaudit.check_next(engine, cache, after), 0))

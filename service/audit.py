@@ -14,8 +14,6 @@ from service.verdicts import Fault
 SLICE_MAX = 1_000
 FAULTS_MAX = 1_000
 """Of one slice; more of them would say nothing new."""
-OPEN_MAX = 50_000
-"""With more holds at once than so many the log is not asked whether it knows of each, and the verdict says so."""
 
 # The sale must not wait for a look.
 BOUND_STATEMENTS = """

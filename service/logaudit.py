@@ -3,20 +3,19 @@
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
 import asyncpg
 
-from service.audit import FAULTS_MAX, OPEN_MAX, SLICE_MAX, Slice
+from service.audit import FAULTS_MAX, SLICE_MAX, Slice
 from service.database import Connection
 from service.eventlog import READ_LOG_NAME
 from service.verdicts import Fault
 
-SURELY_TOLD = timedelta(minutes=1)
-"""So long after the first event that is kept, nothing can have happened whose event was before that one."""
-
+OPEN_MAX = 50_000
+"""With more holds at once than so many the log is not asked whether it knows of each, and the verdict says so."""
 AHEAD_MAX = 10_000
 """So many events are read at once where only their reservations are of interest."""
 
@@ -104,52 +103,6 @@ select (
 ) as given
 """
 
-CHECK_OPEN = """
-with held as materialized (
-    select id, session_id, created_at
-    from reservations
-    where state = 'HELD'
-    limit $3
-)
-select
-    array(
-        select row(id, session_id)
-        from reservations
-        where id = any($1::uuid[])
-        and state <> 'HELD'
-    ) as ended,
-    array(
-        select row(id, session_id)
-        from held
-        where created_at > $4
-    ) as held,
-    (select count(*) from held) as held_count,
-    array(
-        select reservation_id
-        from events
-        where number > $2
-        order by number
-        limit $3
-    ) as told,
-    array(
-        select reservation_id
-        from events
-        where number is null
-        order by id
-        limit $3
-    ) as told_last,
-    (
-        select min(number)
-        from events
-        where number > $2
-    ) as first,
-    (
-        select number
-        from cursors
-        where name = 'log'
-    ) as given
-"""
-
 
 @dataclass(slots=True)
 class LogAudit:
@@ -170,8 +123,7 @@ class LogAudit:
 
     def known(self) -> dict[str, Any]:
         """For JSON, so that `create` makes one that goes on: 22 bytes for each open hold, unless they are too many."""
-        has_all = self.has_all_open and len(self.open) < OPEN_MAX
-        packed = b64encode(b"".join(id_.bytes for id_ in self.open)).decode() if has_all else None
+        packed = b64encode(b"".join(id_.bytes for id_ in self.open)).decode() if self.knows_open() else None
         return {"last": self.last, "first_at": self.first_at, "open": packed, "log": self.log}
 
     @classmethod
@@ -182,6 +134,10 @@ class LogAudit:
         first_at = datetime.fromisoformat(known["first_at"]) if known["first_at"] else None
         # The release before does not say which log it was: what it knows may be of another one.
         return cls(known["last"], first_at, ids, has_all_open=known["open"] is not None, log=known.get("log", ""))
+
+    def knows_open(self) -> bool:
+        """Whether `open` has all of them, and no more than can be written down or asked for."""
+        return self.has_all_open and len(self.open) < OPEN_MAX
 
     async def check_slice(self, connection: Connection, after: int) -> Slice:
         """What the events of the next slice tell that is not so; `last` of the slice is None after the last one.
@@ -245,23 +201,3 @@ class LogAudit:
                 change(row["reservation_id"])
         self.last = rows[-1]["number"] if rows else after
         return Slice(faults, len(rows), self.last if len(rows) == SLICE_MAX else None)
-
-    async def check_open(self, connection: Connection) -> Slice:
-        """Holds that have ended without a word in the log, or have begun without one; not where they are too many."""
-        if self.first_at is None:
-            return Slice([], 0, None)
-        if not self.has_all_open or len(self.open) >= OPEN_MAX:
-            return Slice([], 0, None, unlooked=max(1, len(self.open)))
-        since = self.first_at + SURELY_TOLD
-        row = await connection.fetchrow(CHECK_OPEN, list(self.open), self.last, OPEN_MAX, since)
-        assert row is not None
-        # Else some of what was told after `last` has been removed, or the numbers were given once more.
-        is_whole = row["first"] == self.last + 1 if row["first"] else (row["given"] or 0) == self.last
-        if not is_whole or await connection.fetchval(READ_LOG_NAME) != self.log:
-            return Slice([], 0, None, unlooked=max(1, len(self.open)))
-        if max(row["held_count"], len(row["told"]), len(row["told_last"])) >= OPEN_MAX:
-            return Slice([], 0, None, unlooked=max(1, len(self.open)))
-        told = {*row["told"], *row["told_last"]}
-        begun = [(id_, session_id) for id_, session_id in row["held"] if id_ not in self.open]
-        untold = {id_: session_id for id_, session_id in (*row["ended"], *begun) if id_ not in told}
-        return Slice([Fault("log", None, str(id_), untold[id_]) for id_ in untold], len(self.open), None)

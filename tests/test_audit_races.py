@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.postgres import Postgres
-from service import audit, eventlog, logaudit
+from service import audit, eventlog, logaudit, openaudit
 from service.database import Connection
 from service.expiring import settle_overdue
+from service.logaudit import LogAudit
 from service.numbering import number_committed
 from service.reservation import State
 from service.settings import Settings
@@ -116,7 +117,7 @@ async def test_what_is_committed_between_two_looks_is_no_fault(
         for _ in range(3):
             assert await do_round(engine, sql, settings) == {}
     assert crowd.changes > 150
-    assert {logaudit.CHECK_OPEN, logaudit.CHECK_EVENTS, audit.CHECK_SEATS, audit.CHECK_RESERVATIONS} <= set(looks)
+    assert {openaudit.CHECK_OPEN, logaudit.CHECK_EVENTS, audit.CHECK_SEATS, audit.CHECK_RESERVATIONS} <= set(looks)
 
 
 async def test_a_payment_or_a_hold_between_the_log_and_the_question_whether_it_knows_of_all_is_no_fault(
@@ -129,19 +130,19 @@ async def test_a_payment_or_a_hold_between_the_log_and_the_question_whether_it_k
         await number_committed(sql, 100)
     # The log is old enough to know of each hold.
     await sql.execute("update events set at = at - interval '1 hour'")
-    check_open = logaudit.LogAudit.check_open
+    check_open = openaudit.check_open
 
-    async def after_a_payment(self: logaudit.LogAudit, look: Connection) -> audit.Slice:
-        assert self.open == set(held)
+    async def after_a_payment(look: Connection, log: LogAudit) -> audit.Slice:
+        assert log.open == set(held)
         for id_, seat, is_numbered in zip(held, seats[3:6], (True, False, False), strict=True):
             async with elsewhere.transaction():
                 await settle(elsewhere, [settle_of(id_, State.CONFIRMED)])
                 await give(elsewhere, customer, seat)
                 if is_numbered:
                     await number_committed(elsewhere, 100)
-        return await check_open(self, look)
+        return await check_open(look, log)
 
-    monkeypatch.setattr(logaudit.LogAudit, "check_open", after_a_payment)
+    monkeypatch.setattr(openaudit, "check_open", after_a_payment)
     assert await do_round(engine, sql, settings) == {}
     assert await sql.fetchval("select count(*) from reservations where state = 'CONFIRMED'") == 3
 
@@ -162,9 +163,9 @@ async def test_an_end_that_is_told_after_more_than_is_read_is_no_fault(  # noqa:
     async with sql.transaction():
         await number_committed(sql, 100)
     monkeypatch.setattr(logaudit, "OPEN_MAX", 2)
-    check_open = logaudit.LogAudit.check_open
+    check_open = openaudit.check_open
 
-    async def after_many_events(self: logaudit.LogAudit, look: Connection) -> audit.Slice:
+    async def after_many_events(look: Connection, log: LogAudit) -> audit.Slice:
         async with elsewhere.transaction():
             for seat in seats[1:3]:
                 id_ = await give(elsewhere, other, seat)
@@ -172,9 +173,9 @@ async def test_an_end_that_is_told_after_more_than_is_read_is_no_fault(  # noqa:
             await settle(elsewhere, [settle_of(held, State.CONFIRMED)])
             if is_numbered:
                 await number_committed(elsewhere, 100)
-        return await check_open(self, look)
+        return await check_open(look, log)
 
-    monkeypatch.setattr(logaudit.LogAudit, "check_open", after_many_events)
+    monkeypatch.setattr(openaudit, "check_open", after_many_events)
     assert await do_round(engine, sql, settings) == {}
 
 
@@ -224,15 +225,15 @@ async def test_a_log_that_is_trimmed_while_it_is_read_is_no_fault(
         await number_committed(sql, 100)
     # The first holds are read, and their ends are removed before they are.
     await sql.execute("update events set at = at - interval '100 hours' where number <= 9")
-    check_slice, trimmed = logaudit.LogAudit.check_slice, 0
+    check_slice, trimmed = LogAudit.check_slice, 0
 
-    async def after_a_trim(self: logaudit.LogAudit, look: Connection, after: int) -> audit.Slice:
+    async def after_a_trim(self: LogAudit, look: Connection, after: int) -> audit.Slice:
         nonlocal trimmed
         if after:
             trimmed += await eventlog.trim(sql, 72, 100)
         return await check_slice(self, look, after)
 
-    monkeypatch.setattr(logaudit.LogAudit, "check_slice", after_a_trim)
+    monkeypatch.setattr(LogAudit, "check_slice", after_a_trim)
     assert await do_round(engine, sql, settings) == {}
     assert trimmed == 9
     await sql.execute(EMPTY_TABLES)

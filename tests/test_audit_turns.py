@@ -1,19 +1,15 @@
 """Whose turn the next round of the self-audit is: one replica's at a time, and nobody else writes its verdict."""
 
 import asyncio
-from datetime import UTC, datetime
-from uuid import uuid4
 
 import asyncpg
-import orjson
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.postgres import Postgres
 from expirer.audit import SAVE_SECONDS, Audit
-from service import logaudit, verdicts
+from service import verdicts
 from service.database import Connection
-from service.logaudit import LogAudit
 from service.settings import Settings
 from service.verdicts import LEASE_SECONDS, Place, Progress, Tally, read_standing
 from tests.audits import last_verdict, progress
@@ -139,28 +135,6 @@ async def test_what_a_round_could_not_look_at_is_in_its_verdict_whoever_ends_it(
     await audit.step()
     tally = (await last_verdict(sql)).tally
     assert (tally.checked, tally.unlooked) == ({"maps": 3, "holds": 0}, {"maps": 2})
-
-
-def test_whoever_goes_on_with_the_log_knows_the_open_holds_unless_they_are_too_many(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    first_at = datetime(2030, 1, 2, 3, 4, 5, 678, UTC)
-    log = LogAudit(17, first_at, {uuid4() for _ in range(3)}, log="this one")
-    assert LogAudit.create(orjson.loads(orjson.dumps(log.known()))) == log
-    monkeypatch.setattr(logaudit, "OPEN_MAX", 3)
-    next_one = LogAudit.create(orjson.loads(orjson.dumps(log.known())))
-    assert next_one == LogAudit(17, first_at, set(), has_all_open=False, log="this one")
-    assert next_one.known()["open"] is None
-
-
-async def test_the_log_is_not_asked_of_more_holds_than_open_max_nor_where_not_all_are_known(
-    sql: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logaudit, "OPEN_MAX", 3)
-    monkeypatch.setattr(logaudit, "CHECK_OPEN", "no statement")
-    first_at = datetime(2030, 1, 2, tzinfo=UTC)
-    assert (await LogAudit(17, first_at, {uuid4() for _ in range(3)}).check_open(sql)).unlooked == 3
-    assert (await LogAudit(17, first_at, has_all_open=False).check_open(sql)).unlooked == 1
 
 
 async def step_on(audit: Audit) -> None:

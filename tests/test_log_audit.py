@@ -2,15 +2,19 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from uuid import UUID
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
 
+import orjson
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer.audit import Audit
-from service import eventlog, logaudit
+from service import eventlog, logaudit, openaudit
 from service.database import Connection
+from service.logaudit import LogAudit
 from service.numbering import number_committed
+from service.openaudit import check_open
 from service.reservation import State
 from service.settings import Settings
 from service.settling import settle
@@ -93,6 +97,12 @@ async def stage(engine: AsyncEngine, sql: Connection, settings: Settings) -> Asy
     await sql.execute(EMPTY_TABLES)
 
 
+def take_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the log of a standby that has taken over."""
+    for module in (logaudit, openaudit):
+        monkeypatch.setattr(module, "READ_LOG_NAME", "select 'another'")
+
+
 @pytest.mark.parametrize("then_told", [0, 1])
 @pytest.mark.parametrize("is_another_replica", [False, True])
 async def test_open_holds_are_not_compared_with_a_log_whose_end_of_them_was_removed(
@@ -150,7 +160,7 @@ async def test_numbers_that_a_log_of_another_name_gives_once_more_are_read_from_
     assert audit._turn.round.log.last == 2
     # A standby without the last commits takes over, and holds are given anew.
     await stage.sql.execute(GIVE_NUMBERS_ONCE_MORE)
-    monkeypatch.setattr(logaudit, "READ_LOG_NAME", "select 'another'")
+    take_another_name(monkeypatch)
     for seat in stage.seats[5:8]:
         await give(stage.sql, stage.customer, seat)
     await stage.number()
@@ -167,7 +177,7 @@ async def test_what_looked_wrong_in_a_log_of_another_name_is_no_fault(
     assert audit._turn is not None
     assert len(audit._turn.round.log.suspected) == 1
     await stage.sql.execute(GIVE_NUMBERS_ONCE_MORE)
-    monkeypatch.setattr(logaudit, "READ_LOG_NAME", "select 'another'")
+    take_another_name(monkeypatch)
     tally = await stage.end(audit)
     assert (tally.violations, tally.unlooked) == ({}, {})
 
@@ -197,7 +207,7 @@ async def test_open_holds_of_a_log_of_another_name_are_not_compared(
 ) -> None:
     audit = await stage.begin("open holds")
     await stage.sql.execute(GIVE_NUMBERS_ONCE_MORE)
-    monkeypatch.setattr(logaudit, "READ_LOG_NAME", "select 'another'")
+    take_another_name(monkeypatch)
     for seat in stage.seats[5 : 5 + given]:
         await give(stage.sql, stage.customer, seat)
     await stage.number()
@@ -211,3 +221,28 @@ async def test_open_holds_of_a_log_that_the_release_before_has_read_are_not_comp
     await stage.sql.execute("update audits set round = round #- '{place,log,log}'")
     tally = await stage.end(await stage.take_up(Audit(stage.engine, stage.settings, "first", None)))
     assert (tally.violations, tally.unlooked) == ({}, {"events": 3})
+
+
+def test_whoever_goes_on_with_the_log_knows_the_open_holds_unless_they_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first_at = datetime(2030, 1, 2, 3, 4, 5, 678, UTC)
+    log = LogAudit(17, first_at, {uuid4() for _ in range(3)}, log="this one")
+    assert LogAudit.create(orjson.loads(orjson.dumps(log.known()))) == log
+    monkeypatch.setattr(logaudit, "OPEN_MAX", 3)
+    next_one = LogAudit.create(orjson.loads(orjson.dumps(log.known())))
+    assert next_one == LogAudit(17, first_at, set(), has_all_open=False, log="this one")
+    assert next_one.known()["open"] is None
+
+
+async def test_the_log_is_not_asked_of_more_holds_than_open_max_nor_where_not_all_are_known(
+    sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logaudit, "OPEN_MAX", 3)
+    monkeypatch.setattr(openaudit, "CHECK_OPEN", "no statement")
+    first_at = datetime(2030, 1, 2, tzinfo=UTC)
+    for log, unlooked in (
+        (LogAudit(17, first_at, {uuid4() for _ in range(3)}), 3),
+        (LogAudit(17, first_at, has_all_open=False), 1),
+    ):
+        assert (await check_open(sql, log)).unlooked == unlooked
