@@ -105,4 +105,3 @@ def test_a_line_says_once_why(error: Exception, cause: Exception | None, text: s
     error.__cause__ = cause
     (line,) = lines_of(error)
     assert line["error"] == text
-    assert "cause" not in line
