@@ -175,7 +175,7 @@ STEP_FAILURES = LOOPS.counter(
 STEP_FINISHED = LOOPS.gauge(
     "rowlock_loop_last_success_timestamp_seconds",
     "seconds since 1970",
-    "When the loop last finished a step without a failure; absent where the loop is off.",
+    "When the loop last finished a step without a failure; absent before the first one, and where the loop is off.",
     {"loop": values.LOOPS},
     across="livemax",
 )
