@@ -303,8 +303,9 @@ AUDIT_UNLOOKED = AUDIT.gauge(
     "rowlock_audit_unlooked",
     "holds or maps",
     "What the last finished round could not look at, and knows nothing of. events: what could not be compared with the "
-    "log, because open holds were too many, or the log was trimmed meanwhile, is another one, or was read by the release "
-    "before; maps: those that could not be read in time, or 1 where Redis was away or the projector stood still.",
+    "log, because open holds were too many, or the log was trimmed meanwhile, is another one, or was read by the "
+    "release before; maps: those that could not be read in time, or 1 where Redis was away or the "
+    "projector stood still.",
     {"what": values.AUDITED},
     across="livemax",
 )
