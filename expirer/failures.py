@@ -1,7 +1,9 @@
-"""What the log says of a loop that fails: a line at the change, a bounded reminder, and a line when it works again."""
+"""What the log says of what fails again and again: a line at the change, a bounded reminder, and one when it works."""
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 import structlog
 
@@ -10,48 +12,69 @@ from service.errors import Unavailable
 REMINDER_SECONDS = 60.0
 """What goes on failing in the same way is told at most so often."""
 CHANGES_MAX = 3
-"""A loop that fails every other time is told of at most so often in that time: each failure would be a change."""
+"""So often in that time a failure after a success is news: where every other step fails, each would be."""
 
 log = structlog.stdlib.get_logger("rowlock.expirer")
 
 
+class Facts(TypedDict):
+    """How often it has failed since it last worked, and for how long."""
+
+    failures: int
+    seconds: int
+
+
 @dataclass(slots=True)
 class Failures:
-    """The failures of one loop since it last worked. Times are monotonic seconds."""
+    """Those since it last worked. Times are monotonic seconds."""
 
     count: int = 0
     since: float = 0.0
-    told_since: set[str] = field(default_factory=set)
-    """The kinds of error that were told since then: two that take turns are no change each time."""
-    told: dict[str, deque[float]] = field(default_factory=dict)
-    """When each kind was told last, also before that."""
+    is_told: bool = False
+    """Of any of them."""
+    told: dict[str, float] = field(default_factory=dict)
+    """When each kind was told last. Two that take turns are no news each time."""
+    news: deque[float] = field(default_factory=lambda: deque(maxlen=CHANGES_MAX))
+    """When all that was told was forgotten, the last few times."""
 
-    def note(self, error: Exception, now: float) -> None:
-        """Tells of it where it is news, or was not told for REMINDER_SECONDS; a defect with where it happened."""
+    def note(self, kind: str, now: float) -> Facts | None:
+        """What to tell of a failure; None where this kind was told within REMINDER_SECONDS."""
         if not self.count:
-            self.since = now
+            self._begin(now)
         self.count += 1
-        kind = kind_of(error)
-        told = self.told.setdefault(kind, deque(maxlen=CHANGES_MAX))
-        is_change = kind not in self.told_since
-        # What is no news must wait for its last line to grow old; what is, only for the first of the last few.
-        before = told[-1] if not is_change else told[0] if len(told) == CHANGES_MAX else None
-        if before is not None and now - before < REMINDER_SECONDS:
-            return
-        told.append(now)
-        self.told_since.add(kind)
-        facts = {"failures": self.count, "seconds": round(now - self.since), "error": described(error)}
-        if isinstance(error, Unavailable):
-            log.warning("step failed", **facts)
-        else:
-            log.error("step failed", **facts, exc_info=error)
+        if now - self.told.get(kind, -math.inf) < REMINDER_SECONDS:
+            return None
+        self.told[kind] = now
+        self.is_told = True
+        return self._facts(now)
 
-    def end(self, now: float) -> None:
-        """A step has worked."""
-        if self.told_since:
-            log.info("step works again", failures=self.count, seconds=round(now - self.since))
+    def end(self, now: float) -> Facts | None:
+        """It has worked. What to tell of the failures before; None where nobody was told of them."""
+        facts = self._facts(now) if self.is_told else None
         self.count = 0
-        self.told_since.clear()
+        self.is_told = False
+        return facts
+
+    def _begin(self, now: float) -> None:
+        self.since = now
+        if len(self.news) < CHANGES_MAX or now - self.news[0] >= REMINDER_SECONDS:
+            self.news.append(now)
+            self.told.clear()
+
+    def _facts(self, now: float) -> Facts:
+        return {"failures": self.count, "seconds": round(now - self.since)}
+
+
+def tell_step(failures: Failures, error: Exception | None, now: float) -> None:
+    """Tells how a loop's step has ended, where that is news; a defect with where it happened."""
+    if error is None:
+        if facts := failures.end(now):
+            log.info("step works again", **facts)
+    elif facts := failures.note(kind_of(error), now):
+        if isinstance(error, Unavailable):
+            log.warning("step failed", **facts, error=described(error))
+        else:
+            log.error("step failed", **facts, error=described(error), exc_info=error)
 
 
 def kind_of(error: Exception) -> str:

@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer import lease
+from expirer.failures import Failures
 from expirer.thread import Thread
 from service import cursors, eventlog, tracing
 from service.broker.messages import Hint
@@ -37,7 +38,7 @@ class Relay:
         self._owner = owner
         self._publisher = Publisher(settings)
         self._thread = Thread("relay")
-        self._refusals = 0
+        self._refusals = Failures()
         self._tried = 0
         self._batch_max = settings.relay_batch_max
 
@@ -72,7 +73,8 @@ class Relay:
         if published.events < len(events):
             tracing.note_failed([event.number for event in events[published.events :]], "refused")
             return self._back_off(events[published.events])
-        self._refusals = 0
+        if facts := self._refusals.end(time.monotonic()):
+            log.info("the queues bound to rowlock.events take messages again", **facts)
         self._batch_max = min(2 * batch_max, settings.relay_batch_max)
         return 0 if len(events) == batch_max else settings.relay_interval_ms / 1000
 
@@ -111,17 +113,18 @@ class Relay:
         return published
 
     def _back_off(self, refused: Logged) -> float:
-        self._refusals += 1
         catalogue.EVENTS_REFUSED.of().inc()
         # What a queue has refused is tried alone, and what follows it in few at first: a queue that is full and read
         # slowly takes one now and then, and each time the others get again whatever it has refused behind that one.
         self._batch_max = 1
-        log.error(
-            "a queue bound to rowlock.events refuses messages: look for one that is full with reject-publish",
-            number=refused.number,
-            refusals=self._refusals,
-        )
-        return float(min(REFUSED_BACKOFF_SECONDS * 2 ** min(self._refusals - 1, 10), REFUSED_BACKOFF_SECONDS_MAX))
+        if facts := self._refusals.note("refused", time.monotonic()):
+            log.error(
+                "a queue bound to rowlock.events refuses messages: look for one that is full with reject-publish",
+                number=refused.number,
+                **facts,
+            )
+        doublings = min(self._refusals.count - 1, 10)
+        return float(min(REFUSED_BACKOFF_SECONDS * 2**doublings, REFUSED_BACKOFF_SECONDS_MAX))
 
     async def _release(self) -> None:
         async with transaction(self._engine) as connection:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from expirer.failures import Failures
+from expirer.failures import Failures, tell_step
 from service.metrics import catalogue
 
 BACKOFF_SECONDS = 0.5
@@ -61,11 +61,11 @@ class Supervisor:
             try:
                 with catalogue.STEP_SECONDS.of(name).time():
                     wait_seconds = await self.steps[name]()
-                failures.end(time.monotonic())
+                tell_step(failures, None, time.monotonic())
                 catalogue.STEP_FINISHED.of(name).set_to_current_time()
             except Exception as error:  # noqa: BLE001 - a loop outlives whatever ends a step
                 catalogue.STEP_FAILURES.of(name).inc()
-                failures.note(error, time.monotonic())
+                tell_step(failures, error, time.monotonic())
                 wait_seconds = min(BACKOFF_SECONDS * 2 ** min(failures.count - 1, 10), BACKOFF_SECONDS_MAX)
                 wait_seconds *= random.uniform(0.5, 1)  # noqa: S311 - nothing secret
             self.beats[name] = time.monotonic() + wait_seconds

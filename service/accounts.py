@@ -86,6 +86,8 @@ class Delays:
     def __init__(self, delay_ms_max: int) -> None:
         self._delay_ms_max = delay_ms_max
         self._delayed = 0
+        # Shown at 0 from the start: most days nobody waits, which is not the same as that nobody knows.
+        self._shown = catalogue.SIGN_INS_DELAYED.of()
 
     async def wait(self, failures: int) -> None:
         """Returns after the delay for so many failures."""
@@ -93,7 +95,7 @@ class Delays:
             return
         self._delayed += 1
         try:
-            with catalogue.SIGN_INS_DELAYED.of().track_inprogress():
+            with self._shown.track_inprogress():
                 await asyncio.sleep(self.delay_ms(failures) / 1000)
         finally:
             self._delayed -= 1

@@ -14,7 +14,8 @@ import structlog
 # None looks twice at the same character, however long the text is: a client's word must not hold the loop.
 PASSWORD_IN_URL = re.compile(r"(?<=://)[^\s/@:]*:[^\s/]*(?=@)")
 E_MAIL = re.compile(r"(?<![\w.+-])[\w.+-]++@[\w-]++(?:\.[\w-]++)++")
-TOKEN = re.compile(r"(?<![\w-])eyJ[\w-]++\.[\w-]++\.[\w-]*+")
+# With whatever stands before it in the same word, such as the n of an escaped line's end, or an escaped space's 20.
+TOKEN = re.compile(r"(?<![\w-])(?=[\w-]*eyJ)[\w-]++\.[\w-]++\.[\w-]*+")
 DETAIL = re.compile(r"DETAIL: .*$", re.MULTILINE)
 """PostgreSQL's, which quotes the row."""
 HIDDEN = "[hidden]"

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 
 from dev.containers import Container
 from dev.servers import Redis
@@ -87,6 +89,16 @@ async def until_open(cache: Cache) -> None:
     await until(is_open, "the next try")
 
 
+async def fail_once(cache: Cache) -> None:
+    """As it is when Redis does not answer."""
+
+    async def fail(_redis: AsyncRedis) -> None:
+        raise RedisConnectionError("gone")
+
+    with pytest.raises(CacheAway):
+        await cache.run(fail)
+
+
 async def test_who_fails_together_is_one_failure_and_then_a_single_one_tries(cache: Cache) -> None:
     tries = 0
 
@@ -118,18 +130,45 @@ async def test_a_process_that_asks_nothing_of_redis_sees_that_it_is_back(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_module, "LOOK_SECONDS", 0.05)
-
-    async def fail(_redis: AsyncRedis) -> None:
-        raise RedisConnectionError("gone")
-
-    with pytest.raises(CacheAway):
-        await cache.run(fail)
+    before = asyncio.all_tasks()
+    await fail_once(cache)
     assert gauge("cache_up") == 0
 
     async def is_up() -> bool:
         return gauge("cache_up") == 1
 
+    async def nobody_looks() -> bool:
+        return asyncio.all_tasks() == before
+
     await until(is_up, "the look")
+    await until(nobody_looks, "the last look")
+
+
+async def test_the_look_is_no_part_of_the_request_that_was_the_first_to_fail(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "LOOK_SECONDS", 0.05)
+    with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+        with structlog.contextvars.bound_contextvars(request_id="one"):
+            await fail_once(cache)
+
+        async def is_back() -> bool:
+            return not cache._failures
+
+        await until(is_back, "the look")
+    assert [(line["event"], line.get("request_id")) for line in lines] == [
+        ("Redis is away", "one"),
+        ("Redis is back", None),
+    ]
+
+
+async def test_a_cache_that_is_closed_does_not_look_any_more(cache: Cache) -> None:
+    before = asyncio.all_tasks()
+    await fail_once(cache)
+    (look,) = asyncio.all_tasks() - before
+    await cache.close()
+    await asyncio.wait([look], timeout=1)
+    assert look.cancelled()
 
 
 async def test_an_error_that_redis_answers_with_is_nobody_elses(cache: Cache) -> None:

@@ -117,6 +117,13 @@ async def test_failures_of_every_route_are_shown_before_the_first_one(postgres: 
     }
 
 
+async def test_that_no_sign_in_waits_is_shown_before_the_first_one(postgres: Postgres) -> None:
+    port = free_port()
+    async with api_process(postgres.url(), metrics_port=port):
+        shown = (await scrape(port))["rowlock_sign_ins_delayed"].samples
+    assert [sample.value for sample in shown] == [0]
+
+
 @pytest.mark.usefixtures("sql")
 async def test_two_workers_add_up_on_one_port(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from expirer.failures import CHANGES_MAX, Failures
+from expirer.failures import CHANGES_MAX, Failures, tell_step
 from service.errors import BrokerAway, CacheAway, DatabaseAway
 
 AWAY = BrokerAway("no")
@@ -18,10 +18,7 @@ def lines_of(*outcomes: Exception | None) -> list[MutableMapping[str, Any]]:
     failures = Failures()
     with capture_logs() as lines:
         for now, outcome in enumerate(outcomes, 1_000):
-            if outcome:
-                failures.note(outcome, now)
-            else:
-                failures.end(now)
+            tell_step(failures, outcome, now)
     return lines
 
 
@@ -69,7 +66,7 @@ def test_a_loop_that_fails_every_other_time_is_told_of_now_and_then() -> None:
     # Two minutes.
     assert len(lines_of(*[AWAY, WORKED] * 60)) == 2 * 2 * CHANGES_MAX
     lasting = lines_of(*[AWAY, WORKED] * 10, *[AWAY] * 60)
-    assert (lasting[-1]["event"], lasting[-1]["seconds"]) == ("step failed", 40), "when the first line is a minute old"
+    assert (lasting[-1]["event"], lasting[-1]["seconds"]) == ("step failed", 44), "a minute after the last line"
 
 
 def test_a_defect_is_an_error_with_its_traceback_once_a_minute_and_one_elsewhere_is_another() -> None:
@@ -105,4 +102,3 @@ def test_a_line_says_once_why(error: Exception, cause: Exception | None, text: s
     error.__cause__ = cause
     (line,) = lines_of(error)
     assert line["error"] == text
-    assert "cause" not in line

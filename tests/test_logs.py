@@ -1,25 +1,19 @@
 """What stands in the log: one line a request, with its ids and the right level, and never a secret."""
 
 import json
-import logging
 import re
-import sys
-import time
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
-import structlog
-from structlog.testing import capture_logs
 
 from dev.postgres import Postgres
-from service import telemetry
 from service.app import create_app
 from service.database import Connection
 from service.settings import Settings
 from tests.conftest import serving
 from tests.factories import book, make_customer, make_manager, make_session, make_settings
+from tests.logged import Capture, lines
 from tests.processes import api_process, expirer_process
 from tests.waiting import until
 
@@ -27,13 +21,6 @@ SECRET = "marked-secret"
 EMAIL = "marked-mail@example.com"
 BODY = {"email": EMAIL, "password": f"{SECRET} password", "name": "Ada", "movie": SECRET, "seatIds": [SECRET]}
 AWAY = f"postgresql://ada:{SECRET}@127.0.0.1:1/rowlock"
-Capture = pytest.CaptureFixture[str]
-
-
-def lines(capture: Capture) -> list[dict[str, Any]]:
-    """What we have logged since the last time; every line is JSON. The test's own client logs here too."""
-    logged = [json.loads(line) for line in capture.readouterr().err.splitlines()]
-    return [line for line in logged if line["logger"].startswith("rowlock")]
 
 
 def of_requests(logged: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -181,104 +168,3 @@ async def test_the_expirer_s_lines_name_loop_and_batch_and_no_password_of_a_serv
 def whole(output: str) -> list[str]:
     """The lines that are written to their ends."""
     return output.split("\n")[:-1]
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("postgresql://ada:pass@word@host/db is away", "postgresql://[hidden]@host/db is away"),
-        ("amqp://ada:p%40ss@host:5672/v", "amqp://[hidden]@host:5672/v"),
-        ("redis://:pass@host:6379", "redis://[hidden]@host:6379"),
-        ("of ada.l+x@mail.example.com.", "of [hidden]."),
-        ("Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbg", "Bearer [hidden]"),
-        ("oops\nDETAIL: Key (email)=(ada) exists.\nHINT: none", "oops\n[hidden]\nHINT: none"),
-        ("HTTP://host/path?at=1", "HTTP://host/path?at=1"),
-    ],
-)
-def test_what_a_library_quotes_is_hidden(text: str, shown: str) -> None:
-    assert telemetry.hidden(text) == shown
-    line: dict[str, Any] = {"event": text, "count": 3}
-    assert telemetry.hide_secrets(None, "error", line) == {"event": shown, "count": 3}
-    inside: dict[str, Any] = {"event": [{text: (text,)}], "_record": text}
-    assert telemetry.hide_secrets(None, "error", inside) == {"event": [{shown: [shown]}], "_record": text}
-
-
-def test_what_is_no_text_is_hidden_as_it_would_be_shown() -> None:
-    quoting = ValueError("of ada@example.com\nDETAIL: Key (email)=(ada) exists.")
-    line: dict[str, Any] = {"event": "failed", "error": quoting}
-    assert telemetry.hide_secrets(None, "error", line)["error"] == "ValueError('of [hidden]\\n[hidden]"
-
-
-@pytest.mark.parametrize("text", ["a" * 200_000 + " @", "://" + ":" * 200_000 + " @", "-eyJ" * 50_000])
-def test_a_long_text_takes_no_long_time(text: str) -> None:
-    begun = time.perf_counter()
-    assert telemetry.hidden(text) == text
-    assert time.perf_counter() - begun < 1
-
-
-@pytest.mark.parametrize(("form", "is_json"), [("json", True), ("text", False)])
-def test_lines_are_json_or_for_people(capsys: Capture, form: str, *, is_json: bool) -> None:
-    telemetry.configure_logging("info", form)
-    structlog.stdlib.get_logger("rowlock.test").info("seats sold", count=3)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("{") == is_json
-    assert "seats sold" in line
-    assert ("count=3" in line) != is_json
-
-
-@pytest.mark.parametrize("value", [2**70, "\udcff", {"at": datetime(2026, 1, 2, tzinfo=UTC)}, object, float("nan")])
-def test_whatever_is_logged_is_a_line(capsys: Capture, value: object) -> None:
-    telemetry.configure_logging("info")
-    structlog.stdlib.get_logger("rowlock.test").info("odd", value=value)
-    (line,) = lines(capsys)
-    assert line["event"] == "odd"
-
-
-def test_what_is_below_the_level_is_not_told(capsys: Capture) -> None:
-    telemetry.configure_logging("warning")
-    log = structlog.stdlib.get_logger("rowlock.test")
-    log.info("all is well")
-    log.warning("something is")
-    assert [line["event"] for line in lines(capsys)] == ["something is"]
-
-
-@pytest.mark.parametrize("error", [BrokenPipeError, ValueError])
-def test_a_line_that_can_t_be_written_is_nobody_s_error(
-    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
-) -> None:
-    class Gone:
-        written = 0
-
-        def write(self, _: str) -> None:
-            self.written += 1
-            raise error
-
-    telemetry.configure_logging("info")
-    gone = Gone()
-    monkeypatch.setattr(sys, "stderr", gone)
-    structlog.stdlib.get_logger("rowlock.test").info("lost")
-    assert gone.written == 1
-
-
-def test_a_library_s_line_looks_like_ours(capsys: Capture) -> None:
-    telemetry.configure_logging("info")
-    structlog.contextvars.bind_contextvars(request_id="mine")
-    try:
-        structlog.stdlib.get_logger("rowlock.test").warning("of ada@example.com")
-        logging.getLogger("some.library").warning("of %s", "ada@example.com")
-    finally:
-        structlog.contextvars.clear_contextvars()
-    ours, theirs = (json.loads(line) for line in capsys.readouterr().err.splitlines())
-    assert ours.keys() == theirs.keys()
-    assert {**ours, "logger": "", "timestamp": ""} == {**theirs, "logger": "", "timestamp": ""}
-    assert (ours["event"], theirs["logger"]) == ("of [hidden]", "some.library")
-
-
-def test_a_logger_that_is_in_use_follows_when_it_is_configured_anew() -> None:
-    log = structlog.stdlib.get_logger("rowlock.test")
-    telemetry.configure_logging("info")
-    log.info("before")
-    telemetry.configure_logging("info")
-    with capture_logs() as lines:
-        log.info("after")
-    assert [line["event"] for line in lines] == ["after"]

@@ -57,7 +57,8 @@ async def test_two_migrations_at_once_make_one_schema_and_a_third_finds_it(url: 
     first = await asyncpg.connect(url)
     await first.execute(f"begin; {LOCK_FOR_MIGRATION}")
     both = [asyncio.create_task(migrate(url)) for _ in range(2)]
-    await until_lock_waits(empty, 2, "%pg_advisory_xact_lock%")
+    # For longer than a step waits for a table: whoever migrates first may take its time.
+    await until_lock_waits(empty, 2, "%pg_advisory_xact_lock%", seconds_min=1.5)
     assert await empty.fetchval(TABLES) is None
     await first.close()
     for result in [*await asyncio.gather(*both), await migrate(url)]:

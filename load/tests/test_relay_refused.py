@@ -104,6 +104,29 @@ async def test_while_a_queue_refuses_events_the_tries_come_less_often_and_the_ot
         assert [event["number"] for event in healthy.read()][-8:] == [2, *range(3, 10)]
 
 
+async def test_a_queue_that_refuses_is_told_of_at_once_then_once_a_minute_and_when_it_takes_again(
+    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connected(rabbitmq.url) as connection:
+        full = bound_queue(connection, "tests.full", **FULL_AFTER_ONE)
+        async with relaying(engine, settings) as relay:
+            await make_numbered(engine, sql, settings, 8)
+            with capture_logs() as logs:
+                for _ in range(5):
+                    await relay.step()
+                with monkeypatch.context() as patched:
+                    patched.setattr("expirer.failures.REMINDER_SECONDS", 0)
+                    await relay.step()
+                full.delete()
+                for _ in range(2):
+                    await relay.step()
+    assert [(line["log_level"], line.get("number"), line["failures"]) for line in logs] == [
+        ("error", 2, 1),
+        ("error", 2, 6),
+        ("info", None, 6),
+    ]
+
+
 async def test_a_full_queue_that_is_read_slowly_does_not_flood_the_others(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:

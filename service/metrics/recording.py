@@ -101,7 +101,6 @@ def requests_expected(routed: Iterable[tuple[str, str]]) -> None:
     for method, route in routed:
         for outcome in OUR_FAULTS:
             catalogue.HTTP_SECONDS.of(method, route, outcome)
-    catalogue.SIGN_INS_DELAYED.of()
 
 
 def request_answered(method: str, route: str | None, status: int, seconds: float) -> None:
