@@ -1,8 +1,9 @@
 """What makes each alert fire, on a running system; none provokes an alert of one that comes after it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from dev.containers import Container
@@ -117,7 +118,7 @@ async def kill_expirers(stage: Stage) -> None:
         expirer.kill_now()
 
 
-PROVOCATIONS: dict[Callable[[Stage], Awaitable[None]], tuple[str, ...]] = {
+PROVOCATIONS: dict[Callable[[Stage], Coroutine[Any, Any, None]], tuple[str, ...]] = {
     keep_holds: (
         "RowlockOverdueHold",
         "RowlockOldWriteTransaction",
