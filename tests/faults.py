@@ -13,7 +13,7 @@ INSERT_PAYMENT = (
 UNTOLD_HOLD = (
     "insert into reservations select '01926e2c-5a00-7000-8000-000000000001', customer_id, session_id,"
     " array[{first_seat} + 3], 'HELD', total, currency, now(), now() + interval '30 s', null, null, '', ''"
-    " from reservations where id = '{first}';"
+    " from reservations where id = '{second}';"
     "update seats set state = 'HELD', version = 2, reservation_id = '01926e2c-5a00-7000-8000-000000000001'"
     " where id = {first_seat} + 3"
 )
@@ -44,6 +44,16 @@ FAULTS: dict[str, tuple[str, dict[str, set[str]]]] = {
         ),
         {"owners": {"first", "first_seat"}},
     ),
+    "a seat in two paid reservations": (
+        (
+            "update reservations set seat_ids = seat_ids || {paid_seat}, total = 2500, state = 'CONFIRMED',"
+            " settled_at = now() where id = '{second}';"
+            "insert into payments (reservation_id, amount, currency, paid_at) values ('{second}', 2500, 'EUR', now());"
+            "update seats set state = 'SOLD', version = version + 1 where id = {second_seat};"
+        )
+        + TELL.replace("{id}", "{second}"),
+        {"owners": {"second", "paid_seat"}},
+    ),
     "an owner that does not know of the seat": (
         "update seats set reservation_id = '{second}' where id = {first_seat}",
         {"ownerless": {"first", "second", "first_seat"}},
@@ -55,6 +65,10 @@ FAULTS: dict[str, tuple[str, dict[str, set[str]]]] = {
     "a hold whose seat is sold": (
         "update seats set state = 'SOLD' where id = {first_seat};" + NEXT_VERSION,
         {"ownerless": {"first", "first_seat"}, "log": {"first", "first_seat"}},
+    ),
+    "a paid reservation without its seat": (
+        "update seats set state = 'AVAILABLE', reservation_id = null where id = {paid_seat}",
+        {"ownerless": {"paid", "paid_seat"}, "log": {"paid", "paid_seat"}},
     ),
     "a held seat whose hold has ended": (
         END_FIRST,

@@ -54,7 +54,11 @@ def lateness(window: str) -> str:
     return f"1 - {good} / sum by (namespace) (rate({LATENESS}_count[{window}]))"
 
 
-SWEPT = 'rowlock_loop_last_success_timestamp_seconds{loop="sweep"}'
+PROGRESS = catalogue.STEP_FINISHED.name
+WATCHED = ("sweep", "sequencer", "observer")
+"""Loops without which seats come back late, or the figures stand still that other alerts ask for."""
+ALL_BEGUN = " and on (namespace) ".join(f'{PROGRESS}{{loop="{loop}"}}' for loop in WATCHED)
+"""Where each of them has finished a step since its process began."""
 ANYWHERE = 'namespace=~".*"'
 """The chart puts its release's namespace there: `absent` can't name the one of a release of which nothing is left."""
 
@@ -112,10 +116,9 @@ ALERTS = [
         "page",
         "1m",
         "No expirer finishes its steps",
-        # Without the observer the figures that other alerts ask for would stand still, and none of them would fire.
-        "time() - max by (namespace, loop) "
-        '(rowlock_loop_last_success_timestamp_seconds{loop=~"sweep|sequencer|observer"}) > SECONDS(60)\n'
-        f"or\n{_missing(SWEPT)}",
+        # What an observer has never seen is no number: without the second part no alert would fire.
+        f'time() - max by (namespace, loop) ({PROGRESS}{{loop=~"{"|".join(WATCHED)}"}}) > SECONDS(60)\n'
+        f"or\n{_missing(f'({ALL_BEGUN})')}",
     ),
     Alert(
         "RowlockRelayLag",

@@ -60,8 +60,8 @@ class AuditReply(Reply):
     not_looked_at: Annotated[
         dict[str, int],
         Field(
-            description="What the round knows nothing of: open holds (`events`) that were too many to compare with the "
-            "log, maps that could not be read",
+            description="What the round knows nothing of: what could not be compared with the log (`events`), because "
+            "open holds were too many or the log was not the same any more, and maps that could not be read",
             examples=[{}],
         ),
     ]

@@ -175,7 +175,7 @@ STEP_FAILURES = LOOPS.counter(
 STEP_FINISHED = LOOPS.gauge(
     "rowlock_loop_last_success_timestamp_seconds",
     "seconds since 1970",
-    "When the loop last finished a step without a failure; absent where the loop is off.",
+    "When the loop last finished a step without a failure; absent before the first one, and where the loop is off.",
     {"loop": values.LOOPS},
     across="livemax",
 )
@@ -302,8 +302,10 @@ AUDIT_INTERVAL_SECONDS = AUDIT.gauge(
 AUDIT_UNLOOKED = AUDIT.gauge(
     "rowlock_audit_unlooked",
     "holds or maps",
-    "What the last finished round could not look at, and knows nothing of. events: open holds, which were too many to "
-    "compare with the log; maps: those that could not be read in time, or 1 where Redis was away.",
+    "What the last finished round could not look at, and knows nothing of. events: what could not be compared with the "
+    "log, because open holds were too many, or the log was trimmed meanwhile, is another one, or was read by the "
+    "release before; maps: those that could not be read in time, or 1 where Redis was away or the "
+    "projector stood still.",
     {"what": values.AUDITED},
     across="livemax",
 )

@@ -146,6 +146,9 @@ def test_what_is_given_for_one_component_reaches_its_pods_alone() -> None:
 
 def test_what_is_given_for_the_api_reaches_the_migrations_and_the_release_s_test_too() -> None:
     given: dict[str, Any] = {
+        "image": {"repository": "mirror/rowlock", "tag": "fixed"},
+        "securityContext": {"runAsGroup": 7},
+        "podSecurityContext": {"fsGroup": 8},
         "env": [{"name": "ROWLOCK_LOG_LEVEL", "value": "debug"}],
         "extraVolumes": [{"name": "more", "emptyDir": {}}],
         "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
@@ -156,7 +159,10 @@ def test_what_is_given_for_the_api_reaches_the_migrations_and_the_release_s_test
     specs = pod_specs(rendered({"api": given}))
     for name in ("Job/rowlock-migrate-0-1-0-1", "Pod/rowlock-smoke"):
         spec = specs[name]
+        assert spec["securityContext"]["fsGroup"] == 8, name
         for container in containers(spec):
+            assert container["image"] == "mirror/rowlock:fixed", name
+            assert container["securityContext"]["runAsGroup"] == 7, name
             assert container["env"].count(given["env"][0]) == 1, name
             assert container["volumeMounts"][-1] == given["extraVolumeMounts"][0], name
         assert spec["volumes"][-1] == given["extraVolumes"][0], name

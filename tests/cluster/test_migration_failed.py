@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -26,6 +27,11 @@ FAIL_SECONDS_MAX = 120
 """Ten tries of one pod, and a pause after each."""
 ONE_POD = "migrations.backoffLimit=0"
 RULE = ("monitoring.force=true", "monitoring.prometheusRule.enabled=true")
+SCRAPED = {
+    "ServiceMonitor": "monitoring.serviceMonitor.enabled=true",
+    "PodMonitor": "monitoring.podMonitor.enabled=true",
+}
+"""One or the other: the chart refuses both."""
 
 
 @pytest.fixture
@@ -65,11 +71,22 @@ async def test_a_migration_that_fails_rings_for_its_own_job_disturbs_nobody_and_
     assert_true(second, shoppers)
 
 
+def rule_of(release: Release) -> Any:
+    """The release's rules, which the chart makes beside either way to find its pods."""
+    rules = []
+    for kind, scraped in SCRAPED.items():
+        rendered = yaml.safe_load_all(release.template("templates/monitoring.yaml", *FEW, *RULE, scraped))
+        made = {found["kind"]: found for found in rendered if found}
+        assert made.keys() - {"Service"} == {kind, "PrometheusRule"}
+        rules.append(made["PrometheusRule"])
+    assert rules[0] == rules[1]
+    return rules[0]
+
+
 @asynccontextmanager
 async def watched(release: Release) -> AsyncIterator[Prometheus]:
     """A Prometheus that knows the cluster's failed Jobs, with the rules that the chart makes for the release."""
-    rendered = yaml.safe_load_all(release.template("templates/monitoring.yaml", *FEW, *RULE))
-    (rule,) = [made for made in rendered if made["kind"] == "PrometheusRule"]
+    rule = rule_of(release)
     with tempfile.TemporaryDirectory(prefix="rowlock-prometheus-") as folder, served(release.cluster) as port:
         prometheus = Prometheus(Path(folder), targets={"jobs": [port]}, rules=yaml.safe_dump(rule["spec"]))
         prometheus.start()

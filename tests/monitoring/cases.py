@@ -122,6 +122,11 @@ def _progress(still: str) -> Series:
     return {_of(PROGRESS, loop=loop): "0x10" if loop == still else "0+60x10" for loop in {*WATCHED, still}}
 
 
+def _progress_without(never: str) -> Series:
+    """The others go on, and this one has not finished a step since the pods began."""
+    return {_of(PROGRESS, loop=loop): "0+60x10" for loop in WATCHED if loop != never}
+
+
 SYMPTOMS = [
     Case("RowlockOverdueHold", "overdue for more than 10 s", {OVERDUE: "11+60x5"}, fires=True, minute=2),
     Case("RowlockOverdueHold", "for a moment", {OVERDUE: "0 11 0 0"}, fires=False, minute=2),
@@ -131,12 +136,20 @@ SYMPTOMS = [
              labels={"loop": still})
         for still in WATCHED
     ),
+    *(
+        Case("RowlockExpirerNotProgressing", f"the {never} has never finished", _progress_without(never), fires=True,
+             minute=4)
+        for never in WATCHED
+    ),
     Case("RowlockExpirerNotProgressing", "the relay stands still", _progress("relay"), fires=False, minute=9),
     Case("RowlockExpirerNotProgressing", "no expirer", {BUILD: "1x10"}, fires=True, minute=4),
     Case("RowlockExpirerNotProgressing", "nothing at all", {BUILD: "_x10"}, fires=True, minute=4),
-    Case("RowlockExpirerNotProgressing", "one of two goes on", {
+    Case("RowlockExpirerNotProgressing", "one of two goes on", _progress("relay") | {
         _of(PROGRESS, loop="sweep", instance="a"): "0x10", _of(PROGRESS, loop="sweep", instance="b"): "0+60x10",
     }, fires=False, minute=9),
+    Case("RowlockExpirerNotProgressing", "each loop has begun in another pod", {
+        _of(PROGRESS, loop=loop, instance=loop): "0+60x10" for loop in WATCHED}, fires=False, minute=9),
+    Case("RowlockExpirerNotProgressing", "the pods have just begun", {}, fires=False, minute=0),
     Case("RowlockRelayLag", "more than a minute", {RELAY: "61+60x10"}, fires=True, minute=3),
     Case("RowlockRelayLag", "a minute", {RELAY: "60x10"}, fires=False, minute=9),
     Case("RowlockCacheBehind", "the projector lags", {PROJECTOR: "31x10"}, fires=True, minute=3),

@@ -57,9 +57,15 @@ def test_an_alert_fires_when_it_should_and_only_then(case: Case, tmp_path: Path)
     _run(_unit_test(case.what, series, case.minute, promql_expr_test=[asked]), case.minute, tmp_path)
 
 
-@pytest.mark.parametrize("name", sorted(NAMES))
-def test_of_two_releases_in_one_prometheus_only_the_one_that_burns_has_an_alert(name: str, tmp_path: Path) -> None:
-    burning, healthy = (next(c for c in CASES if c.alert == name and c.fires is fires) for fires in (True, False))
+# Of what is not there nobody can say in which release it is not.
+@pytest.mark.parametrize(
+    "burning",
+    [case for case in CASES if case.fires and not case.series.get(BUILD, "").startswith("_")],
+    ids=lambda case: f"{case.alert}: {case.what}",
+)
+def test_of_two_releases_in_one_prometheus_only_the_one_that_burns_has_an_alert(burning: Case, tmp_path: Path) -> None:
+    name = burning.alert
+    healthy = next(case for case in CASES if case.alert == name and not case.fires)
     series = {
         key: values
         for case, namespace in ((burning, "burning"), (healthy, "healthy"))

@@ -25,7 +25,6 @@ REFUSED_SECONDS = 4
 RATE_SECONDS = 30
 """Both are in it."""
 NAMES = {alert.name for alert in ALERTS}
-BURNS = {name for name in NAMES if "Burns" in name}
 
 Broker = RabbitMQ | Container
 pytestmark = pytest.mark.timeout(280)
@@ -51,10 +50,16 @@ async def test_under_a_contended_storm_every_expression_gives_data_and_what_it_m
     postgres: Postgres, sql: Connection, redis: Redis | Container, rabbitmq: Broker
 ) -> None:
     async with watched(postgres, sql, redis, rabbitmq) as (system, session_id):
+        stage = Stage(system, postgres, sql, redis, rabbitmq)
+        # In a storm few pay: a curve needs one before it and one at its end.
+        await stage.buy(system.seat_ids[48])
         await asyncio.gather(system.storm(STORM_SECONDS), system.browse(session_id, STORM_SECONDS))
         # A transaction that is tried again, and locks that do not come in time: some are refused by our fault.
-        await cause_deadlock(Stage(system, postgres, sql, redis, rabbitmq))
-        async with locked(postgres, "seats", *system.seat_ids[:16]):
+        await cause_deadlock(stage)
+        await stage.buy(system.seat_ids[49])
+        held = await stage.hold_each()
+        # Overdue for longer than the sweep pauses: it must pass over them.
+        async with locked(postgres, "reservations", *held), locked(postgres, "seats", *system.seat_ids[:16]):
             await system.storm(REFUSED_SECONDS)
         assert await _moved(system.prometheus) == MOVED
         assert await _empty(system.prometheus) == []
@@ -73,18 +78,19 @@ async def _moved(prometheus: Prometheus) -> dict[str, set[str]]:
 
 
 async def _empty(prometheus: Prometheus) -> list[str]:
-    """The expressions of dashboards, and the selectors of alerts, that give nothing at all."""
+    """The expressions of dashboards, and the selectors of alerts, that give no number."""
     panels = [expression for described in DASHBOARDS for expression in described.expressions()]
     parts = {part for alert in ALERTS for part in selectors(alert.expression)}
     asked = [as_asked(expression, f"{RATE_SECONDS}s") for expression in panels] + sorted(parts)
     return [
         expression
         for expression in asked
-        if expression.partition("{")[0] not in NOT_HERE and not await prometheus.series(expression)
+        if expression.partition("{")[0] not in NOT_HERE
+        and all(math.isnan(float(one["value"][1])) for one in await prometheus.series(expression))
     ]
 
 
-async def test_every_alert_fires_when_it_is_provoked_and_no_burn_alert_before(
+async def test_every_alert_fires_when_it_is_provoked_and_not_before(
     postgres: Postgres, sql: Connection, redis: Redis | Container, rabbitmq: Broker
 ) -> None:
     async with watched(postgres, sql, redis, rabbitmq) as (system, _):
@@ -92,9 +98,10 @@ async def test_every_alert_fires_when_it_is_provoked_and_no_burn_alert_before(
         await sell_calmly(stage)
         assert await system.prometheus.firing() == set()
         for provoke, names in PROVOCATIONS.items():
-            assert await system.prometheus.firing() & BURNS & set(names) == set()
-            await provoke(stage)
-            await stage.until_firing(*names)
+            assert await system.prometheus.firing() & set(names) == set()
+            async with asyncio.TaskGroup() as both:
+                both.create_task(provoke(stage))
+                both.create_task(stage.until_firing(*names))
     await sql.execute(EMPTY_TABLES)
 
 
