@@ -34,11 +34,27 @@ class Output:
         self.is_told = logging.getLogger(name).isEnabledFor
 
     def write(self, line: str) -> None:
-        """One line; nobody's request fails because it can't be written."""
-        with suppress(OSError, ValueError):
-            sys.stderr.write(f"{line}\n")
+        """One line of any level; levels are `_only_told`'s business."""
+        _write(line)
 
     debug = info = warning = error = critical = write
+
+
+class LibrariesHandler(logging.Handler):
+    """Where the lines of the libraries go: to the same place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line, on whatever is the standard error by then."""
+        try:
+            _write(self.format(record))
+        except Exception:  # noqa: BLE001 - as every handler of the standard library: one bad line is no more than that
+            self.handleError(record)
+
+
+def _write(line: str) -> None:
+    """One line; nobody's request fails because it can't be written."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"{line}\n")
 
 
 def configure_logging(level: str, form: str = "json") -> None:
@@ -66,7 +82,7 @@ def configure_logging(level: str, form: str = "json") -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LibrariesHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -5,6 +5,7 @@ import importlib
 import json
 import re
 from collections.abc import AsyncIterator
+from functools import partial
 
 import asyncpg
 import pytest
@@ -19,12 +20,19 @@ from tests.commands import API, EXPIRER, MIGRATE, Result, run
 from tests.databases import own_database
 from tests.factories import make_settings
 from tests.processes import api_process, environment, expirer_process
-from tests.waiting import until_lock_waits
+from tests.waiting import until, until_lock_waits
 
 TABLES = """
 select array_agg(tablename::text order by tablename)
 from pg_tables
 where schemaname = 'public'
+"""
+BOTH_WAIT_LONG = """
+select count(*) = 2
+from pg_stat_activity
+where datname = current_database()
+and wait_event_type = 'Lock'
+and query_start <= clock_timestamp() - interval '1.5 s'
 """
 ALL_TABLES = [
     "accounts", "alembic_version", "audits", "cursors", "events", "hold_queues", "payments", "reservations", "seats",
@@ -57,8 +65,9 @@ async def test_two_migrations_at_once_make_one_schema_and_a_third_finds_it(url: 
     first = await asyncpg.connect(url)
     await first.execute(f"begin; {LOCK_FOR_MIGRATION}")
     both = [asyncio.create_task(migrate(url)) for _ in range(2)]
+    await until_lock_waits(empty, 2, "%pg_advisory_xact_lock%")
     # For longer than a step waits for a table: whoever migrates first may take its time.
-    await until_lock_waits(empty, 2, "%pg_advisory_xact_lock%", seconds_min=1.5)
+    await until(partial(empty.fetchval, BOTH_WAIT_LONG), "two migrations that wait for 1.5 s")
     assert await empty.fetchval(TABLES) is None
     await first.close()
     for result in [*await asyncio.gather(*both), await migrate(url)]:

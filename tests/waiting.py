@@ -14,7 +14,6 @@ from pg_stat_activity
 where datname = current_database()
 and wait_event_type = 'Lock'
 and ($1::text is null or query like $1)
-and query_start <= clock_timestamp() - make_interval(secs => $2)
 """
 
 
@@ -26,12 +25,10 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds_max
         await asyncio.sleep(0.01)
 
 
-async def until_lock_waits(
-    sql: Connection, count: int = 1, query_like: str | None = None, seconds_min: float = 0
-) -> None:
-    """Returns when so many backends (whose query is like that, and which is so old) wait for a lock."""
+async def until_lock_waits(sql: Connection, count: int = 1, query_like: str | None = None) -> None:
+    """Returns when so many backends (whose query is like that) wait for a lock."""
 
     async def waits() -> bool:
-        return int(await sql.fetchval(COUNT_LOCK_WAITS, query_like, seconds_min)) >= count
+        return int(await sql.fetchval(COUNT_LOCK_WAITS, query_like)) >= count
 
     await until(waits, f"{count} waiting for a lock")
