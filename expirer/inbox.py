@@ -80,7 +80,8 @@ class Inbox:
             await self._park(delivery, "unreadable")
         if not self._taken:
             return
-        tracing.note_members({d.hint.reservation_id: d.traceparent for d in self._taken if d.hint}, self._tried)
+        tracing.note_tried(self._tried)
+        tracing.note_members({d.hint.reservation_id: d.traceparent for d in self._taken if d.hint})
         try:
             expired = await self._settle(self._taken)
         except Exception as error:

@@ -61,7 +61,7 @@ class Loops:
             optional["projector"] = Projector(engine, cache, settings, owner)
         supervisor = Supervisor({name: loop.step for name, loop in optional.items()})
         supervisor.steps |= {
-            "sweep": partial(sweep.step, engine, settings, sweep.nothing_set_aside()),
+            "sweep": partial(sweep.step, engine, settings, sweep.SetAside()),
             "sequencer": partial(sequencer.step, engine, settings, lambda: supervisor.wake(*READERS)),
             "keeper": partial(keeper.step, engine, settings),
         }

@@ -57,8 +57,8 @@ class Projector:
             return 0
         numbered = [event.number for event in events if event.number is not None]
         # What has no number yet comes once more, with one.
-        tried = [each for each in numbered if each <= self._tried]
-        tracing.note_members({event.number: event.traceparent for event in events if event.number is not None}, tried)
+        tracing.note_tried([number for number in numbered if number <= self._tried])
+        tracing.note_members({event.number: event.traceparent for event in events if event.number is not None})
         self._tried = max([self._tried, *numbered])
         is_all = len(numbered) < settings.projector_batch_max > len(events) - len(numbered)
         async with lease.kept(self._engine, CURSOR, self._owner, settings):

@@ -39,6 +39,7 @@ class Relay:
         self._publisher = Publisher(settings)
         self._thread = Thread("relay")
         self._refusals = Failures()
+        self._drops = Failures()
         self._tried = 0
         self._batch_max = settings.relay_batch_max
 
@@ -87,8 +88,8 @@ class Relay:
     async def _publish(self, events: Sequence[Logged]) -> Published:
         """With the hints of the new holds among them."""
         numbers = [e.number for e in events if e.number is not None]
-        tried = {number for number in numbers if number <= self._tried}
-        tracing.note_members({event.number: event.traceparent for event in events}, tried)
+        tracing.note_tried([number for number in numbers if number <= self._tried])
+        tracing.note_members({event.number: event.traceparent for event in events})
         self._tried = max([self._tried, *numbers])
         events = [
             replace(e, traceparent=made) if (made := tracing.traceparent_of(e.number)) is not None else e
@@ -107,10 +108,17 @@ class Relay:
             # Another replica may reach RabbitMQ where this one can't.
             await self._release()
             raise
-        if published.hints_dropped:
-            catalogue.HINTS_DROPPED.of().inc(published.hints_dropped)
-            log.warning("hints dropped; the sweep gives these seats back", count=published.hints_dropped)
+        if hints:
+            self._note_hints(published.hints_dropped)
         return published
+
+    def _note_hints(self, dropped: int) -> None:
+        if dropped:
+            catalogue.HINTS_DROPPED.of().inc(dropped)
+            if facts := self._drops.note("dropped", time.monotonic()):
+                log.warning("hints dropped; the sweep gives these seats back", count=dropped, **facts)
+        elif facts := self._drops.end(time.monotonic()):
+            log.info("no more hints are dropped", **facts)
 
     def _back_off(self, refused: Logged) -> float:
         catalogue.EVENTS_REFUSED.of().inc()

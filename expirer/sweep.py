@@ -1,13 +1,14 @@
 """Ends the holds that nobody paid for. It needs nothing but PostgreSQL: it is the guarantee that seats come back."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from uuid import UUID
 
 import structlog
 from cachetools import TTLCache
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from expirer.failures import REMINDER_SECONDS, kind_of
 from service import tracing
 from service.database import roll_back, transaction
 from service.errors import concerns_all
@@ -22,29 +23,39 @@ SET_ASIDE_SECONDS = 5
 ONE_BY_ONE_SECONDS_MAX = 5
 """Each of them may wait for its lock: the loop must be seen to live, and what is left comes with the next step."""
 
-SetAside = TTLCache[UUID, None]
-"""Holds that could not be ended a moment ago; meanwhile the others' seats come back."""
-
 log = structlog.stdlib.get_logger("rowlock.sweep")
 
 
-def nothing_set_aside() -> SetAside:
-    """For `step`, which keeps it up to date; one for each loop."""
-    return TTLCache(SET_ASIDE_MAX, SET_ASIDE_SECONDS)
+class SetAside:
+    """Holds that could not be ended a moment ago: the others' seats come back without them. One for each loop."""
+
+    def __init__(self) -> None:
+        self.holds: TTLCache[UUID, None] = TTLCache(SET_ASIDE_MAX, SET_ASIDE_SECONDS)
+        self.told: TTLCache[Hashable, None] = TTLCache(SET_ASIDE_MAX, REMINDER_SECONDS)
+        """What the log knows: the same again is no news."""
+
+    def is_news(self, what: Hashable) -> bool:
+        """Whether to tell; the next time after REMINDER_SECONDS."""
+        is_new = what not in self.told
+        if is_new:
+            self.told[what] = None
+        return is_new
 
 
 @tracing.batched("sweep", "expire hold", "internal")
 async def step(engine: AsyncEngine, settings: Settings, set_aside: SetAside | None = None) -> float:
     """Settles one batch; seconds to wait, 0 after a full batch. Any number of replicas may do it at once."""
-    set_aside = nothing_set_aside() if set_aside is None else set_aside
+    set_aside = SetAside() if set_aside is None else set_aside
     batch_max = settings.sweep_batch_max
+    tracing.note_tried(set_aside.told)
     try:
         found = expired = await _settle_batch(engine, batch_max, set_aside)
     except Exception as error:
         if concerns_all(error):
             raise
         # Whatever is wrong with one hold, the others' seats must come back.
-        log.warning("batch failed, trying one by one", error=repr(error))
+        if set_aside.is_news(kind_of(error)):
+            log.warning("batch failed, trying one by one", error=repr(error))
         found, expired = await _settle_one_by_one(engine, batch_max, set_aside)
     if expired:
         log.info("holds expired", count=expired)
@@ -54,7 +65,7 @@ async def step(engine: AsyncEngine, settings: Settings, set_aside: SetAside | No
 async def _settle_batch(engine: AsyncEngine, batch_max: int, set_aside: SetAside) -> int:
     with recording.expiry("sweep") as batch:
         async with transaction(engine) as connection:
-            ended = await settle_overdue(connection, batch_max, list(set_aside))
+            ended = await settle_overdue(connection, batch_max, list(set_aside.holds))
             if not ended.reservations:
                 await roll_back(connection)
         batch.reservations, batch.skipped = ended.reservations, ended.skipped
@@ -66,7 +77,7 @@ async def _settle_one_by_one(
 ) -> tuple[int, int]:
     """How many were found, and how many could be ended alone; the others are logged and set aside."""
     async with transaction(engine) as connection:
-        overdue = await lock_overdue(connection, batch_max, list(set_aside))
+        overdue = await lock_overdue(connection, batch_max, list(set_aside.holds))
         await roll_back(connection)
     deadline = clock() + ONE_BY_ONE_SECONDS_MAX
     expired = 0
@@ -78,9 +89,10 @@ async def _settle_one_by_one(
         except Exception as error:
             if concerns_all(error):
                 raise
-            set_aside[id_] = None
+            set_aside.holds[id_] = None
             tracing.note_failed([id_], type(error).__name__)
-            log.error("hold can't be ended", reservation_id=str(id_), error=repr(error))  # noqa: TRY400 - expected shape
+            if set_aside.is_news(id_):
+                log.error("hold can't be ended", reservation_id=str(id_), error=repr(error))  # noqa: TRY400 - expected shape
         else:
             expired += 1
     return len(overdue), expired

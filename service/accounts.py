@@ -43,6 +43,8 @@ class Passwords:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="argon2")
         self._queue_max = queue_max
         self._waiting = 0
+        # Shown at 0 from the start: that nobody waits is not the same as that nobody knows.
+        self._shown = catalogue.PASSWORDS_WAITING.of()
         # What a password for an unknown address is compared with, so that it takes as long.
         self._nobodys = self._hasher.hash("nobody's password")
 
@@ -70,7 +72,7 @@ class Passwords:
             raise Busy("password check")
         self._waiting += 1
         try:
-            with catalogue.PASSWORDS_WAITING.of().track_inprogress(), catalogue.PASSWORD_SECONDS.of().time():
+            with self._shown.track_inprogress(), catalogue.PASSWORD_SECONDS.of().time():
                 return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         finally:
             self._waiting -= 1
@@ -86,7 +88,7 @@ class Delays:
     def __init__(self, delay_ms_max: int) -> None:
         self._delay_ms_max = delay_ms_max
         self._delayed = 0
-        # Shown at 0 from the start: most days nobody waits, which is not the same as that nobody knows.
+        # Shown at 0 from the start, too.
         self._shown = catalogue.SIGN_INS_DELAYED.of()
 
     async def wait(self, failures: int) -> None:

@@ -130,15 +130,19 @@ def traceparent_of(key: object = None) -> str | None:
     return spans.traceparent(span) if span and spans else None
 
 
-def note_members(traceparents: Mapping[Any, str | None], tried: Collection[Any] = ()) -> None:
-    """Says which traces are concerned by what goes on, by key: a batch takes them up, a request links to them.
-
-    Those of a batch that were `tried` before get a span only if it comes to its end: however often it fails, a trace
-    doesn't grow.
+def note_tried(keys: Collection[Any]) -> None:
+    """Says which members of the batch, here or to come, were tried before: they get a span only if it comes to its end.
+    However often one fails, its trace doesn't grow.
     """
+    if batch := _batch.get():
+        batch.tried.update(keys)
+
+
+def note_members(traceparents: Mapping[Any, str | None]) -> None:
+    """Says which traces are concerned by what goes on, by key: a batch takes them up, a request links to them."""
     batch, span, spans = _batch.get(), current.get(), _state.spans
     if batch:
-        batch.join(traceparents, tried)
+        batch.join(traceparents)
     elif span and spans:
         spans.link(span, *(traceparent for traceparent in traceparents.values() if traceparent))
 
@@ -161,7 +165,7 @@ class Batch:
     tried: set[object] = field(default_factory=set)
     failed: dict[object, str] = field(default_factory=dict)
 
-    def join(self, traceparents: Mapping[Any, str | None], tried: Collection[Any]) -> None:
+    def join(self, traceparents: Mapping[Any, str | None]) -> None:
         """Takes up those that are traced and are not here yet; each gets a span in its own trace."""
         spans = _state.spans
         traced = {key: value for key, value in traceparents.items() if value and key not in self.members}
@@ -169,7 +173,6 @@ class Batch:
             return
         if self.span is None:
             self.span = spans.begin(self.name, "internal", None)
-        self.tried.update(tried)
         if current.get() is not self.span and traced.keys() - self.tried:
             # Else nothing may be recorded below a span that is perhaps dropped.
             current.set(self.span)

@@ -120,8 +120,9 @@ async def test_failures_of_every_route_are_shown_before_the_first_one(postgres: 
 async def test_that_no_sign_in_waits_is_shown_before_the_first_one(postgres: Postgres) -> None:
     port = free_port()
     async with api_process(postgres.url(), metrics_port=port):
-        shown = (await scrape(port))["rowlock_sign_ins_delayed"].samples
-    assert [sample.value for sample in shown] == [0]
+        shown = await scrape(port)
+    for name in ("rowlock_sign_ins_delayed", "rowlock_password_checks_waiting"):
+        assert [sample.value for sample in shown[name].samples] == [0]
 
 
 @pytest.mark.usefixtures("sql")

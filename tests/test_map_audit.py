@@ -1,11 +1,9 @@
 """The audit of the seat maps in Redis: one that is not the ledger's is found, and its next reader builds it anew."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextvars import Context
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import count
 from typing import Any
 
 import pytest
@@ -15,19 +13,17 @@ from dev.containers import Container
 from dev.postgres import Postgres
 from dev.servers import Redis
 from service import mapaudit
-from service.cache import Cache
 from service.database import Connection
 from service.errors import Busy
 from service.mapaudit import SEATS_AT_ONCE_MAX, Stored
 from service.seatcache import Kept, SeatCache
-from service.seatreads import read_history
 from service.settings import Settings
 from tests.audits import do_round, faulty, last_verdict
 from tests.conftest import EMPTY_TABLES
-from tests.factories import Account, OnSale, make_customer, make_session
 from tests.forcing import give
+from tests.map_stage import DAMAGES, Stage, look, staged
 from tests.metering import about, moved
-from tests.seat_maps import Projection, projecting, stored_states, with_redis
+from tests.seat_maps import stored_states, with_redis
 
 
 @pytest.fixture
@@ -36,58 +32,11 @@ def settings(postgres: Postgres, sql: Connection, redis: Redis | Container) -> S
     return with_redis(postgres.url(), redis, map_fresh_ms=60_000, map_wait_ms=5_000)
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """Two sessions with maps, of which the first has a held seat."""
-
-    customer: Account
-    first: OnSale
-    second: OnSale
-    projection: Projection
-    cache: Cache
-
-    async def damage(self, on_sale: OnSale, part: str, offset: int, value: bytes) -> None:
-        """Writes into the map, as nobody should."""
-        await self.projection.redis.setrange(
-            f"rowlock:{await self.projection.epoch()}:{on_sale.id}:{part}", offset, value
-        )
-
-    async def miscount(self, on_sale: OnSale, **counts: int) -> None:
-        """Writes these numbers of seats into the map."""
-        meta = f"rowlock:{await self.projection.epoch()}:{on_sale.id}:meta"
-        await self.projection.redis.hset(meta, mapping=counts)
-
-
 @pytest.fixture
 async def stage(sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
-    """Both maps are built, and nothing is wrong with them; they are compared in pieces."""
-    monkeypatch.setattr(mapaudit, "SEATS_AT_ONCE_MAX", 3)
-    customer = await make_customer(sql, settings)
-    first, second = await make_session(sql, settings), await make_session(sql, settings)
-    cache = Cache(settings)
-    async with projecting(settings) as projection:
-        await give(sql, customer, first.seat_ids[3])
-        # What has a number is not brought to the maps again.
-        await projection.number()
-        await projection.step()
-        for on_sale in (first, second):
-            assert (await projection.get(on_sale)).source == "redis"
-        yield Stage(customer, first, second, projection, cache)
-    await cache.close()
-
-
-async def look(stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings) -> dict[str, set[object]]:
-    """What a round finds while the projector goes on."""
-    check_map = mapaudit._read_stored
-
-    async def then_project(*arguments: object) -> object:
-        stored = await check_map(*arguments)  # type: ignore[arg-type]
-        await stage.projection.step()
-        return stored
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(mapaudit, "_read_stored", then_project)
-        return faulty(await do_round(engine, sql, settings, stage.cache))
+    """Both maps are as they should be."""
+    async with staged(sql, settings, monkeypatch) as made:
+        yield made
 
 
 async def test_maps_as_they_should_be_are_found_right_and_stay(
@@ -124,17 +73,6 @@ async def test_other_loops_go_on_between_the_pieces_of_a_map(
     assert turns == (2 * pieces if is_newer else pieces)
 
 
-DAMAGES = {
-    "a held seat is free": ("states", 4, b"A"),
-    "a free seat is sold": ("states", 1, b"S"),
-    "a held seat is newer than the ledger": ("versions", 12, b"\0\0\0\3"),
-    "a seat that never changed is newer than the ledger": ("versions", 20, b"\0\0\0\2"),
-    "a change is missing": ("versions", 12, b"\0\0\0\1"),
-    "a seat too many": ("states", 17, b"A"),
-    "a version too many": ("versions", 64, b"\0\0\0\2"),
-}
-
-
 @pytest.mark.parametrize("damage", DAMAGES)
 async def test_a_map_that_is_not_the_ledgers_is_named_and_built_anew(
     stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, damage: str
@@ -157,23 +95,6 @@ async def test_a_map_that_counts_otherwise_than_its_seats_say_is_named_and_built
     await stage.projection.get(stage.first)
     assert await stage.projection.seat_cache.read_counts([stage.first.id]) == {stage.first.id: (1, 0)}
     assert await look(stage, engine, sql, settings) == {}
-
-
-async def test_a_map_of_a_history_that_ends_while_it_is_looked_at_is_no_fault(
-    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings
-) -> None:
-    await stage.damage(stage.first, *DAMAGES["a held seat is newer than the ledger"])
-    reads = 0
-
-    async def read_another(connection: Connection) -> str:
-        nonlocal reads
-        reads += 1
-        return await read_history(connection) if reads == 1 else "another"
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(mapaudit, "read_history", read_another)
-        assert await look(stage, engine, sql, settings) == {}
-    assert reads > 1
 
 
 async def test_a_map_whose_seats_take_too_long_to_read_is_not_looked_at_and_the_round_goes_on(
@@ -202,44 +123,6 @@ async def test_a_map_is_the_next_one_again_where_no_connection_was_free(
         await mapaudit.check_next(engine, cache, 0)
 
 
-async def test_a_change_that_comes_between_the_two_reads_is_no_fault(
-    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read_stored, seats = mapaudit._read_stored, iter(stage.first.seat_ids[5:])
-
-    async def then_sell(pool: AsyncEngine, session_id: int) -> Stored | None:
-        stored = await read_stored(pool, session_id)
-        await give(sql, stage.customer, next(seats))
-        await stage.projection.step()
-        return stored
-
-    monkeypatch.setattr(mapaudit, "_read_stored", then_sell)
-    assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
-    assert (await last_verdict(sql)).tally.checked["maps"] == 2
-
-
-async def test_a_wrong_state_that_comes_between_the_two_reads_is_a_fault(
-    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read_stored, reads = mapaudit._read_stored, count(1)
-
-    async def then_hold(pool: AsyncEngine, session_id: int) -> Stored | None:
-        stored = await read_stored(pool, session_id)
-        is_first = next(reads) == 1
-        if is_first:
-            await give(sql, stage.customer, stage.first.seat_ids[5])
-        await stage.projection.step()
-        if is_first:
-            await stage.damage(stage.first, "states", 6, b"S")
-            await stage.miscount(stage.first, held=1, sold=1)
-        return stored
-
-    monkeypatch.setattr(mapaudit, "_read_stored", then_hold)
-    found = faulty(await do_round(engine, sql, settings, stage.cache))
-    assert found == {"cache": {stage.first.id}}
-    assert next(reads) == 4, "the first map was compared with what was committed later, too"
-
-
 async def test_a_map_that_is_behind_is_not_judged_before_it_has_caught_up(
     stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,23 +132,6 @@ async def test_a_map_that_is_behind_is_not_judged_before_it_has_caught_up(
     assert (await last_verdict(sql)).tally.unlooked == {"maps": 2}
     assert await look(stage, engine, sql, settings) == {}
     assert (await stage.projection.versions(stage.first))[5] == 2
-
-
-async def test_what_is_committed_before_the_ledger_is_read_is_not_expected_of_an_older_map(
-    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mapaudit, "WAIT_SECONDS_MAX", 0.1)
-    seats = iter(stage.first.seat_ids[5:])
-
-    async def after_a_sale(connection: Connection) -> str:
-        # The transaction is open, and sees only what is committed when it looks for the first time. The projector has
-        # another one.
-        await asyncio.create_task(stage.projection.step(), context=Context())
-        await give(sql, stage.customer, next(seats))
-        return await read_history(connection)
-
-    monkeypatch.setattr(mapaudit, "read_history", after_a_sale)
-    assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
 
 
 async def test_a_map_of_another_history_is_not_compared(
@@ -282,38 +148,6 @@ async def test_a_map_of_another_history_is_not_compared(
     assert await look(stage, engine, sql, settings) == {"cache": {stage.first.id}}
 
 
-async def go_at_once(stage: Stage) -> None:
-    """All keys."""
-    await stage.projection.redis.flushall()
-
-
-async def lose_the_map(stage: Stage) -> None:
-    """It is evicted, and the other is not."""
-    await stage.projection.redis.delete(f"rowlock:{await stage.projection.epoch()}:{stage.first.id}:states")
-
-
-async def lose_the_versions(stage: Stage) -> None:
-    """One key of it is evicted."""
-    await stage.projection.redis.delete(f"rowlock:{await stage.projection.epoch()}:{stage.first.id}:versions")
-
-
-@pytest.mark.parametrize("go", [go_at_once, lose_the_map, lose_the_versions])
-async def test_a_map_that_goes_while_it_is_looked_at_is_no_fault(
-    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, go: Callable[[Stage], Awaitable[None]]
-) -> None:
-    read_stored = mapaudit._read_stored
-
-    async def then_go(pool: AsyncEngine, session_id: int) -> Stored | None:
-        stored = await read_stored(pool, session_id)
-        await stage.projection.step()
-        await go(stage)
-        return stored
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(mapaudit, "_read_stored", then_go)
-        assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
-
-
 async def test_the_map_of_a_session_whose_seats_are_gone_is_not_compared(
     stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
@@ -326,7 +160,7 @@ async def test_sessions_without_a_map_are_passed_over_a_slice_at_a_time(
     stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mapaudit, "SESSIONS_MAX", 1)
-    await lose_the_map(stage)
+    await stage.lose(stage.first, "states")
     await stage.damage(stage.second, *DAMAGES["a free seat is sold"])
     assert await look(stage, engine, sql, settings) == {"cache": {stage.second.id}}
 

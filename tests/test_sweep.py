@@ -80,6 +80,22 @@ async def test_a_hold_that_can_not_be_ended_stops_no_other(
     assert await state_of(sql, broken) == "EXPIRED"
 
 
+async def test_a_hold_that_can_not_be_ended_is_told_once_in_a_while(
+    engine: AsyncEngine, sql: Connection, settings: Settings, log: CapturingLogger
+) -> None:
+    (broken,) = await make_overdue_holds(sql, settings, 1)
+    await sql.execute("update seats set state = 'AVAILABLE', reservation_id = null where reservation_id = $1", broken)
+    set_aside = sweep.SetAside()
+    for _ in range(3):
+        await sweep.step(engine, settings, set_aside)
+        set_aside.holds.clear()
+    assert [call.method_name for call in log.calls] == ["warning", "error"]
+    set_aside.told.clear()
+    await sweep.step(engine, settings, set_aside)
+    assert [call.method_name for call in log.calls] == ["warning", "error"] * 2
+    await sql.execute(MEND, broken)
+
+
 async def test_a_step_without_postgresql_fails_instead_of_trying_one_by_one(log: CapturingLogger) -> None:
     nowhere = make_settings("postgresql://ada@127.0.0.1:1/rowlock")
     engine = create_engine(nowhere, "rowlock-test")
@@ -111,12 +127,12 @@ async def test_a_hold_whose_seat_somebody_keeps_locked_stops_no_other(
 ) -> None:
     held = await make_overdue_holds(sql, settings, 3)
     impatient = create_engine(settings.model_copy(update={"lock_timeout_ms": 50}), "rowlock-test")
-    set_aside = sweep.nothing_set_aside()
+    set_aside = sweep.SetAside()
     async with locked(postgres, "seats", await sql.fetchval("select seat_ids[1] from reservations limit 1")):
         await sweep.step(impatient, settings, set_aside)
         states = [await state_of(sql, id_) for id_ in held]
     assert sorted(states) == ["EXPIRED", "EXPIRED", "HELD"]
-    assert [str(id_) for id_ in set_aside] == [str(id_) for id_ in held if states[held.index(id_)] == "HELD"]
+    assert [str(id_) for id_ in set_aside.holds] == [str(id_) for id_ in held if states[held.index(id_)] == "HELD"]
     await impatient.dispose()
     assert await sweep.step(engine, settings, set_aside) == INTERVAL_SECONDS
     assert "HELD" in [await state_of(sql, id_) for id_ in held], "set aside for a moment"
@@ -131,7 +147,7 @@ async def test_broken_holds_that_fill_a_batch_are_set_aside_for_the_others(
     await make_overdue(sql, held[0])
     await sql.execute("update seats set state = 'AVAILABLE', reservation_id = null where reservation_id = $1", held[0])
     one_by_one = settings.model_copy(update={"sweep_batch_max": 1})
-    set_aside = sweep.nothing_set_aside()
+    set_aside = sweep.SetAside()
     assert [await sweep.step(engine, one_by_one, set_aside) for _ in range(3)] == [0, 0, 0]
     assert [await state_of(sql, id_) for id_ in held] == ["HELD", "EXPIRED", "EXPIRED"]
     await sql.execute(MEND, held[0])
@@ -142,6 +158,6 @@ async def test_one_by_one_ends_in_time_to_be_seen_alive(
 ) -> None:
     held = await make_overdue_holds(sql, settings, 3)
     seconds = iter([0.0, 0.0, float(sweep.ONE_BY_ONE_SECONDS_MAX + 1)])
-    found, expired = await sweep._settle_one_by_one(engine, 10, sweep.nothing_set_aside(), lambda: next(seconds))
+    found, expired = await sweep._settle_one_by_one(engine, 10, sweep.SetAside(), lambda: next(seconds))
     assert (found, expired) == (3, 1)
     assert sorted([await state_of(sql, id_) for id_ in held]) == ["EXPIRED", "HELD", "HELD"]

@@ -112,6 +112,23 @@ async def test_the_sweep_s_span_of_a_hold_that_can_t_be_ended_has_failed_and_its
     assert sorted(span.failed for span in collector.named("expire hold")) == [False, True]
 
 
+async def test_of_a_hold_that_the_sweep_tries_again_and_again_a_trace_has_the_first_try_and_the_one_that_works(
+    engine: AsyncEngine, sql: Connection, settings: Settings, collector: Collector
+) -> None:
+    (broken,) = await make_holds(sql, settings, 1)
+    await make_overdue(sql, broken)
+    await sql.execute("update reservations set traceparent = $1", TRACEPARENT)
+    await tamper(sql, broken)
+    set_aside = sweep.SetAside()
+    async with tracing.exported(settings, "sweep"):
+        for _ in range(3):
+            await sweep.step(engine, settings, set_aside)
+            set_aside.holds.clear()
+        await mend(sql, broken)
+        await sweep.step(engine, settings, set_aside)
+    assert [span.failed for span in collector.named("expire hold")] == [True, False]
+
+
 async def test_while_redis_refuses_writes_a_trace_has_the_first_try_and_then_the_one_that_works(
     sql: Connection, settings: Settings, redis: Redis | Container, collector: Collector
 ) -> None:

@@ -39,9 +39,19 @@ async def test_when_the_queue_of_holds_is_full_hints_are_dropped_and_events_go_o
             await number_all(engine, settings)
             with capture_logs() as logs:
                 await relay.step()
-            assert await cursor(sql) == 4
-        assert first_time(await listener.until(4)) == [1, 2, 3, 4]
-    assert [(line["event"], line["count"]) for line in logs] == [("hints dropped; the sweep gives these seats back", 3)]
+                assert await cursor(sql) == 4
+                await make_numbered(engine, sql, settings, 1)
+                await relay.step()
+                with connected(rabbitmq.url) as connection:
+                    holds_queue(settings.hold_seconds * 1_000, LENGTH_MAX)(connection.channel()).purge()
+                last = await make_numbered(engine, sql, settings, 1)
+                await relay.step()
+                assert await cursor(sql) == last
+        assert first_time(await listener.until(4))[:4] == [1, 2, 3, 4]
+    assert [(line["event"], line.get("count"), line["failures"]) for line in logs] == [
+        ("hints dropped; the sweep gives these seats back", 3, 1),
+        ("no more hints are dropped", None, 2),
+    ]
 
 
 async def test_a_hint_for_which_there_is_no_queue_is_counted_and_the_queue_is_made_again(
