@@ -22,12 +22,14 @@ PASSWORD = "correct horse battery"
 class Shoppers:
     """`told`: the last state that each reservation was acknowledged in, None where an answer is missing since.
 
-    `failures` are requests without an answer or with one that blames the service; `last_hold` is a monotonic time.
+    `aside` are seats that none of them wants. `failures` are requests without an answer or with one that blames the
+    service; `last_hold` is a monotonic time.
     """
 
     client: httpx.AsyncClient
     tokens: Sequence[str]
     seat_ids: Sequence[int]
+    aside: Sequence[int] = ()
     told: dict[str, str | None] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     last_hold: float = 0.0
@@ -117,10 +119,11 @@ async def put_on_sale(client: httpx.AsyncClient, release: Release, count: int) -
 
 
 @asynccontextmanager
-async def shopping(release: Release, count: int = 6, seats: int = 3_000) -> AsyncIterator[Shoppers]:
-    """So many customers buy during the block."""
+async def shopping(release: Release, count: int = 6, seats: int = 3_000, aside: int = 0) -> AsyncIterator[Shoppers]:
+    """So many customers buy during the block, and leave the first seats aside."""
     async with connect(release) as client:
-        shoppers = Shoppers(client, await sign_up(client, count), await put_on_sale(client, release, seats))
+        tokens, seat_ids = await sign_up(client, count), await put_on_sale(client, release, seats)
+        shoppers = Shoppers(client, tokens, seat_ids[aside:], seat_ids[:aside])
         buying = asyncio.gather(*(shoppers.shop(token) for token in shoppers.tokens))
         try:
             yield shoppers

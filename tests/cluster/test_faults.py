@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
+import httpx
 import pytest
 
 from tests.cluster.kubernetes import Release, is_ready, until
@@ -92,12 +93,13 @@ async def test_nothing_acknowledged_is_lost_and_the_sale_goes_on(
     assert_true(release, shoppers)
 
 
-async def hold_many(shoppers: Shoppers, seat_ids: list[int]) -> list[str]:
+async def hold_many(shoppers: Shoppers, seat_ids: Sequence[int]) -> list[str]:
     """Holds that nobody ends, by everybody together; their ids."""
 
     async def one(n: int, seat_id: int) -> str:
         headers = {"Authorization": f"Bearer {shoppers.tokens[n % len(shoppers.tokens)]}"}
         reply = await shoppers.client.post(f"/customer/book/{seat_id}", headers=headers)
+        assert reply.status_code == httpx.codes.CREATED, reply.text
         id_ = str(reply.json()["reservationId"])
         shoppers.told[id_] = "HELD"
         return id_
@@ -108,12 +110,10 @@ async def hold_many(shoppers: Shoppers, seat_ids: list[int]) -> list[str]:
 async def test_without_expirers_100_holds_stay_overdue_and_the_sale_goes_on_and_they_end_as_soon_as_one_is_back(
     release: Release,
 ) -> None:
-    async with shopping(release) as shoppers:
-        # The shoppers have the others.
-        due, shoppers.seat_ids = list(shoppers.seat_ids[:DUE]), shoppers.seat_ids[DUE:]
-        await until_free(release, due)
+    async with shopping(release, aside=DUE) as shoppers:
         async with no_expirers(release):
-            overdue = COUNT_OVERDUE_OF.format(ids=", ".join(f"'{id_}'" for id_ in await hold_many(shoppers, due)))
+            held = await hold_many(shoppers, shoppers.aside)
+            overdue = COUNT_OVERDUE_OF.format(ids=", ".join(f"'{id_}'" for id_ in held))
             await asyncio.to_thread(until, lambda: count(release, overdue) == DUE, "holds that are overdue", 40)
             await until_sold_again(shoppers)
         await asyncio.to_thread(until, lambda: any(map(is_ready, release.pods("expirer"))), "an expirer", 60)
@@ -141,10 +141,3 @@ async def no_expirers(release: Release) -> AsyncIterator[None]:
 def scale_expirers(release: Release, count: int) -> None:
     """To so many pods."""
     release.kubectl("scale", "deployment", "rowlock-expirer", f"--replicas={count}")
-
-
-async def until_free(release: Release, seat_ids: list[int]) -> None:
-    """Returns when nobody has any of the seats: the shoppers may have held some before."""
-    ids = ", ".join(map(str, seat_ids))
-    query = f"select count(*) from seats where state <> 'AVAILABLE' and id in ({ids})"  # noqa: S608 - our own numbers
-    await asyncio.to_thread(until, lambda: count(release, query) == 0, "seats that are free", 30)
