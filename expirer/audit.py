@@ -94,7 +94,7 @@ class Audit:
         self._show(standing)
         if begun is None:
             return LOOK_SECONDS
-        round_ = Round.create(self._engine, self._cache, begun.progress)
+        round_ = Round.create(self._engine, self._cache, self._settings.log_keep_hours, begun.progress)
         self._turn = Turn(round_, begun.at, time.monotonic(), round_.counts.total())
         return 0
 

@@ -105,7 +105,7 @@ async def test_a_round_is_written_down_every_few_seconds_and_with_news_at_once_b
     engine: AsyncEngine, sql: Connection
 ) -> None:
     began = await sql.fetchval("select now()")
-    turn = Turn(Round.create(engine, None), began, saved=100, saved_count=0)
+    turn = Turn(Round.create(engine, None, 72), began, saved=100, saved_count=0)
     assert not turn.is_to_save(100 + SAVE_SECONDS - 0.1)
     assert turn.is_to_save(100 + SAVE_SECONDS)
     turn.round.counts["money"] += 1

@@ -22,7 +22,7 @@ RULES: dict[Check, str] = {
     "money": "A sold seat is paid once, at its price, and nothing else is paid.",
     "ownerless": "A live reservation has all of its seats, and a seat that is not available has one.",
     "overdue": "A hold that nobody has paid for has ended a minute after its deadline.",
-    "log": "Seats and reservations are as the log tells them, as far back as it is kept.",
+    "log": "What the log tells, as far back as it is kept, is so; nothing is gone from it, and it knows of each open hold.",
     "cache": "A seat map in Redis is the ledger's; one that is not is built anew.",
 }
 
