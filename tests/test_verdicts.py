@@ -92,6 +92,17 @@ async def test_what_another_release_has_found_is_shown_as_far_as_this_one_knows_
     assert [(violation["check"], violation["count"]) for violation in reply["violations"]] == [("money", 2)]
 
 
+async def test_what_another_release_has_found_by_a_check_that_this_one_does_not_know_is_not_clean(
+    client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    manager = await make_manager(sql, settings)
+    began = await verdicts.take_turn(sql, "new", 60)
+    assert began is not None
+    await verdicts.write_verdict(sql, "new", began.at, Tally({}, {"queues": Found(2, [])}, {}))
+    reply = (await client.get("/manager/audit", headers=manager.headers)).raise_for_status().json()
+    assert (reply["status"], reply["violations"]) == ("violated", [])
+
+
 async def test_a_verdict_ends_what_was_shown_of_its_round(sql: Connection) -> None:
     began = await verdicts.take_turn(sql, "a", 60)
     assert began is not None
