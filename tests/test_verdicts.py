@@ -154,6 +154,18 @@ async def test_what_was_found_is_not_shown_for_long_by_a_replica_without_postgre
     await audit.close()
 
 
+async def test_before_the_first_verdict_nothing_is_shown_but_what_was_found(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    began = await verdicts.take_turn(sql, "a", 60)
+    assert began is not None
+    assert await verdicts.keep_turn(sql, "a", began.at, progress(Tally({}, {"money": found(1, 7)}, {})))
+    await Audit(engine, settings, "b", None).step()
+    shown = ["violations log", "unlooked maps", "last_round_timestamp_seconds", "round_duration_seconds"]
+    assert all(math.isnan(gauge(f"audit_{name}")) for name in shown)
+    assert gauge("audit_violations money") == 1
+
+
 async def test_a_replica_that_has_begun_without_postgresql_says_nothing_of_the_ledger(
     engine: AsyncEngine, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ RULES: dict[Check, str] = {
     "money": "A sold seat is paid once, at its price, and nothing else is paid.",
     "ownerless": "A live reservation has all of its seats, and a seat that is not available has one.",
     "overdue": "A hold that nobody has paid for has ended a minute after its deadline.",
-    "log": "What the log tells, as far back as it is kept, is so; nothing is gone from it, and each open hold is in it.",
+    "log": "What the log tells, as far back as it is kept, is so; nothing is gone from it; each open hold is in it.",
     "cache": "A seat map in Redis is the ledger's; one that is not is built anew.",
 }
 
@@ -75,8 +75,8 @@ class AuditReply(Reply):
 )
 async def audit(context: InContext, _manager: AsManager) -> AuditReply:
     """The expirer looks at every seat, reservation, event and map, again and again; `finishedAt` is by PostgreSQL's
-    clock, and a round that is not followed by another one for long says that no expirer runs. A violation of a rule that only a newer release
-    knows is in the status, not in the list.
+    clock, and a round that is not followed by another one for long says that no expirer runs. What breaks a rule that
+    only a newer release knows is `violated`, and not in the list.
     """
     async with snapshot(context.engine) as connection:
         standing = await verdicts.read_standing(connection)
