@@ -91,24 +91,38 @@ async def _check_map(engine: AsyncEngine, cache: SeatCache, session_id: int) -> 
     """Compares what was committed at a moment with the first map that claims to have it. Raises CacheAway."""
     try:
         stored = await _read_stored(engine, session_id)
-        for _ in range(round(WAIT_SECONDS_MAX / POLL_SECONDS)):
+        if stored is None:
+            # The session has gone meanwhile.
+            return Slice([], 0, session_id)
+        if await _wait_for(cache, stored):
             freshness, kept = await cache.read_whole(session_id)
-            if freshness is None:
-                # The projector has gone, or is too far behind.
-                break
-            if stored is None or kept is None or freshness.history != stored.history:
-                # It has gone meanwhile.
+            if freshness is not None and (kept is None or freshness.history != stored.history):
+                # The map has gone meanwhile.
                 return Slice([], 0, session_id)
-            if freshness.as_of >= stored.as_of:
+            # The watermark may be another one by now.
+            if freshness is not None and kept is not None and freshness.as_of >= stored.as_of:
                 if await _is_right(engine, session_id, stored, kept):
                     return Slice([], 1, session_id)
                 return await _throw_away(cache, freshness.epoch, session_id)
-            await asyncio.sleep(POLL_SECONDS)
     except Busy as error:
         # No connection is everybody's trouble, and the same map is the next one.
         if error.what != "database":
             raise
     return Slice([], 0, session_id, unlooked=1)
+
+
+async def _wait_for(cache: SeatCache, stored: Stored) -> bool:
+    """Whether it is time to read the map: it has what is stored by now, or is of another history. Not where the
+    projector has gone, or is too far behind.
+    """
+    for _ in range(round(WAIT_SECONDS_MAX / POLL_SECONDS)):
+        freshness = await cache.read_freshness()
+        if freshness is None:
+            return False
+        if freshness.as_of >= stored.as_of or freshness.history != stored.history:
+            return True
+        await asyncio.sleep(POLL_SECONDS)
+    return False
 
 
 async def _throw_away(cache: SeatCache, epoch: str, session_id: int) -> Slice:

@@ -113,6 +113,11 @@ class SeatCache:
             raise CacheAway("the map is damaged")
         return freshness, states[1:] if states is not None and states[:1] == b"C" else None
 
+    async def read_freshness(self) -> Freshness | None:
+        """Of all maps; None where nothing is fresh."""
+        freshness, _ = await self._read(lambda _pipe, _epoch: None)
+        return freshness
+
     async def read_counts(self, session_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Seats held and sold of the sessions that have a complete and fresh map."""
         found = await self.read_fresh_counts(session_ids) or {}

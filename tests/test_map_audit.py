@@ -178,7 +178,9 @@ async def test_a_map_that_is_behind_is_not_judged_before_it_has_caught_up(
 ) -> None:
     monkeypatch.setattr(mapaudit, "WAIT_SECONDS_MAX", 0.1)
     await give(sql, stage.customer, stage.first.seat_ids[5])
-    assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(SeatCache, "read_whole", "not before that")
+        assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
     assert (await last_verdict(sql)).tally.unlooked == {"maps": 2}
     assert await look(stage, engine, sql, settings) == {}
     assert (await stage.projection.versions(stage.first))[5] == 2
