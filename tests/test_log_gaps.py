@@ -73,8 +73,15 @@ async def test_the_end_of_a_hold_that_is_gone_is_named_too(
     assert faulty(await do_round(engine, sql, settings)) == {"log": {held[0], held[1]}}
 
 
-async def test_what_one_of_two_keepers_has_removed_before_the_other_is_no_fault(
-    engine: AsyncEngine, sql: Connection, settings: Settings, keepers: list[asyncpg.Connection]
+@pytest.mark.parametrize("is_another_log", [False, True])
+async def test_what_one_of_two_keepers_has_removed_before_the_other_is_no_fault(  # noqa: PLR0913 - fixtures
+    engine: AsyncEngine,
+    sql: Connection,
+    settings: Settings,
+    keepers: list[asyncpg.Connection],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_another_log: bool,
 ) -> None:
     # This expirer was told to keep more than they were.
     audit = await come_to_the_log(Audit(engine, settings, "test", None))
@@ -83,6 +90,9 @@ async def test_what_one_of_two_keepers_has_removed_before_the_other_is_no_fault(
     assert await eventlog.trim(keepers[0], 2, 4) == 4
     assert await eventlog.trim(keepers[1], 2, 100) == 2
     await audit.step()
+    if is_another_log:
+        monkeypatch.setattr(logaudit, "READ_LOG_NAME", "select 'another'")
+        await audit.step()
     await other.commit()
     assert await end(audit, sql) == {}
 
