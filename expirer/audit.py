@@ -19,7 +19,7 @@ from service.metrics import catalogue, values
 from service.metrics.values import KNOWN_SECONDS
 from service.seatcache import SeatCache
 from service.settings import Settings
-from service.verdicts import Standing
+from service.verdicts import NOTHING, Standing
 
 PAUSE_SECONDS = 0.05
 SAVE_SECONDS = 5.0
@@ -94,7 +94,7 @@ class Audit:
         self._show(standing)
         if begun is None:
             return LOOK_SECONDS
-        round_ = Round.create(self._engine, self._cache, begun.progress)
+        round_ = Round.create(self._engine, self._cache, self._settings.log_keep_hours, begun.progress)
         self._turn = Turn(round_, begun.at, time.monotonic(), round_.counts.total())
         return 0
 
@@ -120,14 +120,17 @@ class Audit:
         self._show(standing)
 
     def _show(self, standing: Standing) -> None:
-        violations = standing.violations()
-        for check in values.CHECKS:
-            catalogue.AUDIT_VIOLATIONS.of(check).set(violations[check].count if check in violations else 0)
-        if verdict := standing.verdict:
+        violations, verdict = standing.violations(), standing.verdict
+        if verdict is None:
+            _show_nothing()
+        else:
             for what in values.AUDITED:
                 catalogue.AUDIT_UNLOOKED.of(what).set(verdict.tally.unlooked.get(what, 0))
             catalogue.AUDIT_FINISHED.of().set(verdict.finished_at.timestamp())
             catalogue.AUDIT_ROUND_SECONDS.of().set((verdict.finished_at - verdict.began_at).total_seconds())
+        for check in values.CHECKS:
+            if verdict or check in violations:
+                catalogue.AUDIT_VIOLATIONS.of(check).set(violations.get(check, NOTHING).count)
         self._known_at = time.monotonic()
 
 

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import dropwhile
 from typing import Any, Self
 from uuid import UUID
@@ -54,14 +55,16 @@ class Round:
     unlooked: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def create(cls, engine: AsyncEngine, cache: SeatCache | None, progress: Progress | None = None) -> Self:
+    def create(
+        cls, engine: AsyncEngine, cache: SeatCache | None, log_keep_hours: int, progress: Progress | None = None
+    ) -> Self:
         """One that goes on from there, or looks at everything; `cache` is None where there is no Redis."""
+        events = LogAudit.create(progress.place.log) if progress else LogAudit()
+        passes = _passes(engine, cache, events, log_keep_hours)
         if progress is None:
-            events = LogAudit()
-            return cls(engine, _passes(engine, cache, events), events)
+            return cls(engine, passes, events)
         place, tally = progress.place, progress.tally
-        events = LogAudit.create(place.log)
-        passes = list(dropwhile(lambda past: past.name != place.next_pass, _passes(engine, cache, events)))
+        passes = list(dropwhile(lambda past: past.name != place.next_pass, passes))
         if passes:
             passes[0].after = type(passes[0].after)(place.after)
         return cls(
@@ -124,7 +127,7 @@ class Round:
                 log.error("the audit has found what must not be", **asdict(fault))
 
 
-def _passes(engine: AsyncEngine, cache: SeatCache | None, events: LogAudit) -> list[Pass]:
+def _passes(engine: AsyncEngine, cache: SeatCache | None, events: LogAudit, log_keep_hours: int) -> list[Pass]:
     """From the beginning. Their names are known to whoever takes a round up: another one is another FORMAT of it."""
 
     def ledger(check: Callable[[Connection, Any], Awaitable[Slice]]) -> Look:
@@ -133,7 +136,7 @@ def _passes(engine: AsyncEngine, cache: SeatCache | None, events: LogAudit) -> l
     passes = [
         Pass("seats", "seats", ledger(audit.check_seats), 0),
         Pass("reservations", "reservations", ledger(audit.check_reservations), UUID(int=0)),
-        Pass("log", "events", ledger(events.check_slice), 0),
+        Pass("log", "events", ledger(partial(events.check_slice, keep_hours=log_keep_hours)), 0),
         Pass("open holds", "events", ledger(lambda connection, _: openaudit.check_open(connection, events)), 0),
     ]
     if cache:

@@ -179,7 +179,9 @@ def _logged(row: asyncpg.Record, log: str = "") -> Logged:
     )
 
 
-# The age is looked at last: else everything that is not old yet would be read again and again.
+# The age is looked at last: else everything that is not old yet would be read again and again. What is removed is the
+# beginning of the log: an event may tell of an earlier moment than the one before it, as where a clock was set back.
+# One that tells of the future keeps nothing.
 TRIM_EVENTS = """
 delete from events
 where id = any(array(
@@ -188,13 +190,16 @@ where id = any(array(
     where id = any(array(
         select id
         from (
-            select id, at
-            from events
-            where number <= (select min(number) from cursors)
-            order by number
-            limit $2
-        ) as first_events
-        where at < clock_timestamp() - make_interval(hours => $1)
+            select id, max(at) filter (where at <= clock_timestamp()) over (order by number) as newest_at
+            from (
+                select id, number, at
+                from events
+                where number <= (select min(number) from cursors)
+                order by number
+                limit $2
+            ) as first_events
+        ) as aged_events
+        where newest_at < clock_timestamp() - make_interval(hours => $1)
     ))
     order by id
     for update skip locked

@@ -1,9 +1,13 @@
-"""Whether the ledger is as the log tells it, as far back as the log is kept. The log is read once, in its order."""
+"""Whether the ledger is as the log tells it, as far back as the log is kept. The log is read once, in its order.
+
+Whether a reservation that is over has ever begun there nobody asks: only what is told is compared, no number may be
+missing, and `service.openaudit` asks for the beginning and the end of each hold.
+"""
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
 
@@ -18,6 +22,8 @@ OPEN_MAX = 50_000
 """With more holds at once than so many the log is not asked whether it knows of each, and the verdict says so."""
 AHEAD_MAX = 10_000
 """So many events are read at once where only their reservations are of interest."""
+SURELY_TOLD = timedelta(minutes=1)
+"""So long after the first event that is kept, nothing can have happened whose event was before that one."""
 
 # A seat that somebody has still has the version with which that one got it. What an available one was before nobody can
 # say without the whole log.
@@ -82,10 +88,12 @@ select min(number) as first, max(number) as last, count(*) as read, (
 from ahead
 """
 
+# From the last one that was read: only while it is there can one after it be missing.
 READ_EVENTS = """
-select number, kind = 'reservation.held' as is_hold, reservation_id, at
+select number, kind = 'reservation.held' as is_hold, reservation_id, session_id, at,
+    at < clock_timestamp() - make_interval(hours => $3) as is_old
 from events
-where number > $1
+where number >= $1
 order by number
 limit $2
 """
@@ -110,6 +118,8 @@ class LogAudit:
     them where somebody else, who knew too many to write them down, has read the log before.
 
     `suspected` is what the slice of `rows` tells otherwise than it is; the log is read up to `ahead` for later events.
+    `before` is the event before the slice, where it is still there, and `gaps` are the numbers before those that were
+    missing at the last look.
     """
 
     last: int = 0
@@ -118,7 +128,9 @@ class LogAudit:
     has_all_open: bool = True
     log: str = ""
     suspected: list[Fault] = field(default_factory=list)
+    before: asyncpg.Record | None = None
     rows: Sequence[asyncpg.Record] = ()
+    gaps: frozenset[int] = frozenset()
     ahead: int = 0
 
     def known(self) -> dict[str, Any]:
@@ -139,8 +151,9 @@ class LogAudit:
         """Whether `open` has all of them, and no more than can be written down or asked for."""
         return self.has_all_open and len(self.open) < OPEN_MAX
 
-    async def check_slice(self, connection: Connection, after: int) -> Slice:
-        """What the events of the next slice tell that is not so; `last` of the slice is None after the last one.
+    async def check_slice(self, connection: Connection, after: int, keep_hours: int) -> Slice:
+        """What the events of the next slice tell that is not so, and where some are missing that are not so old that
+        they were removed; `last` of the slice is None after the last one.
 
         Of a reservation only the last event counts. Where something looks wrong the rest of the log is therefore read
         before it is a fault, AHEAD_MAX events with each call; the slice is looked at until then.
@@ -153,7 +166,14 @@ class LogAudit:
                 return Slice([], 0, 0)
         if self.suspected:
             return await self._read_ahead(connection, after)
-        self.rows = await connection.fetch(READ_EVENTS, after, SLICE_MAX)
+        rows = await connection.fetch(READ_EVENTS, after, SLICE_MAX + 1, keep_hours)
+        self.before = rows.pop(0) if rows and rows[0]["number"] == after else None
+        self.rows = rows[:SLICE_MAX]
+        gaps = frozenset(row["number"] for row in self._walk(after)[0])
+        if not gaps <= self.gaps:
+            # Keepers who remove the first ones at once do so in any order: the next look sees the beginning gone too.
+            self.gaps = gaps
+            return Slice([], 0, after)
         if not self.rows:
             row = await connection.fetchrow(READ_NEXT, after)
             assert row is not None
@@ -170,7 +190,7 @@ class LogAudit:
 
     def _begin(self, name: str) -> None:
         self.last, self.first_at, self.open, self.has_all_open, self.log = 0, None, set(), True, name
-        self.suspected = []
+        self.suspected, self.gaps = [], frozenset()
 
     async def _read_ahead(self, connection: Connection, after: int) -> Slice:
         ids = [UUID(fault.reservation_id) for fault in self.suspected]
@@ -188,16 +208,40 @@ class LogAudit:
         faults, self.suspected = self.suspected, []
         return self._pass_over(after, faults)
 
+    def _walk(self, after: int) -> tuple[list[asyncpg.Record], int | None]:
+        """The events after which some are missing; and the place of the row with which the log begins where what was
+        before that has been removed, perhaps while we read.
+
+        The keeper removes only what is old, and what was before it. The one of the release before goes by the age of
+        each, and another one may have been told to keep less: then the log has begun less than SURELY_TOLD before.
+        """
+        gaps: list[asyncpg.Record] = []
+        begin: int | None = None
+        first_at, last, before = self.first_at, after, self.before
+        for place, row in enumerate(self.rows):
+            if first_at is None or row["number"] != last + 1:
+                if first_at and before and not before["is_old"] and before["at"] >= first_at + SURELY_TOLD:
+                    gaps.append(before)
+                else:
+                    first_at, begin = row["at"], place
+            last, before = row["number"], row
+        return gaps, begin
+
     def _pass_over(self, after: int, faults: Sequence[Fault]) -> Slice:
+        gaps, begin = self._walk(after)
         rows, self.rows = self.rows, ()
-        if self.first_at is None or (rows and rows[0]["number"] != after + 1):
-            # The log begins here: what was before has been removed, perhaps while we read.
-            self.first_at = rows[0]["at"] if rows else None
+        if begin is not None:
+            self.first_at = rows[begin]["at"]
             self.open.clear()
             self.has_all_open = True
-        for row in rows:
+        for row in rows[begin or 0 :]:
             if row["reservation_id"] is not None:
                 change = self.open.add if row["is_hold"] else self.open.discard
                 change(row["reservation_id"])
         self.last = rows[-1]["number"] if rows else after
-        return Slice(faults, len(rows), self.last if len(rows) == SLICE_MAX else None)
+        missing = [Fault("log", None, _text(row["reservation_id"]), row["session_id"]) for row in gaps]
+        return Slice([*faults, *missing], len(rows), self.last if len(rows) == SLICE_MAX else None)
+
+
+def _text(id_: UUID | None) -> str | None:
+    return None if id_ is None else str(id_)

@@ -2,7 +2,8 @@
 
 import asyncio
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from operator import gt, lt
@@ -59,41 +60,77 @@ async def check_next(engine: AsyncEngine, cache: SeatCache, after: int) -> Slice
     """
     async with snapshot(engine) as connection:
         ids = [row["id"] for row in await connection.fetch(LIST_SESSIONS_AFTER, after, SESSIONS_MAX)]
-    try:
-        mapped = await cache.read_fresh_counts(ids)
-        if mapped is None:
-            return Slice([], 0, None, unlooked=1)
-        if not mapped:
-            return Slice([], 0, ids[-1] if len(ids) == SESSIONS_MAX else None)
-        return await _check_map(engine, cache, min(mapped))
-    except CacheAway:
+    mapped = await _find_maps(cache, ids)
+    if mapped is None:
         return Slice([], 0, None, unlooked=1)
+    if not mapped:
+        return Slice([], 0, ids[-1] if len(ids) == SESSIONS_MAX else None)
+    session_id = min(mapped)
+    try:
+        return await _check_map(engine, cache, session_id)
+    except CacheAway:
+        return Slice([], 0, session_id, unlooked=1)
+
+
+async def _find_maps(cache: SeatCache, ids: Sequence[int]) -> Collection[int] | None:
+    """The sessions that have a map; None where none is fresh, or where Redis is away. It is left alone for a moment
+    after a map that it did not give in time: the next maps need not go without a look for that.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + WAIT_SECONDS_MAX
+    while True:
+        try:
+            return await cache.read_fresh_counts(ids)
+        except CacheAway:
+            if clock() > deadline:
+                return None
+        await asyncio.sleep(POLL_SECONDS)
 
 
 async def _check_map(engine: AsyncEngine, cache: SeatCache, session_id: int) -> Slice:
     """Compares what was committed at a moment with the first map that claims to have it. Raises CacheAway."""
     try:
         stored = await _read_stored(engine, session_id)
-        for _ in range(round(WAIT_SECONDS_MAX / POLL_SECONDS)):
+        if stored is None:
+            # The session has gone meanwhile.
+            return Slice([], 0, session_id)
+        if await _wait_for(cache, stored):
             freshness, kept = await cache.read_whole(session_id)
-            if freshness is None:
-                # The projector has gone, or is too far behind.
-                break
-            if stored is None or kept is None or freshness.history != stored.history:
-                # It has gone meanwhile.
+            if freshness is not None and (kept is None or freshness.history != stored.history):
+                # The map has gone meanwhile.
                 return Slice([], 0, session_id)
-            if freshness.as_of >= stored.as_of:
+            # The watermark may be another one by now.
+            if freshness is not None and kept is not None and freshness.as_of >= stored.as_of:
                 if await _is_right(engine, session_id, stored, kept):
                     return Slice([], 1, session_id)
-                await cache.forget(freshness.epoch, session_id)
-                catalogue.AUDIT_REPAIRED.of().inc()
-                return Slice([Fault("cache", session_id=session_id)], 1, session_id)
-            await asyncio.sleep(POLL_SECONDS)
+                return await _throw_away(cache, freshness.epoch, session_id)
     except Busy as error:
         # No connection is everybody's trouble, and the same map is the next one.
         if error.what != "database":
             raise
     return Slice([], 0, session_id, unlooked=1)
+
+
+async def _wait_for(cache: SeatCache, stored: Stored) -> bool:
+    """Whether it is time to read the map: it has what is stored by now, or is of another history. Not where the
+    projector has gone, or is too far behind.
+    """
+    for _ in range(round(WAIT_SECONDS_MAX / POLL_SECONDS)):
+        freshness = await cache.read_freshness()
+        if freshness is None:
+            return False
+        if freshness.as_of >= stored.as_of or freshness.history != stored.history:
+            return True
+        await asyncio.sleep(POLL_SECONDS)
+    return False
+
+
+async def _throw_away(cache: SeatCache, epoch: str, session_id: int) -> Slice:
+    """The fault is told whether the map goes or not; the next round finds one that stays."""
+    with suppress(CacheAway):
+        await cache.forget(epoch, session_id)
+        catalogue.AUDIT_REPAIRED.of().inc()
+    return Slice([Fault("cache", session_id=session_id)], 1, session_id)
 
 
 async def _read_stored(engine: AsyncEngine, session_id: int) -> Stored | None:

@@ -1,7 +1,10 @@
-"""Whether the log knows of the beginning and of the end of each hold: asked once, after it was read."""
+"""Whether the log knows of the beginning of each hold that is open, and of the end of each of which it has told the
+beginning: asked once, after it was read. Of a reservation that was over by then it is asked for no beginning, so one of
+which it has no word at all is found clean.
+"""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from service import logaudit
@@ -10,9 +13,6 @@ from service.database import Connection
 from service.eventlog import READ_LOG_NAME
 from service.logaudit import LogAudit
 from service.verdicts import Fault
-
-SURELY_TOLD = timedelta(minutes=1)
-"""So long after the first event that is kept, nothing can have happened whose event was before that one."""
 
 CHECK_OPEN = """
 with held as materialized (
@@ -65,7 +65,7 @@ async def check_open(connection: Connection, log: LogAudit) -> Slice:
     """Holds that have ended without a word in the log, or have begun without one; not where they are too many."""
     if log.first_at is None:
         return Slice([], 0, None)
-    untold = await _find_untold(connection, log, log.first_at + SURELY_TOLD) if log.knows_open() else None
+    untold = await _find_untold(connection, log, log.first_at + logaudit.SURELY_TOLD) if log.knows_open() else None
     if untold is None:
         return Slice([], 0, None, unlooked=max(1, len(log.open)))
     return Slice([Fault("log", None, str(id_), untold[id_]) for id_ in untold], len(log.open), None)

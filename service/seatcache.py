@@ -15,8 +15,10 @@ from typing import Any
 
 import structlog
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from service.cache import Cache
+from service.errors import CacheAway
 from service.reservation import SeatState
 
 WATERMARK = "rowlock:watermark:2"
@@ -33,6 +35,8 @@ SEATS_PER_CALL = 500
 SEATS_PER_PIPELINE = 2_000
 """Some 15 ms of Redis and as many of ours: far from `redis_timeout_ms` on a busy machine too."""
 CALLS_PER_PIPELINE = 200
+DAMAGED = object()
+"""What Redis answers where a key is of another kind than ours are: somebody else has written it."""
 
 log = structlog.stdlib.get_logger("rowlock.seatcache")
 
@@ -79,6 +83,10 @@ class Kept:
     sold: int
 
 
+DAMAGED_MAP = Kept(b"", b"", 0, 0)
+"""No session's: each has seats."""
+
+
 @dataclass(frozen=True, slots=True)
 class Clock:
     """Redis's time, its part of the epoch, and how far in the log the maps of which epoch are."""
@@ -101,14 +109,24 @@ class SeatCache:
     async def read(self, session_id: int) -> tuple[Freshness | None, bytes | None]:
         """How fresh, None where nothing is; and the states of a complete map, None where there is none."""
         freshness, (states,) = await self._read(lambda pipe, epoch: pipe.get(_key(epoch, session_id, "states")))
+        if states is DAMAGED:
+            raise CacheAway("the map is damaged")
         return freshness, states[1:] if states is not None and states[:1] == b"C" else None
+
+    async def read_freshness(self) -> Freshness | None:
+        """Of all maps; None where nothing is fresh."""
+        freshness, _ = await self._read(lambda _pipe, _epoch: None)
+        return freshness
 
     async def read_counts(self, session_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Seats held and sold of the sessions that have a complete and fresh map."""
-        return await self.read_fresh_counts(session_ids) or {}
+        found = await self.read_fresh_counts(session_ids) or {}
+        return {session_id: counts for session_id, counts in found.items() if counts is not None}
 
-    async def read_fresh_counts(self, session_ids: Sequence[int]) -> dict[int, tuple[int, int]] | None:
-        """As `read_counts`, but None where no map is fresh, so that nobody can say which are there."""
+    async def read_fresh_counts(self, session_ids: Sequence[int]) -> dict[int, tuple[int, int] | None] | None:
+        """As `read_counts`, and None for a map that is damaged; None for all where no map is fresh, so that nobody can
+        say which are there.
+        """
 
         def ask(pipe: Any, epoch: str) -> None:
             for session_id in session_ids:
@@ -118,15 +136,16 @@ class SeatCache:
         freshness, answers = await self._read(ask)
         if freshness is None:
             return None
-        flags_and_counts = zip(session_ids, answers[::2], answers[1::2], strict=True)
         return {
-            session_id: (int(held), int(sold))
-            for session_id, flag, (held, sold) in flags_and_counts
-            if flag == b"C" and held is not None and sold is not None
+            session_id: None if flag is DAMAGED else _numbers(counts)
+            for session_id, flag, counts in zip(session_ids, answers[::2], answers[1::2], strict=True)
+            if DAMAGED in (flag, counts) or (flag == b"C" and None not in counts)
         }
 
     async def read_whole(self, session_id: int) -> tuple[Freshness | None, Kept | None]:
-        """How fresh, None where nothing is; and a complete map, None where a part of it is missing."""
+        """How fresh, None where nothing is; and a complete map, None where a part of it is missing. One that is damaged
+        is DAMAGED_MAP.
+        """
 
         def ask(pipe: Any, epoch: str) -> None:
             pipe.get(_key(epoch, session_id, "states"))
@@ -134,9 +153,12 @@ class SeatCache:
             pipe.hmget(_key(epoch, session_id, "meta"), "held", "sold")
 
         freshness, (states, versions, counts) = await self._read(ask)
+        if DAMAGED in (states, versions, counts):
+            return freshness, DAMAGED_MAP
         if freshness is None or states is None or states[:1] != b"C" or versions is None or None in counts:
             return freshness, None
-        return freshness, Kept(states[1:], versions, *map(int, counts))
+        numbers = _numbers(counts)
+        return freshness, DAMAGED_MAP if numbers is None else Kept(states[1:], versions, *numbers)
 
     async def forget(self, epoch: str, session_id: int) -> None:
         """Throws the map away: the next reader builds it anew."""
@@ -227,8 +249,10 @@ class SeatCache:
                 pipe.get(WATERMARK)
                 pipe.time()
                 ask(pipe, epoch)
-                result: list[Any] = await pipe.execute()
-                return result
+                mark, *others = await pipe.execute(raise_on_error=False)
+                if isinstance(mark, Exception):
+                    raise mark
+                return [mark, *map(_or_damaged, others)]
 
             mark, now, *answers = await self._cache.run(work)
             # How long the projector lets it live says nothing of its age: the settings there may be others.
@@ -251,6 +275,21 @@ def _freshness(mark: bytes, now_ms: int) -> Freshness:
     epoch, began_ms, microseconds = mark.decode().split("|")
     as_of = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(microseconds))
     return Freshness(epoch, as_of, now_ms - int(began_ms))
+
+
+def _or_damaged(answer: Any) -> Any:
+    if isinstance(answer, ResponseError) and str(answer).startswith("WRONGTYPE"):
+        return DAMAGED
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _numbers(counts: Any) -> tuple[int, int] | None:
+    if counts is DAMAGED or not all(count.isdigit() for count in counts):
+        return None
+    held, sold = counts
+    return int(held), int(sold)
 
 
 def _milliseconds(time: tuple[int, int]) -> int:

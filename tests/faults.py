@@ -140,10 +140,19 @@ FAULTS: dict[str, tuple[str, dict[str, set[str]]]] = {
         ("update events set at = at - interval '1 hour';" + UNTOLD_HOLD),
         {"log": {"01926e2c-5a00-7000-8000-000000000001"}},
     ),
+    "an event that is gone from the log": (
+        "update events set at = at - interval '1 hour' where number = 1; delete from events where number = 4",
+        {"log": {"second"}},
+    ),
 }
 
 # What looks like a fault and is none.
 HARMLESS = {
+    "an event that is gone from the first minute that is kept": "delete from events where number = 4",
+    "an event that is old, and gone": (
+        "update events set at = at - make_interval(hours => 101 - number::int) where number < 4;"
+        "delete from events where number = 4"
+    ),
     "a hold that is overdue for less than a minute": (
         "update reservations set created_at = created_at - interval '60 s', expires_at = expires_at - interval '60 s'"
         " where id = '{first}'"

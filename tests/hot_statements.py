@@ -91,7 +91,7 @@ EXAMPLES: dict[str, list[Example]] = {
     "service.audit.CHECK_RESERVATIONS": [
         Example("md5('4711')::uuid, 100, 10", rows_max=700, pages_max=2_000),
     ],
-    "service.logaudit.READ_EVENTS": [Example("0, 100", pages_max=40)],
+    "service.logaudit.READ_EVENTS": [Example("0, 100, 72", pages_max=40)],
     "service.logaudit.CHECK_EVENTS": [Example("0, 100, 10", rows_max=400, pages_max=400)],
     "service.logaudit.READ_AHEAD": [Example(f"0, 100, {HELD}", rows_max=420, pages_max=500)],
     "service.logaudit.READ_NEXT": [Example("0", pages_max=40)],

@@ -43,10 +43,16 @@ class Stage:
             f"rowlock:{await self.projection.epoch()}:{on_sale.id}:{part}", offset, value
         )
 
-    async def miscount(self, on_sale: OnSale, **counts: int) -> None:
+    async def miscount(self, on_sale: OnSale, **counts: int | str) -> None:
         """Writes these numbers of seats into the map."""
         meta = f"rowlock:{await self.projection.epoch()}:{on_sale.id}:meta"
         await self.projection.redis.hset(meta, mapping=counts)
+
+    async def replace(self, on_sale: OnSale, part: str) -> None:
+        """Writes something of another kind in the key's place."""
+        key = f"rowlock:{await self.projection.epoch()}:{on_sale.id}:{part}"
+        await self.projection.redis.delete(key)
+        await self.projection.redis.rpush(key, "no map")
 
     async def lose(self, on_sale: OnSale, part: str) -> None:
         """One key of the map is evicted."""

@@ -227,11 +227,11 @@ async def test_a_log_that_is_trimmed_while_it_is_read_is_no_fault(
     await sql.execute("update events set at = at - interval '100 hours' where number <= 9")
     check_slice, trimmed = LogAudit.check_slice, 0
 
-    async def after_a_trim(self: LogAudit, look: Connection, after: int) -> audit.Slice:
+    async def after_a_trim(self: LogAudit, look: Connection, after: int, keep_hours: int) -> audit.Slice:
         nonlocal trimmed
         if after:
             trimmed += await eventlog.trim(sql, 72, 100)
-        return await check_slice(self, look, after)
+        return await check_slice(self, look, after, keep_hours)
 
     monkeypatch.setattr(LogAudit, "check_slice", after_a_trim)
     assert await do_round(engine, sql, settings) == {}

@@ -7,6 +7,7 @@ import socket
 import tempfile
 import threading
 import time
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,9 @@ async def test_both_processes_show_what_they_count_and_nothing_with_labels_of_an
                 "rowlock_log_lag_seconds",
                 "rowlock_broker_messages",
             } <= shown.keys()
-            return is_there and sum(sample.value for sample in shown["rowlock_holds_expired_total"].samples) == 1
+            if not is_there or any(isnan(sample.value) for sample in shown["rowlock_audit_violations"].samples):
+                return False
+            return sum(sample.value for sample in shown["rowlock_holds_expired_total"].samples) == 1
 
         await until(have_come, "the audit's verdict, the observer's figures and the end of the hold")
         shown = await scrape(ports[0]), await scrape(ports[1])

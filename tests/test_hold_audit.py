@@ -104,7 +104,7 @@ async def test_a_round_ends_in_its_time_though_more_and_more_holds_come_to_be_ov
 ) -> None:
     clock = count(100)
     monkeypatch.setattr(rounds, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    round_ = Round.create(engine, None)
+    round_ = Round.create(engine, None, 72)
     passes = len(round_.passes)
     for id_ in await make_holds(sql, settings, passes - 1 + int(STUCK_SECONDS)):
         await sql.execute(LET_IT_BE_LONG_OVERDUE, id_)

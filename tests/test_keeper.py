@@ -73,6 +73,26 @@ async def test_only_what_is_old_is_removed(
     assert await kept(sql) == [4, 5, 6]
 
 
+async def test_what_is_old_stays_after_what_is_not(
+    engine: AsyncEngine, sql: Connection, settings: Settings, session_id: int
+) -> None:
+    for last, hours in ((3, 73), (4, 71), (6, 73)):
+        await add_events(sql, session_id, last, timedelta(hours=hours))
+    await set_cursors(sql, log=6, broker=6)
+    await keeper.step(engine, settings)
+    assert await kept(sql) == [4, 5, 6]
+
+
+async def test_an_event_of_the_future_keeps_nothing(
+    engine: AsyncEngine, sql: Connection, settings: Settings, session_id: int
+) -> None:
+    for last, hours in ((3, 73), (4, -100), (6, 73)):
+        await add_events(sql, session_id, last, timedelta(hours=hours))
+    await set_cursors(sql, log=6, broker=6)
+    await keeper.step(engine, settings)
+    assert await kept(sql) == []
+
+
 async def test_events_without_a_number_stay_however_old_they_are(
     engine: AsyncEngine, sql: Connection, settings: Settings, session_id: int
 ) -> None:

@@ -14,7 +14,7 @@ from dev.postgres import Postgres
 from dev.servers import Redis
 from service import mapaudit
 from service.database import Connection
-from service.errors import Busy
+from service.errors import Busy, CacheAway
 from service.mapaudit import SEATS_AT_ONCE_MAX, Stored
 from service.seatcache import Kept, SeatCache
 from service.settings import Settings
@@ -97,6 +97,57 @@ async def test_a_map_that_counts_otherwise_than_its_seats_say_is_named_and_built
     assert await look(stage, engine, sql, settings) == {}
 
 
+@pytest.mark.parametrize("damaged", ["states", "versions", "meta", "held"])
+async def test_a_map_that_is_none_any_more_is_named_and_built_anew_and_the_others_are_looked_at(
+    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, damaged: str
+) -> None:
+    await (stage.miscount(stage.first, held="many") if damaged == "held" else stage.replace(stage.first, damaged))
+    of_second = {stage.second.id: (0, 0)}
+    counts = await stage.projection.seat_cache.read_counts([stage.first.id, stage.second.id])
+    assert counts == of_second | ({stage.first.id: (1, 0)} if damaged == "versions" else {})
+    assert (await stage.projection.get(stage.first)).states == await stored_states(sql, stage.first)
+    await stage.damage(stage.second, *DAMAGES["a free seat is sold"])
+    assert await look(stage, engine, sql, settings) == {"cache": {stage.first.id, stage.second.id}}
+    assert (await last_verdict(sql)).tally.unlooked == {}
+    seat_map = await stage.projection.get(stage.first)
+    assert (seat_map.source, seat_map.states) == ("redis", await stored_states(sql, stage.first))
+    assert await look(stage, engine, sql, settings) == {}
+
+
+async def test_a_map_that_redis_does_not_give_in_time_is_not_looked_at_and_the_next_ones_are(
+    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.damage(stage.second, *DAMAGES["a free seat is sold"])
+    read_whole = SeatCache.read_whole
+
+    async def take_too_long_for_the_first(cache: SeatCache, session_id: int) -> object:
+        if session_id == stage.first.id:
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(stage.cache, "_timeout_seconds", 0.01)
+                await stage.cache.run(lambda _: asyncio.sleep(10))
+        return await read_whole(cache, session_id)
+
+    monkeypatch.setattr(SeatCache, "read_whole", take_too_long_for_the_first)
+    assert await look(stage, engine, sql, settings) == {"cache": {stage.second.id}}
+    assert (await last_verdict(sql)).tally.unlooked == {"maps": 1}
+
+
+async def test_a_wrong_map_that_can_not_be_thrown_away_is_named_all_the_same(
+    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    async def fail(_cache: SeatCache, _epoch: str, _session_id: int) -> None:
+        raise CacheAway("just now")
+
+    await stage.damage(stage.first, *DAMAGES["a free seat is sold"])
+    with pytest.MonkeyPatch.context() as patched, moved() as grown:
+        patched.setattr(SeatCache, "forget", fail)
+        assert await look(stage, engine, sql, settings) == {"cache": {stage.first.id}}
+    assert about(grown, "audit_repairs") == {}
+    assert (await last_verdict(sql)).tally.unlooked == {}
+    assert await look(stage, engine, sql, settings) == {"cache": {stage.first.id}}
+    assert await look(stage, engine, sql, settings) == {}
+
+
 async def test_a_map_whose_seats_take_too_long_to_read_is_not_looked_at_and_the_round_goes_on(
     stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +179,9 @@ async def test_a_map_that_is_behind_is_not_judged_before_it_has_caught_up(
 ) -> None:
     monkeypatch.setattr(mapaudit, "WAIT_SECONDS_MAX", 0.1)
     await give(sql, stage.customer, stage.first.seat_ids[5])
-    assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(SeatCache, "read_whole", "not before that")
+        assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
     assert (await last_verdict(sql)).tally.unlooked == {"maps": 2}
     assert await look(stage, engine, sql, settings) == {}
     assert (await stage.projection.versions(stage.first))[5] == 2
@@ -144,7 +197,9 @@ async def test_a_map_of_another_history_is_not_compared(
 
     with monkeypatch.context() as patched:
         patched.setattr(mapaudit, "read_history", read_another)
-        assert await look(stage, engine, sql, settings) == {}
+        # Nobody waits until it has caught up with ours.
+        assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
+    assert (await last_verdict(sql)).tally.unlooked == {}
     assert await look(stage, engine, sql, settings) == {"cache": {stage.first.id}}
 
 
@@ -169,7 +224,9 @@ async def test_while_redis_is_away_the_ledger_gets_its_verdict_all_the_same(
     stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, redis: Redis | Container
 ) -> None:
     redis.stop()
-    assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(mapaudit, "WAIT_SECONDS_MAX", 0.1)
+        assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
     verdict = await last_verdict(sql)
     assert (verdict.tally.checked["seats"], verdict.tally.checked["maps"]) == (32, 0)
     assert verdict.tally.unlooked == {"maps": 1}

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextvars import Context
+from dataclasses import replace
+from datetime import timedelta
 from itertools import count
 
 import pytest
@@ -14,6 +16,7 @@ from dev.servers import Redis
 from service import mapaudit
 from service.database import Connection
 from service.mapaudit import Stored
+from service.seatcache import Freshness, SeatCache
 from service.seatreads import read_history
 from service.settings import Settings
 from tests.audits import do_round, faulty, last_verdict
@@ -105,6 +108,21 @@ async def test_what_is_committed_before_the_ledger_is_read_is_not_expected_of_an
 
     monkeypatch.setattr(mapaudit, "read_history", after_a_sale)
     assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
+
+
+async def test_a_map_that_is_behind_by_the_time_it_is_read_is_not_judged(
+    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_freshness = SeatCache.read_freshness
+
+    async def of_a_later_watermark(cache: SeatCache) -> Freshness | None:
+        freshness = await read_freshness(cache)
+        return freshness and replace(freshness, as_of=freshness.as_of + timedelta(hours=1))
+
+    await give(sql, stage.customer, stage.first.seat_ids[5])
+    monkeypatch.setattr(SeatCache, "read_freshness", of_a_later_watermark)
+    assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
+    assert (await last_verdict(sql)).tally.unlooked == {"maps": 2}
 
 
 @pytest.mark.parametrize("lost", [None, "states", "versions"], ids=["all keys", "its seats", "its versions"])

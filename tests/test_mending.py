@@ -32,6 +32,7 @@ AMOUNT = "What was paid is written down wrongly"
 UNPAID = "What was paid is not written down"
 UNSOLD = "A payment is of a reservation that is only held, or that has ended unpaid"
 TOTAL = "The total is not what the seats cost"
+GONE = "Events are gone from the log, after one of this reservation"
 
 # By fault: the lines to go by, each with the reservation and the seat to put in.
 FIRST_LOST = (LOST, "first", "first_seat")
@@ -59,6 +60,7 @@ MENDED = {
     "a seat that the log tells otherwise": [FIRST_LOST],
     "a seat that has forgotten a change": [(RIGHT, "first", "first_seat")],
     "a hold that the log does not know": [(RIGHT, "untold", "untold_seat")],
+    "an event that is gone from the log": [(GONE, "first", "first_seat")],
 }
 NOT_HERE = {"a hold that nobody ends"}
 """It has a page of its own."""

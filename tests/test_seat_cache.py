@@ -16,6 +16,7 @@ from redis.asyncio import Redis as AsyncRedis
 from dev.containers import Container
 from dev.servers import Redis
 from service.cache import Cache
+from service.errors import CacheAway
 from service.seatcache import SEATS_PER_CALL, WATERMARK, Change, SeatCache
 from tests.seat_maps import NO_END_MS, with_redis
 
@@ -200,6 +201,12 @@ async def test_a_map_that_takes_no_changes_is_deleted_and_the_others_get_theirs(
     await seat_cache.apply(epoch, {n: [Change(0, b"H", 2)] for n in (1, 2)})
     assert await raw.keys("*:1:*") == []
     assert (await seat_cache.read(2))[1] == b"HAAAA"
+
+
+async def test_where_somebody_has_damaged_the_watermark_no_map_is_read(seat_cache: SeatCache, raw: AsyncRedis) -> None:
+    await raw.rpush(WATERMARK, "no watermark")
+    with pytest.raises(CacheAway):
+        await seat_cache.read(1)
 
 
 async def test_every_key_of_a_map_expires(seat_cache: SeatCache, raw: AsyncRedis) -> None:

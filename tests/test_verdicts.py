@@ -92,6 +92,17 @@ async def test_what_another_release_has_found_is_shown_as_far_as_this_one_knows_
     assert [(violation["check"], violation["count"]) for violation in reply["violations"]] == [("money", 2)]
 
 
+async def test_what_another_release_has_found_by_a_check_that_this_one_does_not_know_is_not_clean(
+    client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    manager = await make_manager(sql, settings)
+    began = await verdicts.take_turn(sql, "new", 60)
+    assert began is not None
+    await verdicts.write_verdict(sql, "new", began.at, Tally({}, {"queues": Found(2, [])}, {}))
+    reply = (await client.get("/manager/audit", headers=manager.headers)).raise_for_status().json()
+    assert (reply["status"], reply["violations"]) == ("violated", [])
+
+
 async def test_a_verdict_ends_what_was_shown_of_its_round(sql: Connection) -> None:
     began = await verdicts.take_turn(sql, "a", 60)
     assert began is not None
@@ -105,7 +116,7 @@ async def test_a_round_is_written_down_every_few_seconds_and_with_news_at_once_b
     engine: AsyncEngine, sql: Connection
 ) -> None:
     began = await sql.fetchval("select now()")
-    turn = Turn(Round.create(engine, None), began, saved=100, saved_count=0)
+    turn = Turn(Round.create(engine, None, 72), began, saved=100, saved_count=0)
     assert not turn.is_to_save(100 + SAVE_SECONDS - 0.1)
     assert turn.is_to_save(100 + SAVE_SECONDS)
     turn.round.counts["money"] += 1
@@ -141,6 +152,18 @@ async def test_what_was_found_is_not_shown_for_long_by_a_replica_without_postgre
     assert (gauge("audit_violations money"), gauge("audit_violations log"), gauge("audit_unlooked maps")) == (2, 0, 3)
     assert gauge("audit_last_round_timestamp_seconds") > 0
     await audit.close()
+
+
+async def test_before_the_first_verdict_nothing_is_shown_but_what_was_found(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    began = await verdicts.take_turn(sql, "a", 60)
+    assert began is not None
+    assert await verdicts.keep_turn(sql, "a", began.at, progress(Tally({}, {"money": found(1, 7)}, {})))
+    await Audit(engine, settings, "b", None).step()
+    shown = ["violations log", "unlooked maps", "last_round_timestamp_seconds", "round_duration_seconds"]
+    assert all(math.isnan(gauge(f"audit_{name}")) for name in shown)
+    assert gauge("audit_violations money") == 1
 
 
 async def test_a_replica_that_has_begun_without_postgresql_says_nothing_of_the_ledger(

@@ -22,7 +22,7 @@ RULES: dict[Check, str] = {
     "money": "A sold seat is paid once, at its price, and nothing else is paid.",
     "ownerless": "A live reservation has all of its seats, and a seat that is not available has one.",
     "overdue": "A hold that nobody has paid for has ended a minute after its deadline.",
-    "log": "Seats and reservations are as the log tells them, as far back as it is kept.",
+    "log": "What the log tells, as far back as it is kept, is so; nothing is gone from it; each open hold is in it.",
     "cache": "A seat map in Redis is the ledger's; one that is not is built anew.",
 }
 
@@ -75,22 +75,23 @@ class AuditReply(Reply):
 )
 async def audit(context: InContext, _manager: AsManager) -> AuditReply:
     """The expirer looks at every seat, reservation, event and map, again and again; `finishedAt` is by PostgreSQL's
-    clock, and a round that is not followed by another one for long says that no expirer runs.
+    clock, and a round that is not followed by another one for long says that no expirer runs. What breaks a rule that
+    only a newer release knows is `violated`, and not in the list.
     """
     async with snapshot(context.engine) as connection:
         standing = await verdicts.read_standing(connection)
-    verdict, violations = standing.verdict, _violations(standing.violations())
+    verdict, violations = standing.verdict, standing.violations()
     return AuditReply(
         status="violated" if violations else "clean" if verdict else "pending",
         began_at=verdict.began_at if verdict else None,
         finished_at=verdict.finished_at if verdict else None,
         checked=dict(verdict.tally.checked) if verdict else {},
         not_looked_at=dict(verdict.tally.unlooked) if verdict else {},
-        violations=violations,
+        violations=_replies(violations),
     )
 
 
-def _violations(violations: Mapping[str, Found]) -> list[ViolationReply]:
+def _replies(violations: Mapping[str, Found]) -> list[ViolationReply]:
     return [
         ViolationReply(
             check=check,

@@ -277,17 +277,19 @@ AUDIT = Group("Self-audit; each expirer says the same, so take the maximum", "ex
 AUDIT_VIOLATIONS = AUDIT.gauge(
     "rowlock_audit_violations",
     "violations",
-    "What the last finished round found, or the one under way has found already, which must be 0. owners: a seat in "
-    "two live reservations; money: a sold seat that is not paid once at its price; ownerless: an owner without a seat, "
-    "or a seat without its owner; overdue: a hold that should have ended long ago; log: a state that the log tells "
-    "otherwise; cache: a map in Redis that is not the ledger's.",
+    "What the last finished round found, or the one under way has found already, which must be 0; NaN before the first "
+    "round is finished. owners: a seat in two live reservations; money: a sold seat that is not paid once at its "
+    "price; ownerless: an owner without a seat, or a seat without its owner; overdue: a hold that should have ended "
+    "long ago; log: a state that the log tells "
+    "otherwise, or events that are gone from it (of reservations that are over it is asked for no beginning); "
+    "cache: a map in Redis that is not the ledger's.",
     {"check": values.CHECKS},
     across="livemax",
 )
 AUDIT_FINISHED = AUDIT.gauge(
     "rowlock_audit_last_round_timestamp_seconds",
     "seconds since 1970",
-    "When the last round was finished; absent before the first.",
+    "When the last round was finished; NaN before the first.",
     across="livemax",
 )
 AUDIT_ROUND_SECONDS = AUDIT.gauge(

@@ -1,0 +1,138 @@
+"""The audit of a log of which events are gone: a fault, unless they were removed as the keeper may."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from dev.postgres import Postgres
+from expirer.audit import Audit
+from service import eventlog, logaudit
+from service.database import Connection
+from service.numbering import number_committed
+from service.reservation import State
+from service.settings import Settings
+from service.settling import settle
+from tests.audits import do_round, faulty, last_verdict
+from tests.conftest import EMPTY_TABLES
+from tests.factories import make_customers, make_session, settle_of
+from tests.forcing import give
+
+pytestmark = pytest.mark.oldest_postgresql
+
+HELD = 3
+
+
+@pytest.fixture
+async def held(sql: Connection, settings: Settings) -> AsyncIterator[list[object]]:
+    """Reservations that are paid. The log tells of their session, then of the holds, then of the payments, an hour and
+    two minutes from each to the next. What a test has broken is gone after it.
+    """
+    (customer,) = await make_customers(sql, settings, 1)
+    ids = [await give(sql, customer, seat) for seat in (await make_session(sql, settings)).seat_ids[:HELD]]
+    async with sql.transaction():
+        await settle(sql, [settle_of(id_, State.CONFIRMED) for id_ in ids])
+        await number_committed(sql, 100)
+    await sql.execute("update events set at = at - make_interval(mins => (8 - number::int) * 62)")
+    yield [*ids]
+    await sql.execute(EMPTY_TABLES)
+
+
+@pytest.fixture
+async def keepers(postgres: Postgres, held: list[object]) -> AsyncIterator[list[asyncpg.Connection]]:  # noqa: ARG001 - first
+    """Connections of two keepers."""
+    connections = [await asyncpg.connect(postgres.url()) for _ in range(2)]
+    yield connections
+    for connection in connections:
+        await connection.close()
+
+
+@pytest.mark.parametrize("slice_max", [1, 2, 3, 1_000])
+@pytest.mark.parametrize("gone", [(3,), (4,), (3, 4)])
+async def test_events_that_are_gone_are_a_fault_of_the_reservation_before_them(  # noqa: PLR0913, PLR0917 - fixtures
+    engine: AsyncEngine,
+    sql: Connection,
+    settings: Settings,
+    held: list[object],
+    monkeypatch: pytest.MonkeyPatch,
+    gone: tuple[int, ...],
+    slice_max: int,
+) -> None:
+    monkeypatch.setattr(logaudit, "SLICE_MAX", slice_max)
+    await sql.execute("delete from events where number = any($1::bigint[])", gone)
+    assert faulty(await do_round(engine, sql, settings)) == {"log": {held[gone[0] - 3]}}
+    tally = (await last_verdict(sql)).tally
+    assert (tally.violations["log"].count, tally.checked["events"]) == (1, 7 - len(gone))
+
+
+async def test_the_end_of_a_hold_that_is_gone_is_named_too(
+    engine: AsyncEngine, sql: Connection, settings: Settings, held: list[object]
+) -> None:
+    await sql.execute("delete from events where number = 6")
+    assert faulty(await do_round(engine, sql, settings)) == {"log": {held[0], held[1]}}
+
+
+@pytest.mark.parametrize("is_another_log", [False, True])
+async def test_what_one_of_two_keepers_has_removed_before_the_other_is_no_fault(  # noqa: PLR0913 - fixtures
+    engine: AsyncEngine,
+    sql: Connection,
+    settings: Settings,
+    keepers: list[asyncpg.Connection],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_another_log: bool,
+) -> None:
+    # This expirer was told to keep more than they were.
+    audit = await come_to_the_log(Audit(engine, settings, "test", None))
+    other = keepers[0].transaction()
+    await other.start()
+    assert await eventlog.trim(keepers[0], 2, 4) == 4
+    assert await eventlog.trim(keepers[1], 2, 100) == 2
+    await audit.step()
+    if is_another_log:
+        monkeypatch.setattr(logaudit, "READ_LOG_NAME", "select 'another'")
+        await audit.step()
+    await other.commit()
+    assert await end(audit, sql) == {}
+
+
+async def test_what_a_keeper_that_has_died_was_to_remove_before_another_is_no_fault(
+    engine: AsyncEngine, sql: Connection, settings: Settings, keepers: list[asyncpg.Connection]
+) -> None:
+    await sql.execute("update events set at = at - interval '72 hours' where number < 7")
+    dying = keepers[0].transaction()
+    await dying.start()
+    assert await eventlog.trim(keepers[0], 72, 4) == 4
+    assert await eventlog.trim(keepers[1], 72, 100) == 2
+    await dying.rollback()
+    assert await end(await come_to_the_log(Audit(engine, settings, "test", None)), sql) == {}
+
+
+async def test_what_the_release_before_has_removed_by_the_age_of_each_is_no_fault(
+    engine: AsyncEngine, sql: Connection, settings: Settings, held: list[object]
+) -> None:
+    # Of the first events that are kept the last one tells of the earliest moment, and the next two are gone.
+    await sql.execute("delete from events where number = any(array[1, 5, 6])")
+    await sql.execute(
+        "update events set at = clock_timestamp() - interval '71 hours 59 minutes' - number * interval '1 s'"
+        " where number < 5"
+    )
+    assert len(held) == HELD
+    assert await end(await come_to_the_log(Audit(engine, settings, "test", None)), sql) == {}
+
+
+async def come_to_the_log(audit: Audit) -> Audit:
+    """A round that looks at it next."""
+    await audit.step()
+    assert audit._turn is not None
+    while audit._turn.round.progress().place.next_pass != "log":
+        await audit.step()
+    return audit
+
+
+async def end(audit: Audit, sql: Connection) -> dict[str, set[object]]:
+    """What the round finds."""
+    while audit._turn is not None:
+        await audit.step()
+    return faulty((await last_verdict(sql)).tally.violations)
