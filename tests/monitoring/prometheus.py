@@ -10,6 +10,7 @@ import yaml
 
 from dev.servers import Server, _answers
 from tests.monitoring.promtool import program
+from tests.waiting import until
 
 STEP_SECONDS = 1
 
@@ -74,6 +75,15 @@ class Prometheus(Server):
             reply = await client.get(f"/api/v1/{what}", params=asked)
         assert reply.is_success, reply.text
         return reply.json()["data"]
+
+
+async def until_ended(prometheus: Prometheus, name: str, *, seconds_max: float) -> None:
+    """Returns when the alert fires no more."""
+
+    async def ended() -> bool:
+        return name not in await prometheus.firing()
+
+    await until(ended, f"the end of {name}", seconds_max)
 
 
 async def until_firing(prometheus: Prometheus, *names: str, seconds_max: float) -> None:
