@@ -168,7 +168,7 @@ ALERTS = [
         "lock-waits",
         "page",
         "2m",
-        "Row locks do not come in time, and customers are refused for it",
+        "Row locks do not come in time",
         'sum by (namespace) (rate(rowlock_database_errors_total{error="lock_timeout"}[5m])) > 0.1',
     ),
     Alert(

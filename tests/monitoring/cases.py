@@ -186,7 +186,10 @@ SYMPTOMS = [
     }, fires=False, minute=9),
     Case("RowlockExpirerNotProgressing", "each loop has begun in another pod", {
         _of(PROGRESS, loop=loop, instance=loop): "0+60x10" for loop in WATCHED}, fires=False, minute=9),
-    Case("RowlockExpirerNotProgressing", "the pods have just begun", {}, fires=False, minute=0),
+    Case("RowlockExpirerNotProgressing", "the loops begin after the pods", {
+        _of(PROGRESS, loop=loop): "_ 60+60x10" for loop in WATCHED}, fires=False, minute=2),
+    Case("RowlockExpirerNotProgressing", "no expirer for a moment", {
+        _of(PROGRESS, loop=loop): "0+60x3 stale 300+60x9" for loop in WATCHED}, fires=False, minute=4),
     Case("RowlockRelayLag", "more than a minute", {RELAY: "61+60x10"}, fires=True, minute=3),
     Case("RowlockRelayLag", "a minute", {RELAY: "60x10"}, fires=False, minute=9),
     Case("RowlockCacheBehind", "the projector lags", {PROJECTOR: "31x10"}, fires=True, minute=3),
