@@ -13,6 +13,7 @@ from tests.monitoring.promtool import program
 from tests.waiting import until
 
 STEP_SECONDS = 1
+SEE_SECONDS_MAX = 30
 
 
 def as_asked(expression: str, interval: str) -> str:
@@ -60,6 +61,15 @@ class Prometheus(Server):
         """Names of the alerts that fire now."""
         found = (await self._ask("alerts"))["alerts"]
         return {alert["labels"]["alertname"] for alert in found if alert["state"] == "firing"}
+
+    async def until_all_seen(self) -> None:
+        """Returns when every target has answered: until then the alerts on what is missing are right."""
+        count = sum(map(len, self.targets.values()))
+
+        async def seen() -> bool:
+            return bool(await self.series(f"count (up == 1) == {count}"))
+
+        await until(seen, "an answer of each target", SEE_SECONDS_MAX)
 
     async def series(self, expression: str) -> list[Any]:
         """What the expression gives now."""

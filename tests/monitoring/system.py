@@ -115,5 +115,6 @@ async def watched(
         prometheus = Prometheus(Path(folder), targets={"api": ports[:1], "expirer": ports[1:]}, rules=rules(factor))
         prometheus.start()
         stack.callback(prometheus.stop)
+        await prometheus.until_all_seen()
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=api.url, timeout=30))
         yield System(client, api, role, expirers, prometheus, customers, session.seat_ids), session.id
