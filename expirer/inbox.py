@@ -17,14 +17,12 @@ from service import tracing
 from service.broker.consumer import DeadLetters, Delivery
 from service.database import roll_back, transaction
 from service.errors import BrokerAway, Busy, Unavailable, concerns_all
-from service.expiring import settle_due
+from service.expiring import ONE_BY_ONE_SECONDS_MAX, settle_due
 from service.metrics import catalogue, recording
 from service.settings import Settings
 
 WAIT_MS = 500
 RETRY_MS = 50
-ONE_BY_ONE_SECONDS_MAX = 5
-"""Each of them may wait for its lock: the loop must be seen to live, and what is left comes with the next step."""
 
 log = structlog.stdlib.get_logger("rowlock.inbox")
 
@@ -140,6 +138,7 @@ class Inbox:
     async def _done(self, deliveries: Sequence[Delivery]) -> None:
         await self._thread.run(self._letters.acknowledge, deliveries)
         self._forget(deliveries)
+        tracing.note_done(self._ids(deliveries))
         catalogue.DEAD_LETTERS.of("acknowledged").inc(len(deliveries))
 
     async def _park(self, delivery: Delivery, why: str) -> None:

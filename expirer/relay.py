@@ -11,7 +11,6 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer import lease
-from expirer.failures import Failures
 from expirer.thread import Thread
 from service import cursors, eventlog, tracing
 from service.broker.messages import Hint
@@ -19,6 +18,7 @@ from service.broker.publisher import Published, Publisher
 from service.database import roll_back, transaction
 from service.errors import BrokerAway
 from service.eventlog import Logged
+from service.failures import Failures
 from service.metrics import catalogue, recording
 from service.settings import Settings
 

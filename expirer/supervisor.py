@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from expirer.failures import Failures, tell_step
+from service.errors import Unavailable
+from service.failures import Failures, kind_of
 from service.metrics import catalogue
 
 BACKOFF_SECONDS = 0.5
 BACKOFF_SECONDS_MAX = 2.0
 """What was away is back at work within this time of its return."""
+
+log = structlog.stdlib.get_logger("rowlock.expirer")
 
 Step = Callable[[], Awaitable[float]]
 """Does one bounded batch and returns how many seconds to wait before the next; 0 after a full batch."""
@@ -76,3 +79,21 @@ class Supervisor:
     async def _pause(self, end: asyncio.Event, seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(end.wait(), seconds)
+
+
+def tell_step(failures: Failures, error: Exception | None, now: float) -> None:
+    """Tells how a loop's step has ended, where that is news; a defect with where it happened."""
+    if error is None:
+        if facts := failures.end(now):
+            log.info("step works again", **facts)
+    elif facts := failures.note(kind_of(error), now):
+        if isinstance(error, Unavailable):
+            log.warning("step failed", **facts, error=described(error))
+        else:
+            log.error("step failed", **facts, error=described(error), exc_info=error)
+
+
+def described(error: Exception) -> str:
+    """With its cause, unless it quotes that itself."""
+    cause = error.__cause__
+    return repr(error) if cause is None or type(cause).__name__ in str(error) else f"{error!r}: {cause!r}"

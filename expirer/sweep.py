@@ -1,18 +1,18 @@
 """Ends the holds that nobody paid for. It needs nothing but PostgreSQL: it is the guarantee that seats come back."""
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from uuid import UUID
 
 import structlog
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from expirer.failures import REMINDER_SECONDS, kind_of
 from service import tracing
 from service.database import roll_back, transaction
 from service.errors import concerns_all
-from service.expiring import lock_overdue, settle_overdue
+from service.expiring import ONE_BY_ONE_SECONDS_MAX, lock_overdue, settle_overdue
+from service.failures import REMINDER_SECONDS, kind_of
 from service.metrics import recording
 from service.reservation import State
 from service.settings import Settings
@@ -20,8 +20,9 @@ from service.settling import Settled, SettleRequest, settle
 
 SET_ASIDE_MAX = 10_000
 SET_ASIDE_SECONDS = 5
-ONE_BY_ONE_SECONDS_MAX = 5
-"""Each of them may wait for its lock: the loop must be seen to live, and what is left comes with the next step."""
+KINDS_MAX = 100
+NAMED_MAX = 10
+"""So many of the holds that can't be ended stand in the log's line; the audit names all that are broken."""
 
 log = structlog.stdlib.get_logger("rowlock.sweep")
 
@@ -31,14 +32,20 @@ class SetAside:
 
     def __init__(self) -> None:
         self.holds: TTLCache[UUID, None] = TTLCache(SET_ASIDE_MAX, SET_ASIDE_SECONDS)
-        self.told: TTLCache[Hashable, None] = TTLCache(SET_ASIDE_MAX, REMINDER_SECONDS)
-        """What the log knows: the same again is no news."""
+        self.tried: LRUCache[UUID, None] = LRUCache(SET_ASIDE_MAX)
+        """All that ever were, for their traces."""
+        self.told: TTLCache[str, None] = TTLCache(KINDS_MAX, REMINDER_SECONDS)
+        """The kinds of errors that the log knows of: one defect may concern each hold that there is."""
 
-    def is_news(self, what: Hashable) -> bool:
-        """Whether to tell; the next time after REMINDER_SECONDS."""
-        is_new = what not in self.told
+    def add(self, id_: UUID) -> None:
+        """One that could not be ended now."""
+        self.holds[id_] = self.tried[id_] = None
+
+    def is_news(self, kind: str) -> bool:
+        """Whether to tell of it; the next time after REMINDER_SECONDS."""
+        is_new = kind not in self.told
         if is_new:
-            self.told[what] = None
+            self.told[kind] = None
         return is_new
 
 
@@ -47,14 +54,14 @@ async def step(engine: AsyncEngine, settings: Settings, set_aside: SetAside | No
     """Settles one batch; seconds to wait, 0 after a full batch. Any number of replicas may do it at once."""
     set_aside = SetAside() if set_aside is None else set_aside
     batch_max = settings.sweep_batch_max
-    tracing.note_tried(set_aside.told)
+    tracing.note_tried(set_aside.tried)
     try:
         found = expired = await _settle_batch(engine, batch_max, set_aside)
     except Exception as error:
         if concerns_all(error):
             raise
         # Whatever is wrong with one hold, the others' seats must come back.
-        if set_aside.is_news(kind_of(error)):
+        if set_aside.is_news(f"batch {kind_of(error)}"):
             log.warning("batch failed, trying one by one", error=repr(error))
         found, expired = await _settle_one_by_one(engine, batch_max, set_aside)
     if expired:
@@ -81,6 +88,7 @@ async def _settle_one_by_one(
         await roll_back(connection)
     deadline = clock() + ONE_BY_ONE_SECONDS_MAX
     expired = 0
+    failed: dict[str, list[tuple[UUID, Exception]]] = {}
     for id_ in overdue:
         if clock() > deadline:
             break
@@ -89,12 +97,16 @@ async def _settle_one_by_one(
         except Exception as error:
             if concerns_all(error):
                 raise
-            set_aside.holds[id_] = None
+            set_aside.add(id_)
             tracing.note_failed([id_], type(error).__name__)
-            if set_aside.is_news(id_):
-                log.error("hold can't be ended", reservation_id=str(id_), error=repr(error))  # noqa: TRY400 - expected shape
+            failed.setdefault(kind_of(error), []).append((id_, error))
         else:
+            tracing.note_done([id_])
             expired += 1
+    for kind, holds in failed.items():
+        if set_aside.is_news(kind):
+            ids = [str(id_) for id_, _ in holds[:NAMED_MAX]]
+            log.error("holds can't be ended", count=len(holds), reservation_ids=ids, error=repr(holds[0][1]))
     return len(overdue), expired
 
 

@@ -1,6 +1,7 @@
 """Redis as everybody here may use it: never waited for long, and left alone for a while after it did not answer."""
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from service.database import refuse_in_transaction
 from service.errors import CacheAway
+from service.failures import Failures
 from service.metrics import catalogue
 from service.settings import Settings
 
@@ -47,7 +49,8 @@ class Cache:
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
         self.redis: Redis = Redis.from_pool(pool)
-        self._failures = 0
+        self._failures = Failures()
+        self._failed_at = -math.inf
         self._closed_until = 0.0
         self._looking: asyncio.Task[None] | None = None
         catalogue.CACHE_UP.of().set(1)
@@ -58,7 +61,7 @@ class Cache:
         """
         refuse_in_transaction("Redis")
         clock = asyncio.get_running_loop().time
-        began, failures = clock(), self._failures
+        began, failures = clock(), self._failures.count
         if began < self._closed_until:
             raise CacheAway("Redis was away a moment ago")
         if failures:
@@ -69,15 +72,15 @@ class Cache:
                 result = await work(self.redis)
         except ResponseError as error:
             # Redis is there, and something is wrong with this work only: nobody else should go without.
-            self._note_success()
+            self._note_success(began)
             raise CacheAway(f"{type(error).__name__}: {error}") from error
         except (RedisError, OSError, TimeoutError) as error:
             # Those that were under way together fail together, which is one failure.
-            if self._failures == failures:
+            if self._failures.count == failures:
                 self._note_failure(clock(), error)
             catalogue.CACHE_ERRORS.of().inc()
             raise CacheAway(f"{type(error).__name__}: {error}") from error
-        self._note_success()
+        self._note_success(began)
         return result
 
     async def close(self) -> None:
@@ -87,27 +90,29 @@ class Cache:
         await self.redis.aclose()
 
     def _note_failure(self, now: float, error: Exception) -> None:
-        if not self._failures:
-            log.warning("Redis is away", error=repr(error))
+        if facts := self._failures.note("away", now):
+            log.warning("Redis is away", error=repr(error), **facts)
         if self._looking is None or self._looking.done():
             # Not a part of the request that was the first to fail.
             self._looking = asyncio.create_task(self._look(), context=Context())
-        self._failures += 1
+        self._failed_at = now
         catalogue.CACHE_UP.of().set(0)
-        pause_ms = min(BACKOFF_MS * 2 ** min(self._failures - 1, 10), BACKOFF_MS_MAX)
+        pause_ms = min(BACKOFF_MS * 2 ** min(self._failures.count - 1, 10), BACKOFF_MS_MAX)
         self._closed_until = now + random.uniform(pause_ms / 2, pause_ms) / 1000  # noqa: S311 - nothing secret
 
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if not self._failures:
+            if not self._failures.count:
                 return
             with suppress(CacheAway):
                 await self.run(lambda redis: redis.ping())
 
-    def _note_success(self) -> None:
-        if self._failures:
-            log.info("Redis is back", failures=self._failures)
-            catalogue.CACHE_UP.of().set(1)
-        self._failures = 0
+    def _note_success(self, began: float) -> None:
+        # What was under way when another one failed says nothing: a slow Redis still answers some.
+        if not self._failures.count or began < self._failed_at:
+            return
+        catalogue.CACHE_UP.of().set(1)
+        if facts := self._failures.end(asyncio.get_running_loop().time()):
+            log.info("Redis is back", **facts)
         self._closed_until = 0.0

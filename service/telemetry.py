@@ -16,8 +16,8 @@ PASSWORD_IN_URL = re.compile(r"(?<=://)[^\s/@:]*:[^\s/]*(?=@)")
 E_MAIL = re.compile(r"(?<![\w.+-])[\w.+-]++@[\w-]++(?:\.[\w-]++)++")
 # With whatever stands before it in the same word, such as the n of an escaped line's end, or an escaped space's 20.
 TOKEN = re.compile(r"(?<![\w-])(?=[\w-]*eyJ)[\w-]++\.[\w-]++\.[\w-]*+")
-DETAIL = re.compile(r"DETAIL: .*$", re.MULTILINE)
-"""PostgreSQL's, which quotes the row."""
+DETAIL = re.compile(r"DETAIL: .*?(?=\nHINT: |\n\nThe above exception |\n\nDuring handling |\Z)", re.DOTALL)
+"""PostgreSQL's, which quotes the row, line breaks and all."""
 HIDDEN = "[hidden]"
 
 _processors: list[structlog.typing.Processor] = []

@@ -153,6 +153,12 @@ def note_failed(keys: Collection[Any], error_type: str) -> None:
         batch.failed.update(dict.fromkeys(keys, error_type))
 
 
+def note_done(keys: Collection[Any]) -> None:
+    """Says which members of the batch have come to their end, whatever becomes of the others."""
+    if batch := _batch.get():
+        batch.done.update(keys)
+
+
 @dataclass(slots=True)
 class Batch:
     """A step of a loop. `span` is None, and there are no members, as long as no member is traced."""
@@ -164,6 +170,7 @@ class Batch:
     members: dict[object, "Span"] = field(default_factory=dict)
     tried: set[object] = field(default_factory=set)
     failed: dict[object, str] = field(default_factory=dict)
+    done: set[object] = field(default_factory=set)
 
     def join(self, traceparents: Mapping[Any, str | None]) -> None:
         """Takes up those that are traced and are not here yet; each gets a span in its own trace."""
@@ -189,8 +196,9 @@ class Batch:
         if self.span is None:
             return
         current.set(None)
-        if error and not self.failed:
-            self.failed = dict.fromkeys(self.members, type(error).__name__)
+        if error:
+            left = self.members.keys() - self.failed.keys() - self.done
+            self.failed.update(dict.fromkeys(left, type(error).__name__))
         kept = {key: span for key, span in self.members.items() if key not in self.failed or key not in self.tried}
         if not kept:
             return

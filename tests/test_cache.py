@@ -19,6 +19,7 @@ from service import cache as cache_module
 from service.cache import BACKOFF_MS_MAX, Cache
 from service.database import transaction
 from service.errors import CacheAway
+from service.failures import CHANGES_MAX
 from service.ratelimit import RateLimits
 from service.seatcache import SeatCache
 from service.seatmap import SeatMaps
@@ -113,17 +114,43 @@ async def test_who_fails_together_is_one_failure_and_then_a_single_one_tries(cac
         assert all(isinstance(outcome, CacheAway) for outcome in outcomes)
 
     await fifty()
-    assert (tries, cache._failures) == (50, 1)
+    assert (tries, cache._failures.count) == (50, 1)
     await fifty()
     assert tries == 50, "for a moment nobody tries"
     for failures in range(2, 7):
         await until_open(cache)
         await fifty()
-        assert (tries, cache._failures) == (49 + failures, failures)
+        assert (tries, cache._failures.count) == (49 + failures, failures)
         assert clock() < cache._closed_until <= clock() + BACKOFF_MS_MAX / 1000
     await until_open(cache)
     assert await cache.run(ping)
     assert await asyncio.gather(*(cache.run(ping) for _ in range(50))) == [True] * 50
+
+
+async def test_what_a_slow_redis_still_answers_to_somebody_else_lets_nobody_ask_again(cache: Cache) -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def wait(_redis: AsyncRedis) -> None:
+        asked.set()
+        await answer.wait()
+
+    slow = asyncio.create_task(cache.run(wait))
+    await asked.wait()
+    await fail_once(cache)
+    answer.set()
+    await slow
+    assert cache._failures.count == 1
+    assert clock() < cache._closed_until
+    assert gauge("cache_up") == 0
+
+
+async def test_a_redis_that_comes_and_goes_is_told_of_a_few_times_a_minute(cache: Cache) -> None:
+    with capture_logs() as lines:
+        for _ in range(3 * CHANGES_MAX):
+            await fail_once(cache)
+            await until_open(cache)
+            await cache.run(ping)
+    assert [line["event"] for line in lines] == ["Redis is away", "Redis is back"] * CHANGES_MAX
 
 
 async def test_a_process_that_asks_nothing_of_redis_sees_that_it_is_back(
@@ -153,7 +180,7 @@ async def test_the_look_is_no_part_of_the_request_that_was_the_first_to_fail(
             await fail_once(cache)
 
         async def is_back() -> bool:
-            return not cache._failures
+            return not cache._failures.count
 
         await until(is_back, "the look")
     assert [(line["event"], line.get("request_id")) for line in lines] == [

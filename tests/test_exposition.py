@@ -1,11 +1,14 @@
 """The port for Prometheus: what processes show on it, that two workers add up, and that no label is without bounds."""
 
+import asyncio
 import os
 import signal
 import socket
 import tempfile
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -205,6 +208,36 @@ async def test_a_port_that_somebody_else_has_stops_no_request_and_is_taken_when_
                     return False
 
             await until(answers, "the port")
+
+
+async def test_the_port_is_given_back_while_others_go_on(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    end, went_on = exposition._end, threading.Event()
+    waited: list[bool] = []
+
+    def end_after_others(*arguments: Any) -> None:
+        asyncio.run_coroutine_threadsafe(go_on(), loop)
+        waited.append(went_on.wait(5))
+        end(*arguments)
+
+    async def go_on() -> None:
+        went_on.set()
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(exposition, "_end", end_after_others)
+    port = free_port()
+    async with exposition.exposed("API", VERSION, "127.0.0.1", port, engine):
+
+        async def is_taken() -> bool:
+            return not is_free(port)
+
+        await until(is_taken, "the port")
+    assert (waited, is_free(port)) == ([True], True)
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens there."""
+    with socket.socket() as made:
+        return made.connect_ex(("127.0.0.1", port)) != 0
 
 
 async def test_a_stuck_event_loop_and_a_used_pool_are_seen_and_the_port_answers_meanwhile(

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from expirer.failures import CHANGES_MAX, Failures, tell_step
+from expirer.supervisor import tell_step
 from service.errors import BrokerAway, CacheAway, DatabaseAway
+from service.failures import CHANGES_MAX, Failures
 
 AWAY = BrokerAway("no")
 WORKED = None

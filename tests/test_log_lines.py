@@ -30,6 +30,7 @@ TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbg"
         (f"token-{TOKEN}, token.{TOKEN}/", "[hidden], token.[hidden]/"),
         ("service.metrics.catalogue, eyJacket.md", "service.metrics.catalogue, eyJacket.md"),
         ("oops\nDETAIL: Key (email)=(ada) exists.\nHINT: none", "oops\n[hidden]\nHINT: none"),
+        ("oops\nDETAIL: Row (ada,\n\nhash)\n\nThe above exception was", "oops\n[hidden]\n\nThe above exception was"),
         ("HTTP://host/path?at=1", "HTTP://host/path?at=1"),
     ],
 )
@@ -49,8 +50,15 @@ def test_what_is_no_text_is_hidden_as_it_would_be_shown() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a" * 200_000 + " @", "://" + ":" * 200_000 + " @", "-eyJ" * 50_000, "neyJ" * 50_000, ".a-" * 70_000 + " eyJ"],
-    ids=["a word", "colons", "tokens", "one that begins in the middle", "dotted words"],
+    [
+        "a" * 200_000 + " @",
+        "DETAIL:" * 50_000 + "@",
+        "://" + ":" * 200_000 + " @",
+        "-eyJ" * 50_000,
+        "neyJ" * 50_000,
+        ".a-" * 70_000 + " eyJ",
+    ],
+    ids=["a word", "details", "colons", "tokens", "one that begins in the middle", "dotted words"],
 )
 def test_a_long_text_takes_no_long_time(text: str) -> None:
     begun = time.perf_counter()

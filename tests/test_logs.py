@@ -1,5 +1,6 @@
 """What stands in the log: one line a request, with its ids and the right level, and never a secret."""
 
+import asyncio
 import json
 import re
 from typing import Any
@@ -15,7 +16,8 @@ from tests.conftest import serving
 from tests.factories import book, make_customer, make_manager, make_session, make_settings
 from tests.logged import Capture, lines
 from tests.processes import api_process, expirer_process
-from tests.waiting import until
+from tests.seat_maps import unreadable
+from tests.waiting import until, until_lock_waits
 
 SECRET = "marked-secret"
 EMAIL = "marked-mail@example.com"
@@ -87,6 +89,17 @@ async def test_what_is_away_is_one_line_that_is_a_warning_and_says_why(capsys: C
     assert told(logged) == [("GET", "/customer/list-sessions", 503, "warning")]
     assert "Connect call failed" in of_requests(logged)[0]["cause"]
     assert SECRET not in str(logged)
+
+
+async def test_a_request_that_nobody_answers_is_a_warning(
+    sql: Connection, settings: Settings, capsys: Capture, postgres: Postgres
+) -> None:
+    async with serving(settings) as client, unreadable(postgres, "sessions"):
+        asking = asyncio.create_task(client.get("/customer/list-sessions"))
+        await until_lock_waits(sql)
+        asking.cancel()
+        await asyncio.wait([asking])
+    assert told(lines(capsys)) == [("GET", "/customer/list-sessions", 0, "warning")]
 
 
 async def test_no_route_logs_a_secret_a_token_or_an_address_whatever_it_answers(

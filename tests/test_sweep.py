@@ -11,7 +11,7 @@ from expirer import keeper, sweep
 from service.accounts import FORGET_FAILURES_MINUTES
 from service.database import Connection, create_engine
 from service.errors import DatabaseAway
-from service.expiring import lock_overdue
+from service.expiring import ONE_BY_ONE_SECONDS_MAX, lock_overdue
 from service.settings import Settings
 from tests.factories import hold_of, make_customer, make_overdue, make_session, make_settings
 from tests.forcing import give_all, locked, state_of
@@ -74,7 +74,7 @@ async def test_a_hold_that_can_not_be_ended_stops_no_other(
     await sql.execute("update seats set state = 'AVAILABLE', reservation_id = null where reservation_id = $1", broken)
     assert await sweep.step(engine, settings) == INTERVAL_SECONDS
     assert [await state_of(sql, id_) for id_ in held] == ["EXPIRED", "HELD", "EXPIRED"]
-    assert [call.kwargs["reservation_id"] for call in log.calls if call.method_name == "error"] == [str(broken)]
+    assert [call.kwargs["reservation_ids"] for call in log.calls if call.method_name == "error"] == [[str(broken)]]
     await sql.execute(MEND, broken)
     await sweep.step(engine, settings)
     assert await state_of(sql, broken) == "EXPIRED"
@@ -94,6 +94,18 @@ async def test_a_hold_that_can_not_be_ended_is_told_once_in_a_while(
     await sweep.step(engine, settings, set_aside)
     assert [call.method_name for call in log.calls] == ["warning", "error"] * 2
     await sql.execute(MEND, broken)
+
+
+async def test_of_many_holds_that_can_not_be_ended_a_line_names_some(
+    engine: AsyncEngine, sql: Connection, settings: Settings, log: CapturingLogger
+) -> None:
+    held = await make_overdue_holds(sql, settings, sweep.NAMED_MAX + 1)
+    await sql.execute("update seats set state = 'AVAILABLE', reservation_id = null where state = 'HELD'")
+    await sweep.step(engine, settings)
+    (told,) = [call.kwargs for call in log.calls if call.method_name == "error"]
+    assert (told["count"], len(told["reservation_ids"])) == (len(held), sweep.NAMED_MAX)
+    for id_ in held:
+        await sql.execute(MEND, id_)
 
 
 async def test_a_step_without_postgresql_fails_instead_of_trying_one_by_one(log: CapturingLogger) -> None:
@@ -157,7 +169,7 @@ async def test_one_by_one_ends_in_time_to_be_seen_alive(
     engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
     held = await make_overdue_holds(sql, settings, 3)
-    seconds = iter([0.0, 0.0, float(sweep.ONE_BY_ONE_SECONDS_MAX + 1)])
+    seconds = iter([0.0, 0.0, float(ONE_BY_ONE_SECONDS_MAX + 1)])
     found, expired = await sweep._settle_one_by_one(engine, 10, sweep.SetAside(), lambda: next(seconds))
     assert (found, expired) == (3, 1)
     assert sorted([await state_of(sql, id_) for id_ in held]) == ["EXPIRED", "HELD", "HELD"]

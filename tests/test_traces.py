@@ -235,6 +235,16 @@ async def test_health_checks_are_not_traced(settings: Settings, collector: Colle
     only([span for span in collector.spans if span.attributes.get("http.request.method")])
 
 
+async def test_a_health_check_is_no_part_of_the_request_before_it_on_its_connection(
+    settings: Settings, collector: Collector
+) -> None:
+    async with serving(settings) as client:
+        before = tracing.begin_request("GET", "", is_trusted=False)
+        assert (await client.get("/readyz")).status_code == 200
+        tracing.end_request(before, "GET", "/customer/list-sessions", 200)
+    only(collector.spans)
+
+
 async def test_a_receiver_that_is_away_changes_no_answer_delays_no_end_and_is_told_once(
     postgres: Postgres, sql: Connection
 ) -> None:

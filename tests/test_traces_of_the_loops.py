@@ -1,6 +1,6 @@
 """However long PostgreSQL or Redis is away, no trace grows; and what has failed is not shown as done."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from dev.postgres import Postgres
 from dev.servers import Redis
 from expirer import sweep
 from service import tracing
+from service.broker.consumer import Delivery
 from service.database import Connection
 from service.errors import CacheAway, DatabaseAway
 from service.settings import Settings
@@ -86,6 +87,33 @@ async def test_while_postgresql_is_away_a_trace_has_the_first_try_and_then_the_o
     assert [span.failed for span in collector.named("inbox")] == [True, False]
 
 
+async def test_what_is_settled_before_postgresql_goes_away_has_not_failed(  # noqa: PLR0913, PLR0917 - fixtures
+    engine: AsyncEngine,
+    sql: Connection,
+    settings: Settings,
+    rabbitmq: Broker,
+    collector: Collector,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ids = await make_traced(sql, settings, rabbitmq)
+    await tamper(sql, ids[1])
+    async with inbox_of(engine, settings) as inbox, tracing.exported(settings, "inbox"):
+        settle = inbox._settle
+
+        async def then_go(deliveries: Sequence[Delivery]) -> int:
+            if inbox._ids(deliveries) == {ids[1]}:
+                raise DatabaseAway
+            return await settle(deliveries)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(inbox, "_settle", then_go)
+            with pytest.raises(DatabaseAway):
+                await inbox.step()
+        await mend(sql, ids[1])
+        await inbox.step()
+    assert tries(collector) == {"0a": [False], "0b": [True, False]}
+
+
 async def test_what_is_parked_failed_and_its_neighbour_did_not(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker, collector: Collector
 ) -> None:
@@ -110,6 +138,41 @@ async def test_the_sweep_s_span_of_a_hold_that_can_t_be_ended_has_failed_and_its
         await sweep.step(engine, settings)
     await mend(sql, ids[0])
     assert sorted(span.failed for span in collector.named("expire hold")) == [False, True]
+
+
+async def test_what_the_sweep_has_not_come_to_when_postgresql_goes_away_has_failed(
+    engine: AsyncEngine,
+    sql: Connection,
+    settings: Settings,
+    collector: Collector,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ids = await make_holds(sql, settings, 4)
+    for id_ in reversed(ids):
+        # The first one is the oldest.
+        await make_overdue(sql, *ids[: ids.index(id_) + 1])
+    await sql.execute("update reservations set traceparent = $1", TRACEPARENT)
+    await tamper(sql, ids[3])
+    settle_alone, went = sweep._settle_alone, []
+
+    async def then_go(pool: AsyncEngine, id_: UUID) -> None:
+        went.append(id_)
+        if id_ == ids[1]:
+            raise ValueError
+        if id_ == ids[2]:
+            raise DatabaseAway
+        await settle_alone(pool, id_)
+
+    monkeypatch.setattr(sweep, "_settle_alone", then_go)
+    async with tracing.exported(settings, "sweep"):
+        with pytest.raises(DatabaseAway):
+            await sweep.step(engine, settings)
+    await mend(sql, ids[3])
+    assert went == ids[:3]
+    spans = collector.named("expire hold")
+    assert sorted(span.attributes.get("error.type", "") for span in spans) == [
+        "", "DatabaseAway", "DatabaseAway", "ValueError",
+    ]  # fmt: skip
 
 
 async def test_of_a_hold_that_the_sweep_tries_again_and_again_a_trace_has_the_first_try_and_the_one_that_works(

@@ -125,7 +125,7 @@ async def test_a_queue_that_refuses_is_told_of_at_once_then_once_a_minute_and_wh
                 for _ in range(5):
                     await relay.step()
                 with monkeypatch.context() as patched:
-                    patched.setattr("expirer.failures.REMINDER_SECONDS", 0)
+                    patched.setattr("service.failures.REMINDER_SECONDS", 0)
                     await relay.step()
                 full.delete()
                 for _ in range(2):

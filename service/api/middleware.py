@@ -79,6 +79,8 @@ class RequestLog:
 
 def _begin_trace(scope: Scope) -> tracing.Request:
     if scope["path"] in QUIET_PATHS:
+        # A request that was sent before the last one's answer begins in that one's context.
+        tracing.current.set(None)
         return tracing.Request("")
     peer, context = scope.get("client"), scope["state"]["context"]
     is_trusted = context.limits.is_proxy(peer[0] if peer else None)
@@ -104,7 +106,8 @@ def _level(status: int, failure: Mapping[str, Any]) -> int:
     """Errors are ours to mend; what is away is a warning, and a refusal is no trouble at all."""
     if "exc_info" in failure or status == 500:  # noqa: PLR2004 - an internal error
         return logging.ERROR
-    return logging.WARNING if status > 500 else logging.INFO  # noqa: PLR2004 - server errors
+    # Without a status nobody was answered.
+    return logging.WARNING if status > 500 or not status else logging.INFO  # noqa: PLR2004 - server errors
 
 
 class BodyLimit:

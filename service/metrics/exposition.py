@@ -8,6 +8,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
 import structlog
@@ -60,9 +61,14 @@ async def _answer(host: str, port: int) -> None:
     try:
         await asyncio.Event().wait()
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        # It looks twice a second whether it is to end; requests and leases must not wait for that.
+        await asyncio.to_thread(_end, server, thread)
+
+
+def _end(server: WSGIServer, thread: Thread) -> None:
+    server.shutdown()
+    server.server_close()
+    thread.join()
 
 
 def _registry() -> CollectorRegistry:

@@ -1,11 +1,9 @@
-"""What the log says of what fails again and again: a line at the change, a bounded reminder, and one when it works."""
+"""When the log tells of what fails again and again: at the change, in a bounded reminder, and when it works."""
 
 import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TypedDict
-
-import structlog
 
 from service.errors import Unavailable
 
@@ -13,8 +11,6 @@ REMINDER_SECONDS = 60.0
 """What goes on failing in the same way is told at most so often."""
 CHANGES_MAX = 3
 """So often in that time a failure after a success is news: where every other step fails, each would be."""
-
-log = structlog.stdlib.get_logger("rowlock.expirer")
 
 
 class Facts(TypedDict):
@@ -65,18 +61,6 @@ class Failures:
         return {"failures": self.count, "seconds": round(now - self.since)}
 
 
-def tell_step(failures: Failures, error: Exception | None, now: float) -> None:
-    """Tells how a loop's step has ended, where that is news; a defect with where it happened."""
-    if error is None:
-        if facts := failures.end(now):
-            log.info("step works again", **facts)
-    elif facts := failures.note(kind_of(error), now):
-        if isinstance(error, Unavailable):
-            log.warning("step failed", **facts, error=described(error))
-        else:
-            log.error("step failed", **facts, error=described(error), exc_info=error)
-
-
 def kind_of(error: Exception) -> str:
     """The same for errors that mean the same. What is away words it differently from one try to the next; two defects
     of one type are two where they come from two places.
@@ -88,9 +72,3 @@ def kind_of(error: Exception) -> str:
     while last.tb_next:
         last = last.tb_next
     return f"{name} {last.tb_frame.f_code.co_filename}:{last.tb_lineno}"
-
-
-def described(error: Exception) -> str:
-    """With its cause, unless it quotes that itself."""
-    cause = error.__cause__
-    return repr(error) if cause is None or type(cause).__name__ in str(error) else f"{error!r}: {cause!r}"
