@@ -41,6 +41,9 @@ class Observer:
 
     async def step(self, clock: Callable[[], float] = time.monotonic) -> float:
         """Looks once; seconds to wait. Raises whatever a transaction raises; what was shown stays for KNOWN_SECONDS."""
+        # First: while PostgreSQL is away, dead letters pile up.
+        if self._link:
+            await self._observe_broker(self._link)
         try:
             await self._look()
         except Exception:
@@ -49,8 +52,6 @@ class Observer:
             raise
         self._looked_at = clock()
         catalogue.OBSERVED.of().set_to_current_time()
-        if self._link:
-            await self._observe_broker(self._link)
         return INTERVAL_SECONDS
 
     async def _look(self) -> None:

@@ -6,14 +6,15 @@ import math
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from dev.postgres import Postgres
+from dev.postgres import Postgres, free_port
 from expirer import sweep
 from expirer.observer import Observer
 from service import observations
-from service.database import Connection
+from service.database import Connection, create_engine
 from service.errors import Busy, DatabaseAway
 from service.metrics.values import KNOWN_SECONDS
 from service.settings import Settings
+from tests.broker import write_queues_down
 from tests.factories import make_overdue, make_settings
 from tests.forcing import locked
 from tests.holdings import make_holds, number_all
@@ -123,10 +124,29 @@ async def test_the_observer_shows_the_messages_of_each_queue_and_nothing_while_r
 
     await until(seen, "what is to be shown")
     assert (gauge("broker_messages holds"), gauge("broker_messages parked")) == (0, 0)
+    await asyncio.to_thread(write_queues_down, rabbitmq)
     rabbitmq.stop()
     assert await observer.step() > 0
     assert gauge("broker_messages expired") != gauge("broker_messages expired"), "it is no number"
     await observer.close()
+
+
+async def test_messages_are_counted_while_postgresql_is_away(
+    sql: Connection, with_broker: Settings, rabbitmq: Broker
+) -> None:
+    await make_dead_letters(sql, with_broker, rabbitmq.url, 2)
+    nowhere = f"postgresql://rowlock@127.0.0.1:{free_port()}/rowlock"
+    engine = create_engine(make_settings(nowhere), "rowlock-test")
+    observer = Observer(engine, with_broker)
+
+    async def seen() -> bool:
+        with pytest.raises(DatabaseAway):
+            await observer.step()
+        return gauge("broker_messages expired") == 2
+
+    await until(seen, "what is to be shown")
+    await observer.close()
+    await engine.dispose()
 
 
 async def test_a_reader_that_was_dropped_is_behind_nothing(

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 from uuid import UUID
 
+import asyncpg
 import httpx
 import pytest
 
@@ -14,6 +15,7 @@ from dev.postgres import Postgres
 from dev.servers import Redis
 from expirer import keeper, sequencer, sweep
 from expirer.queues import FORGET_QUEUES, LIST_OTHERS, NOTE_QUEUE
+from service import observations
 from service.database import Connection, create_engine, transaction
 from service.settings import Settings
 from tests.conftest import serving
@@ -103,3 +105,21 @@ async def test_an_ordinary_role_is_enough_for_everything(as_ordinary: Settings, 
         reply = await assert_map_is_right(client, sql, OnSale(session_id, ()))
         assert (reply["source"], len(reply["seats"])) == ("redis", 16)
         assert [seat["state"] for seat in reply["seats"][:3]] == ["SOLD", "AVAILABLE", "AVAILABLE"]
+
+
+async def test_what_other_accounts_keep_open_it_sees_as_a_member_of_pg_monitor(
+    as_ordinary: Settings, sql: Connection, postgres: Postgres
+) -> None:
+    engine = create_engine(as_ordinary, "rowlock-expirer")
+
+    async def oldest_seconds() -> float:
+        async with transaction(engine) as connection:
+            return (await observations.server(connection)).write_seconds
+
+    stranger = await asyncpg.connect(postgres.url())
+    await stranger.execute("begin; create table left_open ()")
+    assert await oldest_seconds() == 0
+    await sql.execute(f"grant pg_monitor to {urlsplit(as_ordinary.database_url.get_secret_value()).username}")
+    assert await oldest_seconds() > 0
+    await stranger.close()
+    await engine.dispose()

@@ -71,6 +71,14 @@ def _missing(series: str) -> str:
     )
 
 
+ASKED, READY = 'route="/readyz"', 'route="/readyz", outcome="ok"'
+"""Answers of the API to whoever asks it again and again whether it may be sent requests."""
+
+
+def _going_on(answers: str) -> str:
+    return f"sum by (namespace) (rate({HTTP}{{{answers}}}[2m])) > 0"
+
+
 MIGRATION = 'job_name=~"rowlock-migrate-.*"'
 """The Jobs of a release called rowlock, wherever it is: the chart puts its own name and namespace there."""
 
@@ -102,6 +110,16 @@ ALERTS = [
     *_burning("Availability", "availability", "Requests fail", 0.001, availability),
     *_burning("Latency", "latency", "Holds, payments or releases take over half a second", 0.01, slowness),
     *_burning("Expiry", "expiry-lateness", "Unpaid seats come back over two seconds late", 0.01, lateness),
+    Alert(
+        "RowlockApiNotServing",
+        "api-not-serving",
+        "page",
+        "1m",
+        "No API is there, or none may be sent requests: nobody can buy",
+        # The proxy refuses requests then, and who gets none has no share of them that fails. Where nobody asks for
+        # readiness, requests still come.
+        f"{_missing(HTTP)}\nor\n({_going_on(ASKED)} unless on (namespace) {_going_on(READY)})",
+    ),
     Alert(
         "RowlockOverdueHold",
         "overdue-hold",
@@ -150,7 +168,7 @@ ALERTS = [
         "lock-waits",
         "page",
         "2m",
-        "Row locks do not come in time, and customers are refused for it",
+        "Row locks do not come in time",
         'sum by (namespace) (rate(rowlock_database_errors_total{error="lock_timeout"}[5m])) > 0.1',
     ),
     Alert(

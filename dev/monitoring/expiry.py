@@ -15,7 +15,8 @@ EXPIRY = Dashboard(
                       spread("rowlock_expiry_lateness_seconds")),
                 Panel("Oldest overdue hold", "How long it is overdue; 0 without one.", "s",
                       {"overdue": worst("rowlock_overdue_hold_oldest_seconds")}),
-                Panel("Overdue and live holds", "As the observer counted them.", "short",
+                Panel("Overdue and live holds", "Each counted up to 10,000. live: neither paid nor ended, overdue ones "
+                      "among them.", "short",
                       {"overdue": worst("rowlock_overdue_holds"), "live": worst("rowlock_held_reservations")}),
                 Panel("Share of each", "Of unpaid holds: the dead letters end most, the sweep has the rest.",
                       "percentunit", {"{{by}}": rate("rowlock_holds_expired_total", "by")
@@ -30,8 +31,8 @@ EXPIRY = Dashboard(
         Row(
             "Loops",
             [
-                Panel("Since the last success", "A loop that goes on succeeds every few seconds; the audit and the "
-                      "keeper take longer pauses.", "s",
+                Panel("Since the last success", "A loop that goes on succeeds every few seconds; keeper and queues "
+                      "pause for 20 s.", "s",
                       {"{{loop}}": "time() - " + worst("rowlock_loop_last_success_timestamp_seconds", "loop"),
                        "observer's figures": "time() - " + worst("rowlock_observer_last_success_timestamp_seconds")}),
                 Panel("Failed steps", "The loop goes on after one.", "ops",

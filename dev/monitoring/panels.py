@@ -26,7 +26,7 @@ from grafana_foundation_sdk.models.dashboard import (
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 TAG = "rowlock"
 
-Unit = Literal["s", "short", "reqps", "ops", "percentunit", "none", "dateTimeAsIso"]
+Unit = Literal["s", "short", "reqps", "ops", "percentunit", "bytes"]
 
 
 @dataclass(frozen=True, slots=True)

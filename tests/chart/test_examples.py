@@ -55,6 +55,8 @@ def test_production_finds_what_the_operators_make() -> None:
     database, broker = _read("cloudnative-pg"), _read("rabbitmq-cluster")
     name = database["metadata"]["name"]
     assert f"@{name}-rw:5432/{database['spec']['bootstrap']['initdb']['database']}?" in given["ROWLOCK_DATABASE_URL"]
+    made = database["spec"]["bootstrap"]["initdb"]
+    assert made["postInitApplicationSQL"] == [f"grant pg_monitor to {made['owner']}"]
     assert given["PGPASSWORD"] == f"{name}-app/password"
     assert given["ROWLOCK_BROKER_URL"] == f"{broker['metadata']['name']}-default-user/connection_string"
     values = _read("production")

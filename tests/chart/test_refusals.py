@@ -197,11 +197,20 @@ def test_a_typo_is_refused_by_name_wherever_it_stands(path: tuple[str, ...]) -> 
         ({"image": {"digest": "sha256:short"}}, "at '/image/digest'"),
         ({"service": {"type": "Headless"}}, "at '/service/type'"),
         ({"fullnameOverride": "x" * 41}, "at '/fullnameOverride'"),
+        *(
+            ({"monitoring": {"interval": interval}}, "at '/monitoring/interval'")
+            for interval in ("61s", "2m", "0s", "00s", "1h", "60000ms")
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_value_that_cannot_be_is_refused_with_its_place(values: dict[str, Any], place: str) -> None:
     assert place in refusal(values)
+
+
+@pytest.mark.parametrize("interval", ["500ms", "5s", "15s", "60s", "1m"])
+def test_scrapes_may_be_a_minute_apart_or_less(interval: str) -> None:
+    assert rendered({"monitoring": {"interval": interval}})
 
 
 def test_the_chart_may_be_a_part_of_another_one() -> None:

@@ -1,10 +1,20 @@
 """Where an alert sends whoever is called at night."""
 
 import re
+from pathlib import Path
 
+import pytest
 import yaml
 
+from dev.chart_docs import CHART, SET_BY_VALUES
+from dev.chart_values import values_table
+from service.settings import PREFIX
 from tests.chart.rendering import NAMESPACE, of_kind, rendered
+
+RUNBOOKS = CHART.parent / "docs" / "runbooks"
+REFUSED = {f"{PREFIX}{name.upper()}" for name in SET_BY_VALUES}
+"""Settings that `config` does not take."""
+VALUES = set(re.findall(r"^\| `([^`]+)`", values_table((CHART / "values.yaml").read_text()), re.MULTILINE))
 
 
 def test_an_alert_names_its_page_below_the_address_that_the_values_give() -> None:
@@ -45,3 +55,25 @@ def test_the_dashboards_of_the_chart_are_config_maps_that_the_sidecar_finds() ->
     maps = of_kind(rendered({"monitoring": {"dashboards": {"enabled": True}}}), "ConfigMap")
     found = {name for name, made in maps.items() if made["metadata"]["labels"].get("grafana_dashboard") == "1"}
     assert found == {f"rowlock-dashboard-rowlock-{name}" for name in ("sale", "locks", "expiry", "service")}
+
+
+@pytest.mark.parametrize("page", sorted(RUNBOOKS.glob("*.md")), ids=lambda page: page.stem)
+def test_a_setting_that_config_does_not_take_stands_beside_its_value(page: Path) -> None:
+    assert lonely(page.read_text()) == []
+
+
+def test_a_setting_without_its_value_is_found() -> None:
+    assert lonely("raise `ROWLOCK_POOL_SIZE`; `api.nothing`\nor `ROWLOCK_SWEEP_BATCH_MAX`") == ["ROWLOCK_POOL_SIZE"]
+    assert lonely("`api.poolSize` in the chart, `ROWLOCK_POOL_SIZE` elsewhere") == []
+    assert lonely("Elsewhere than in the chart, `ROWLOCK_METRICS_PORT`") == []
+
+
+def lonely(text: str) -> list[str]:
+    """Settings of which nobody could say in the chart what the line says."""
+    return [
+        name
+        for line in text.splitlines()
+        if "elsewhere than in the chart" not in line.lower() and not VALUES & set(re.findall("`([^`]+)`", line))
+        for name in re.findall(rf"{PREFIX}\w+", line)
+        if name in REFUSED
+    ]

@@ -127,6 +127,43 @@ def _progress_without(never: str) -> Series:
     return {_of(PROGRESS, loop=loop): "0+60x10" for loop in WATCHED if loop != never}
 
 
+def _api(**readiness: str) -> Series:
+    """Of an API: what it has answered to `/readyz`, by outcome."""
+    return {_answers("unavailable", "/readyz"): "0x20"} | {
+        _answers(outcome, "/readyz"): values for outcome, values in readiness.items()
+    }
+
+
+def _two_apis(of_one: Series, of_other: Series) -> Series:
+    return {
+        name.replace("{", f'{{instance="{instance}", '): values
+        for instance, series in (("a", of_one), ("b", of_other))
+        for name, values in series.items()
+    }
+
+
+READY, NOT_READY = _api(ok="5+12x20"), _api(unavailable="0+12x20")
+API = "RowlockApiNotServing"
+SERVING = [
+    Case(API, "one of two is ready", _two_apis(READY, NOT_READY), fires=False, minute=9),
+    Case(API, "none is there", {BUILD: "1x10"}, fires=True, minute=4),
+    Case(API, "nothing at all", {BUILD: "_x10"}, fires=True, minute=4),
+    Case(API, "none is there any more", {BUILD: "1x10"} | _api(ok="5+12x3 stale", unavailable="0x3 stale"), fires=True,
+         minute=6),
+    Case(API, "it was gone for a moment", _api(ok="5+12x3 stale 5+12x9", unavailable="0x3 stale 0x9"), fires=False,
+         minute=4),
+    Case(API, "none was ever ready", _two_apis(NOT_READY, NOT_READY), fires=True, minute=3),
+    Case(API, "it fails when it is asked", _api(failed="0+12x20"), fires=True, minute=3),
+    Case(API, "none is ready any more", _api(ok="5+12x5 65x9", unavailable="0x5 0+12x9"), fires=True, minute=9),
+    Case(API, "none was ready for a minute", _api(ok="5+12x5 65x1 65+12x9", unavailable="0x5 0+12x1 12x9"), fires=False,
+         minute=9),
+    Case(API, "it has just begun", {_answers("unavailable", "/readyz"): "_ 0 12x9", _answers("ok", "/readyz"):
+         "_ _ 4+12x9"}, fires=False, minute=3),
+    Case(API, "the only one makes way for a new one", _two_apis(
+        _api(ok="5+12x5 stale", unavailable="0x5 stale"), _api(ok="_x6 1+12x9", unavailable="_x4 0+3x1 3x9")),
+         fires=False, minute=7),
+    Case(API, "nobody asks", _api() | _requests(0, HOURS), fires=False, minute=9),
+]  # fmt: skip
 SYMPTOMS = [
     Case("RowlockOverdueHold", "overdue for more than 10 s", {OVERDUE: "11+60x5"}, fires=True, minute=2),
     Case("RowlockOverdueHold", "for a moment", {OVERDUE: "0 11 0 0"}, fires=False, minute=2),
@@ -149,7 +186,10 @@ SYMPTOMS = [
     }, fires=False, minute=9),
     Case("RowlockExpirerNotProgressing", "each loop has begun in another pod", {
         _of(PROGRESS, loop=loop, instance=loop): "0+60x10" for loop in WATCHED}, fires=False, minute=9),
-    Case("RowlockExpirerNotProgressing", "the pods have just begun", {}, fires=False, minute=0),
+    Case("RowlockExpirerNotProgressing", "the loops begin after the pods", {
+        _of(PROGRESS, loop=loop): "_ 60+60x10" for loop in WATCHED}, fires=False, minute=2),
+    Case("RowlockExpirerNotProgressing", "no expirer for a moment", {
+        _of(PROGRESS, loop=loop): "0+60x3 stale 300+60x9" for loop in WATCHED}, fires=False, minute=4),
     Case("RowlockRelayLag", "more than a minute", {RELAY: "61+60x10"}, fires=True, minute=3),
     Case("RowlockRelayLag", "a minute", {RELAY: "60x10"}, fires=False, minute=9),
     Case("RowlockCacheBehind", "the projector lags", {PROJECTOR: "31x10"}, fires=True, minute=3),
@@ -183,4 +223,4 @@ SYMPTOMS = [
     Case("RowlockMigrationFailed", "other Jobs", {JOB: "0x5", OTHER_JOB: "1x5", OTHER_RELEASE: "1x5"}, fires=False,
          minute=2),
 ]  # fmt: skip
-CASES = [*BURNS, *SYMPTOMS]
+CASES = [*BURNS, *SERVING, *SYMPTOMS]

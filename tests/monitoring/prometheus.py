@@ -10,8 +10,10 @@ import yaml
 
 from dev.servers import Server, _answers
 from tests.monitoring.promtool import program
+from tests.waiting import until
 
 STEP_SECONDS = 1
+SEE_SECONDS_MAX = 30
 
 
 def as_asked(expression: str, interval: str) -> str:
@@ -60,6 +62,15 @@ class Prometheus(Server):
         found = (await self._ask("alerts"))["alerts"]
         return {alert["labels"]["alertname"] for alert in found if alert["state"] == "firing"}
 
+    async def until_all_seen(self) -> None:
+        """Returns when every target has answered: until then the alerts on what is missing are right."""
+        count = sum(map(len, self.targets.values()))
+
+        async def seen() -> bool:
+            return bool(await self.series(f"count (up == 1) == {count}"))
+
+        await until(seen, "an answer of each target", SEE_SECONDS_MAX)
+
     async def series(self, expression: str) -> list[Any]:
         """What the expression gives now."""
         return list((await self._ask("query", query=expression))["result"])
@@ -74,6 +85,15 @@ class Prometheus(Server):
             reply = await client.get(f"/api/v1/{what}", params=asked)
         assert reply.is_success, reply.text
         return reply.json()["data"]
+
+
+async def until_ended(prometheus: Prometheus, name: str, *, seconds_max: float) -> None:
+    """Returns when the alert fires no more."""
+
+    async def ended() -> bool:
+        return name not in await prometheus.firing()
+
+    await until(ended, f"the end of {name}", seconds_max)
 
 
 async def until_firing(prometheus: Prometheus, *names: str, seconds_max: float) -> None:

@@ -13,7 +13,7 @@ from service.database import Connection
 from tests.broker import send_letter
 from tests.factories import book, pay, release
 from tests.forcing import locked
-from tests.monitoring.prometheus import until_firing
+from tests.monitoring.prometheus import until_ended, until_firing
 from tests.monitoring.system import System
 from tests.waiting import until, until_lock_waits
 
@@ -36,6 +36,10 @@ class Stage:
     async def until_firing(self, *names: str) -> None:
         """Fails with those that never fire."""
         await until_firing(self.system.prometheus, *names, seconds_max=PROVOKE_SECONDS_MAX)
+
+    async def until_ended(self, name: str) -> None:
+        """Fails where it fires on and on."""
+        await until_ended(self.system.prometheus, name, seconds_max=PROVOKE_SECONDS_MAX)
 
     async def buy(self, seat_id: int) -> None:
         """Somebody buys the seat, which nobody else wants."""
@@ -112,10 +116,36 @@ async def kill_stores(stage: Stage) -> None:
     await selling
 
 
+async def lock_out_api(stage: Stage) -> None:
+    """PostgreSQL lets the API in no more, and nobody but the probes asks it: the proxy would send it no customer."""
+    probing = asyncio.create_task(stage.system.probe())
+    await stage.sql.execute(f"alter role {stage.system.role} nologin")
+    await stage.sql.fetch(
+        "select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", stage.system.role
+    )
+    await stage.until_firing("RowlockApiNotServing")
+    await stage.sql.execute(f"alter role {stage.system.role} login")
+    await stage.until_ended("RowlockApiNotServing")
+    probing.cancel()
+
+
+async def pause_api(stage: Stage) -> None:
+    """No API answers anybody, Prometheus neither, and the expirers go on."""
+    stage.system.server.pause()
+    await stage.until_firing("RowlockApiNotServing")
+    stage.system.server.resume()
+    await stage.until_ended("RowlockApiNotServing")
+
+
 async def kill_expirers(stage: Stage) -> None:
     """All of them."""
     for expirer in stage.system.expirers:
         expirer.kill_now()
+
+
+async def kill_api(stage: Stage) -> None:
+    """After the expirers: nothing is left."""
+    stage.system.server.kill_now()
 
 
 PROVOCATIONS: dict[Callable[[Stage], Coroutine[Any, Any, None]], tuple[str, ...]] = {
@@ -135,6 +165,9 @@ PROVOCATIONS: dict[Callable[[Stage], Coroutine[Any, Any, None]], tuple[str, ...]
     cause_deadlock: ("RowlockDeadlocks",),
     spoil: ("RowlockAuditFailed", "RowlockParkedMessages"),
     kill_stores: ("RowlockRelayLag", "RowlockCacheBehind"),
+    lock_out_api: ("RowlockApiNotServing",),
+    pause_api: ("RowlockApiNotServing",),
     kill_expirers: ("RowlockExpirerNotProgressing", "RowlockAuditStale"),
+    kill_api: ("RowlockApiNotServing",),
 }
 """In this order; with the alerts that each makes fire."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import secrets
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -13,7 +14,7 @@ import httpx
 
 from dev.containers import Container
 from dev.monitoring.rules import rules
-from dev.postgres import Postgres, free_port
+from dev.postgres import SUPERUSER, Postgres, free_port
 from dev.servers import RabbitMQ, Redis
 from service.database import Connection
 from tests.crowd import enter_all
@@ -24,13 +25,16 @@ from tests.processes import Process, api_process, expirer_process
 HOLD_SECONDS = 2
 FACTOR = 20
 CUSTOMERS = 40
+PROBE_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """`seat_ids` are those of one session that everybody wants."""
+    """`seat_ids` are those of one session that everybody wants; `role` is the API's own in PostgreSQL."""
 
     api: httpx.AsyncClient
+    server: Process
+    role: str
     expirers: Sequence[Process]
     prometheus: Prometheus
     customers: Sequence[Account]
@@ -65,6 +69,23 @@ class System:
             await self.api.post("/sign-in", json={"email": "ada@example.com", "password": "not this one"})
             await asyncio.sleep(0.5)
 
+    async def probe(self) -> None:
+        """Asks whether the API may be sent requests, as Kubernetes does, until it is cancelled."""
+        while True:
+            await self.api.get("/readyz")
+            await asyncio.sleep(PROBE_SECONDS)
+
+
+@asynccontextmanager
+async def _role_of_the_api(postgres: Postgres, sql: Connection) -> AsyncIterator[str]:
+    """One that may do to the tables what their owner may, so that the API alone can be locked out."""
+    name = f"api_{secrets.token_hex(4)}"
+    await sql.execute(f"create role {name} login password '{postgres.password}' in role current_user")
+    try:
+        yield name
+    finally:
+        await sql.execute(f"drop role {name}")
+
 
 @asynccontextmanager
 async def watched(
@@ -84,7 +105,9 @@ async def watched(
         "audit_interval_seconds": 1,
     }
     async with AsyncExitStack() as stack:
-        api = await stack.enter_async_context(api_process(postgres.url(), metrics_port=ports[0], **shared))
+        role = await stack.enter_async_context(_role_of_the_api(postgres, sql))
+        its_url = postgres.url().replace(SUPERUSER, role, 1)
+        api = await stack.enter_async_context(api_process(its_url, metrics_port=ports[0], **shared))
         expirers = await enter_all(
             stack, [expirer_process(postgres.url(), expirer_metrics_port=port, **shared) for port in ports[1:]]
         )
@@ -92,5 +115,6 @@ async def watched(
         prometheus = Prometheus(Path(folder), targets={"api": ports[:1], "expirer": ports[1:]}, rules=rules(factor))
         prometheus.start()
         stack.callback(prometheus.stop)
+        await prometheus.until_all_seen()
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=api.url, timeout=30))
-        yield System(client, expirers, prometheus, customers, session.seat_ids), session.id
+        yield System(client, api, role, expirers, prometheus, customers, session.seat_ids), session.id

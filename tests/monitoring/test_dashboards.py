@@ -53,6 +53,13 @@ def test_a_panel_says_what_it_shows_in_which_unit_and_takes_the_source_that_the_
     assert len(set(titles)) == len(titles)
 
 
+def test_bytes_are_shown_as_bytes() -> None:
+    panels = [panel for described in DASHBOARDS for row in described.rows for panel in row.panels]
+    of_bytes = [panel for panel in panels if any("_bytes" in expression for expression in panel.lines.values())]
+    assert {panel.unit for panel in of_bytes} == {"bytes"}
+    assert not [panel.title for panel in of_bytes if any("/ 1" in expression for expression in panel.lines.values())]
+
+
 @pytest.mark.parametrize("loaded", LOADED.values(), ids=LOADED)
 def test_a_reader_chooses_the_namespace_and_sees_all_of_them_at_first(loaded: Any) -> None:
     _, namespace = loaded["templating"]["list"]
