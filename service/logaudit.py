@@ -73,6 +73,9 @@ unnumbered as materialized (
     limit $2
 )
 select min(number) as first, max(number) as last, count(*) as read, (
+    select count(*)
+    from unnumbered
+) as read_unnumbered, (
     select number
     from cursors
     where name = 'log'
@@ -196,12 +199,13 @@ class LogAudit:
         ids = [UUID(fault.reservation_id) for fault in self.suspected]
         row = await connection.fetchrow(READ_AHEAD, self.ahead, AHEAD_MAX, ids)
         assert row is not None
-        if (row["given"] or 0) > self.ahead and row["first"] != self.ahead + 1:
-            # What was told meanwhile has been removed.
-            unlooked, self.suspected = len(self.suspected), []
-            return replace(self._pass_over(after, []), unlooked=unlooked)
         told = {str(id_) for id_ in row["told"]}
         self.suspected = [fault for fault in self.suspected if fault.reservation_id not in told]
+        is_removed = (row["given"] or 0) > self.ahead and row["first"] != self.ahead + 1
+        if is_removed or row["read_unnumbered"] == AHEAD_MAX:
+            # What was told meanwhile has been removed, or waits for its number among more than can be read.
+            unlooked, self.suspected = len(self.suspected), []
+            return replace(self._pass_over(after, []), unlooked=unlooked)
         self.ahead = row["last"] or self.ahead
         if self.suspected and row["read"] == AHEAD_MAX:
             return Slice([], 0, after)

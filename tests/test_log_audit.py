@@ -150,6 +150,18 @@ async def test_what_looked_wrong_is_no_fault_where_the_later_events_were_removed
     assert tally.unlooked["events"] >= 1
 
 
+@pytest.mark.parametrize(("ahead_max", "found", "unlooked"), [(2, set(), {"events": 1}), (3, {"log"}, {})])
+async def test_what_looked_wrong_is_no_fault_where_too_many_later_events_wait_for_their_numbers(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, ahead_max: int, found: set[str], unlooked: dict[str, int]
+) -> None:
+    monkeypatch.setattr(logaudit, "AHEAD_MAX", ahead_max)
+    await stage.sql.execute("update seats set version = 7 where id = $1", stage.seats[0])
+    for seat in stage.seats[3:5]:
+        await give(stage.sql, stage.customer, seat)
+    tally = await stage.end(await stage.begin("log"))
+    assert (set(tally.violations), dict(tally.unlooked)) == (found, unlooked)
+
+
 async def test_numbers_that_a_log_of_another_name_gives_once_more_are_read_from_the_beginning(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
