@@ -58,10 +58,14 @@ class Server(ABC):
 
     def ensure_up(self) -> None:
         """Whatever a test has done to it: it is up and works."""
-        if self.process is None or self.process.poll() is not None:
-            self.start()
-        else:
+        if self.is_running():
             self.resume()
+        else:
+            self.start()
+
+    def is_running(self) -> bool:
+        """Or paused."""
+        return self.process is not None and self.process.poll() is None
 
     @abstractmethod
     def start(self) -> None:
@@ -182,6 +186,10 @@ class RabbitMQ(Server):
             cookie.write_text(secrets.token_hex(16))
             cookie.chmod(0o400)
         self._launch([_found("rabbitmq-server", str(RABBITMQ / "rabbitmq-server"))], self._environment(), self._is_up)
+
+    def forget(self) -> None:
+        """The next start is an empty one."""
+        shutil.rmtree(self.folder / "data")
 
     def stop(self) -> None:
         """Ends the node, and the epmd that it has started."""

@@ -86,6 +86,9 @@ def rabbitmq(servers: Servers) -> Iterator[RabbitMQ | Container]:
     server = servers.rabbitmq()
     forget_everything(server.url)
     yield server
+    if isinstance(server, RabbitMQ) and not server.is_running():
+        # It may know a queue that was made just before its end by half: that one can neither be used nor made again.
+        server.forget()
     server.ensure_up()
 
 

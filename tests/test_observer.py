@@ -14,7 +14,6 @@ from service.database import Connection, create_engine
 from service.errors import Busy, DatabaseAway
 from service.metrics.values import KNOWN_SECONDS
 from service.settings import Settings
-from tests.broker import write_queues_down
 from tests.factories import make_overdue, make_settings
 from tests.forcing import locked
 from tests.holdings import make_holds, number_all
@@ -124,7 +123,6 @@ async def test_the_observer_shows_the_messages_of_each_queue_and_nothing_while_r
 
     await until(seen, "what is to be shown")
     assert (gauge("broker_messages holds"), gauge("broker_messages parked")) == (0, 0)
-    await asyncio.to_thread(write_queues_down, rabbitmq)
     rabbitmq.stop()
     assert await observer.step() > 0
     assert gauge("broker_messages expired") != gauge("broker_messages expired"), "it is no number"
