@@ -8,6 +8,7 @@ import yaml
 
 from dev.chart_docs import CHART, SET_BY_VALUES
 from dev.chart_values import values_table
+from dev.monitoring.alerts import ALERTS
 from service.settings import PREFIX
 from tests.chart.rendering import NAMESPACE, of_kind, rendered
 
@@ -55,6 +56,27 @@ def test_the_dashboards_of_the_chart_are_config_maps_that_the_sidecar_finds() ->
     maps = of_kind(rendered({"monitoring": {"dashboards": {"enabled": True}}}), "ConfigMap")
     found = {name for name, made in maps.items() if made["metadata"]["labels"].get("grafana_dashboard") == "1"}
     assert found == {f"rowlock-dashboard-rowlock-{name}" for name in ("sale", "locks", "expiry", "service")}
+
+
+def test_the_first_page_says_of_each_alert_how_urgent_it_is_and_after_how_long_it_fires() -> None:
+    rows = re.findall(
+        r"^\| \[(\w+)\]\((.+)\.md\) \| (\w+) \| (.+) \|$", (RUNBOOKS / "README.md").read_text(), re.MULTILINE
+    )
+    assert rows == [(alert.name, alert.page, alert.severity, _in_words(alert.lasting)) for alert in ALERTS]
+
+
+def _in_words(lasting: str) -> str:
+    number, unit = int(lasting[:-1]), {"s": "second", "m": "minute"}[lasting[-1]]
+    return f"{number} {unit}{'' if number == 1 else 's'}" if number else "at once"
+
+
+def test_the_page_on_deadlocks_knows_all_names_under_which_we_connect() -> None:
+    code = "".join(
+        path.read_text() for folder in ("service", "expirer") for path in (CHART.parent / folder).rglob("*.py")
+    )
+    ours = set(re.findall(r'create_engine\([^"]*"(rowlock-[\w-]+)"', code))
+    assert ours
+    assert set(re.findall(r"`(rowlock-[\w-]+)`", (RUNBOOKS / "deadlocks.md").read_text())) == ours
 
 
 @pytest.mark.parametrize("page", sorted(RUNBOOKS.glob("*.md")), ids=lambda page: page.stem)
