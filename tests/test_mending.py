@@ -14,7 +14,8 @@ from service.database import Connection
 from service.reservation import State
 from service.settings import Settings
 from service.settling import settle
-from tests.audits import do_round
+from service.verdicts import Found, Tally, keep_turn, take_turn
+from tests.audits import do_round, progress
 from tests.conftest import EMPTY_TABLES
 from tests.factories import make_customers, make_session, settle_of
 from tests.faults import FAULTS
@@ -25,6 +26,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "runbooks" / "audit-failed.md").rea
 ((RESERVATION, SEAT, TRANSACTION),) = re.findall(
     r"```sql\n\\set reservation (\S+)\n\\set seat (\S+)\n(begin;.*?)```", PAGE, re.DOTALL
 )
+(LOOK_UP,) = re.findall(r"```sql\n\s*(select finished_at.*?from audits;)", PAGE, re.DOTALL)
 MENDS = dict(re.findall(r"^\| (.+?) \| (?:`(.+?)`|nothing.*?) \|$", PAGE, re.MULTILINE))
 
 STRAY = "The seat has a reservation that does not know it, or that is gone"
@@ -128,6 +130,28 @@ async def test_the_event_of_a_mend_tells_of_no_seat_of_another_session(
     assert [seat["seatId"] for seat in json.loads(told)] == seats[:2]
     await number_all(engine, settings)
     assert await do_round(engine, sql, settings) == {}
+    await sql.execute(EMPTY_TABLES)
+
+
+async def test_whoever_has_no_api_reads_in_psql_what_the_last_round_and_the_one_under_way_have_found(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    (customer,) = await make_customers(sql, settings, 1)
+    seats = (await make_session(sql, settings)).seat_ids
+    held = await give(sql, customer, seats[0])
+    await number_all(engine, settings)
+    await sql.execute("update seats set state = 'AVAILABLE', reservation_id = null where id = $1", seats[0])
+    assert await do_round(engine, sql, settings)
+    found = {"owners": Found(1, [{"reservation_id": str(held)}])}
+    await sql.execute("update audits set finished_at = finished_at - interval '1 day'")
+    begun = await take_turn(sql, "somebody", 1)
+    assert begun is not None
+    assert await keep_turn(sql, "somebody", begun.at, progress(Tally({}, found, {})))
+    row = await sql.fetchrow(LOOK_UP)
+    assert row is not None
+    assert json.loads(row["violations"]).keys() == {"ownerless", "log"}
+    assert json.loads(row["found_so_far"]).keys() == found.keys()
+    await sql.execute(EMPTY_TABLES)
 
 
 async def test_who_puts_no_example_in_changes_nothing(sql: Connection, settings: Settings) -> None:
