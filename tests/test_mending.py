@@ -1,9 +1,11 @@
 """What the page on a failed audit says to do by hand: the audit finds the fault, and nothing after the mends."""
 
+import json
 import re
 from pathlib import Path
 from uuid import UUID
 
+import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -12,7 +14,8 @@ from service.database import Connection
 from service.reservation import State
 from service.settings import Settings
 from service.settling import settle
-from tests.audits import do_round
+from service.verdicts import Found, Tally, keep_turn, take_turn
+from tests.audits import do_round, progress
 from tests.conftest import EMPTY_TABLES
 from tests.factories import make_customers, make_session, settle_of
 from tests.faults import FAULTS
@@ -20,7 +23,10 @@ from tests.forcing import give
 from tests.holdings import number_all
 
 PAGE = (Path(__file__).parents[1] / "docs" / "runbooks" / "audit-failed.md").read_text()
-(TRANSACTION,) = re.findall(r"```sql\n\\set.*?\n(begin;.*?)```", PAGE, re.DOTALL)
+((RESERVATION, SEAT, TRANSACTION),) = re.findall(
+    r"```sql\n\\set reservation (\S+)\n\\set seat (\S+)\n(begin;.*?)```", PAGE, re.DOTALL
+)
+(LOOK_UP,) = re.findall(r"```sql\n\s*(select finished_at.*?from audits;)", PAGE, re.DOTALL)
 MENDS = dict(re.findall(r"^\| (.+?) \| (?:`(.+?)`|nothing.*?) \|$", PAGE, re.MULTILINE))
 
 STRAY = "The seat has a reservation that does not know it, or that is gone"
@@ -68,6 +74,12 @@ NOT_HERE = {"a hold that nobody ends"}
 NUMBERED = "update cursors set number = (select max(number) from events) where name = 'log'"
 
 
+def _filled_in(reservation: object, seat: object, mend: str = "") -> str:
+    """What psql makes of the page's transaction, which ends nothing by itself."""
+    statements: str = TRANSACTION.replace("-- THE MEND", mend)
+    return statements.replace(":'reservation'", f"'{reservation}'").replace(":seat", str(seat))
+
+
 def test_each_line_of_the_page_and_each_fault_that_the_audit_finds_is_tried_here() -> None:
     assert MENDS.keys() == {line for lines in MENDED.values() for line, *_ in lines}
     assert MENDED.keys() == FAULTS.keys() - NOT_HERE
@@ -98,12 +110,59 @@ async def test_what_the_page_says_ends_the_fault(
     await sql.execute(NUMBERED)
     assert await do_round(engine, sql, settings)
     for line, reservation, seat in MENDED[what]:
-        statements = TRANSACTION.replace("-- THE MEND", MENDS[line])
-        await sql.execute(
-            statements.replace(":'reservation'", f"'{named[reservation]}'").replace(":seat", str(named[seat]))
-        )
+        await sql.execute(_filled_in(named[reservation], named[seat], MENDS[line]) + "commit;")
     assert await do_round(engine, sql, settings) == {}
     await number_all(engine, settings)
     await sweep.step(engine, settings)
     assert await do_round(engine, sql, settings) == {}
     await sql.execute(EMPTY_TABLES)
+
+
+async def test_the_event_of_a_mend_tells_of_no_seat_of_another_session(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    (customer,) = await make_customers(sql, settings, 1)
+    seats = (await make_session(sql, settings)).seat_ids
+    foreign = (await make_session(sql, settings)).seat_ids[0]
+    held = await give(sql, customer, *seats[:2])
+    await sql.execute(_filled_in(held, foreign) + "commit;")
+    told = await sql.fetchval("select seats::text from events order by id desc limit 1")
+    assert [seat["seatId"] for seat in json.loads(told)] == seats[:2]
+    await number_all(engine, settings)
+    assert await do_round(engine, sql, settings) == {}
+    await sql.execute(EMPTY_TABLES)
+
+
+async def test_whoever_has_no_api_reads_in_psql_what_the_last_round_and_the_one_under_way_have_found(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    (customer,) = await make_customers(sql, settings, 1)
+    seats = (await make_session(sql, settings)).seat_ids
+    held = await give(sql, customer, seats[0])
+    await number_all(engine, settings)
+    await sql.execute("update seats set state = 'AVAILABLE', reservation_id = null where id = $1", seats[0])
+    assert await do_round(engine, sql, settings)
+    found = {"owners": Found(1, [{"reservation_id": str(held)}])}
+    await sql.execute("update audits set finished_at = finished_at - interval '1 day'")
+    begun = await take_turn(sql, "somebody", 1)
+    assert begun is not None
+    assert await keep_turn(sql, "somebody", begun.at, progress(Tally({}, found, {})))
+    row = await sql.fetchrow(LOOK_UP)
+    assert row is not None
+    assert json.loads(row["violations"]).keys() == {"ownerless", "log"}
+    assert json.loads(row["found_so_far"]).keys() == found.keys()
+    await sql.execute(EMPTY_TABLES)
+
+
+async def test_who_puts_no_example_in_changes_nothing(sql: Connection, settings: Settings) -> None:
+    (customer,) = await make_customers(sql, settings, 1)
+    seats = (await make_session(sql, settings)).seat_ids
+    held = await give(sql, customer, seats[0])
+    for reservation, seat in ((held, SEAT), (RESERVATION, seats[0])):
+        with pytest.raises(asyncpg.PostgresError):
+            await sql.execute(_filled_in(reservation, seat))
+        await sql.execute("rollback")
+
+
+def test_the_transaction_is_ended_by_whoever_has_read_what_it_did() -> None:
+    assert "commit" not in TRANSACTION

@@ -1,6 +1,6 @@
 """Rate, errors and duration of each route; use, saturation and errors of each pod."""
 
-from dev.monitoring.expressions import chosen, each, rate, slowest, worst
+from dev.monitoring.expressions import OUR_FAULT, chosen, each, rate, slowest, worst
 from dev.monitoring.panels import Dashboard, Panel, Row
 
 REQUESTS = "rowlock_http_request_duration_seconds"
@@ -20,6 +20,8 @@ SERVICE = Dashboard(
                       each(rate, f"{REQUESTS}_count", "method", "route"), stacked=True),
                 Panel("Outcomes", "409 is conflict; unavailable and failed are our fault.", "reqps",
                       each(rate, f"{REQUESTS}_count", "outcome"), stacked=True),
+                Panel("Failures by route and pod", "What is our fault.", "reqps",
+                      each(rate, f"{REQUESTS}_count", "route", "outcome", "instance", matching=OUR_FAULT)),
                 Panel("Duration (95 %)", "By route.", "s",
                       each(slowest, REQUESTS, "method", "route")),
                 Panel("In progress", "Requests and writes that are not answered yet, by pod.", "short",

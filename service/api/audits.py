@@ -61,7 +61,8 @@ class AuditReply(Reply):
         dict[str, int],
         Field(
             description="What the round knows nothing of: what could not be compared with the log (`events`), because "
-            "open holds were too many or the log was not the same any more, and maps that could not be read",
+            "open holds, new events or events without a number were too many, or because the log was not the same any "
+            "more; and maps that could not be read (`maps`)",
             examples=[{}],
         ),
     ]

@@ -280,9 +280,8 @@ AUDIT_VIOLATIONS = AUDIT.gauge(
     "What the last finished round found, or the one under way has found already, which must be 0; NaN before the first "
     "round is finished. owners: a seat in two live reservations; money: a sold seat that is not paid once at its "
     "price; ownerless: an owner without a seat, or a seat without its owner; overdue: a hold that should have ended "
-    "long ago; log: a state that the log tells "
-    "otherwise, or events that are gone from it (of reservations that are over it is asked for no beginning); "
-    "cache: a map in Redis that is not the ledger's.",
+    "long ago; log: a state that the log tells otherwise, or events that are missing from it (a reservation that has "
+    "ended is not checked for its opening event); cache: a map in Redis that is not the ledger's.",
     {"check": values.CHECKS},
     across="livemax",
 )
@@ -304,10 +303,10 @@ AUDIT_INTERVAL_SECONDS = AUDIT.gauge(
 AUDIT_UNLOOKED = AUDIT.gauge(
     "rowlock_audit_unlooked",
     "holds or maps",
-    "What the last finished round could not look at, and knows nothing of. events: what could not be compared with the "
-    "log, because open holds were too many, or the log was trimmed meanwhile, is another one, or was read by the "
-    "release before; maps: those that could not be read in time, or 1 where Redis was away or the "
-    "projector stood still.",
+    "What the last finished round could not look at, and knows nothing of. events: open holds, and what looked wrong, "
+    "that could not be compared with the log, because open holds, new events or events without a number were too many, "
+    "or the log was trimmed meanwhile, is another one, or was read by the release before; maps: those that could not "
+    "be read in time, or 1 where Redis was away or the projector stood still.",
     {"what": values.AUDITED},
     across="livemax",
 )
