@@ -63,5 +63,6 @@ async def test_the_flow_of_the_readme_works_as_it_is_pasted(postgres: Postgres, 
     assert shell.returncode == 0, output
     for expected in ("HTTP/1.1 201", "seats-taken", '"state":"CONFIRMED"', '"state":"CANCELLED"', '"state":"SOLD"'):
         assert expected in output, output
+    assert "idempotency-replayed: true" in output.lower()
     assert await sql.fetchval("select count(*) from reservations") == 2
     assert await sql.fetchval("select array_agg(state order by id) from reservations") == ["CONFIRMED", "CANCELLED"]
