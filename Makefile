@@ -9,10 +9,10 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 # What speaks to RabbitMQ and Redis.
 NEWEST := topology.py relay.py hints.py inbox.py cache.py seat_cache.py
 
-.PHONY: help run test faults newest chart image compose e2e up down check workflows fmt docs lock clean
+.PHONY: help run test faults newest chart monitoring image compose e2e up down check workflows fmt docs lock clean
 
 help: ## lists these verbs
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 run: $(BIN)/.installed ## API, expirer and demo data on a PostgreSQL of its own, until Ctrl-C; ROWLOCK_PORT (3000)
 	@exec $(BIN)/python -m dev.run
@@ -54,7 +54,7 @@ e2e: $(BIN)/.installed ## everything in a kind cluster of its own, faults includ
 	@dev/install-packages prometheus
 	@$(BIN)/python -m pytest -n 0 --timeout 900 tests/cluster $(ARGS)
 
-up: ## Rowlock in a kind cluster, and where it is served; again: the present state. Needs the same
+up: ## Rowlock in a kind cluster, and where it is served; again: the present state; needs Docker, kind, kubectl and helm
 	@k8s/up
 
 down: ## deletes the cluster of make up

@@ -13,8 +13,10 @@ HEAD = """# Metrics
 `GET /metrics` on a port of its own: `ROWLOCK_METRICS_PORT` of the API, `ROWLOCK_EXPIRER_METRICS_PORT` of the expirer.
 The names are given in `service/metrics/catalogue.py`, and this page is made of it by `make docs`.
 No label has an id, an address or anything else of which there may be any number. A gauge is NaN where nobody knows:
-what is asked of a store that is away, or what observer or audit could not look at for 30 seconds. The Python client's
-own `process_*` and `python_*` are there too, where one process answers.
+what is asked of a store that is away, what observer or audit could not look at for 30 seconds, or the lag of a reader
+that has no cursor: RabbitMQ or Redis was never switched on, or its cursor was dropped. The loops `relay` and
+`projector` move the cursors that `python -m expirer cursors list` calls `broker` and `cache`. The Python client's own
+`process_*` and `python_*` are there too, where one process answers.
 """
 
 

@@ -53,6 +53,16 @@ class Part:
         return f"{self.name} ended with {self.process.returncode}; {self.log} ends with:\n" + "\n".join(lines)
 
 
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where everything can be tried, as it is printed."""
+
+    api: str
+    livez: str
+    metrics: str
+    database: str
+
+
 def main() -> None:
     """Runs until a signal comes; ends with 1 and a sentence where something is in the way. Leaves nothing running."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -71,10 +81,11 @@ def _run(folder: Path, stack: ExitStack) -> None:
     _set_defaults(folder)
     port = _free_port_from_settings()
     parts: list[Part] = []
+    database = "the one of ROWLOCK_DATABASE_URL"
     if "ROWLOCK_DATABASE_URL" not in os.environ:
         _say(f"starting PostgreSQL on {folder}")
         server = stack.enter_context(postgres.running(_own_postgres(folder)))
-        os.environ["ROWLOCK_DATABASE_URL"] = server.url()
+        os.environ["ROWLOCK_DATABASE_URL"] = database = server.url()
         assert server.process is not None
         parts.append(Part("PostgreSQL", server.process, server.folder / "log"))
     _go_on()
@@ -93,7 +104,8 @@ def _run(folder: Path, stack: ExitStack) -> None:
     parts.append(stack.enter_context(_started("the API", gunicorn, folder / "api.log", f"{api}/readyz")))
     parts.append(stack.enter_context(_started("the expirer", expirer, folder / "expirer.log", livez)))
     _say_what_is_off(loaded)
-    _print_welcome(api, demo.load(api), folder, loaded)
+    addresses = Addresses(api, livez, _metrics(host, loaded), database)
+    _print_welcome(addresses, demo.load(api), folder)
     while all(part.process.poll() is None for part in parts):
         _go_on()
         stopping.wait(POLL_SECONDS)
@@ -196,7 +208,13 @@ def _say_what_is_off(loaded: settings.Settings) -> None:
         _say("without ROWLOCK_BROKER_URL seats come back by the sweep, and nobody is told of events")
 
 
-def _print_welcome(api: str, seat_id: int, folder: Path, loaded: settings.Settings) -> None:
+def _metrics(host: str, loaded: settings.Settings) -> str:
+    ports = filter(None, (loaded.metrics_port, loaded.expirer_metrics_port))
+    return ", ".join(f"http://{host}:{port}/metrics" for port in ports) or "none"
+
+
+def _print_welcome(addresses: Addresses, seat_id: int, folder: Path) -> None:
+    api = addresses.api
     sign_in = f'{{"email": "{demo.CUSTOMERS[0]}", "password": "{demo.PASSWORD}"}}'
     field = "python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])'"
     _say(f"""it runs
@@ -204,7 +222,9 @@ def _print_welcome(api: str, seat_id: int, folder: Path, loaded: settings.Settin
   accounts                {demo.MANAGER}, {", ".join(demo.CUSTOMERS)}
   their password          {demo.PASSWORD}
   logs                    {folder}/api.log, {folder}/expirer.log
-  metrics                 http://127.0.0.1:{loaded.metrics_port}/metrics, http://127.0.0.1:{loaded.expirer_metrics_port}/metrics
+  health                  {api}/readyz, {addresses.livez}
+  metrics                 {addresses.metrics}
+  PostgreSQL              {addresses.database}
 or in another terminal:
   curl -sS '{api}/customer/list-sessions'
   token=$(curl -sS {api}/sign-in -H 'Content-Type: application/json' -d '{sign_in}' | {field} token)

@@ -6,9 +6,10 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from service.settings import PREFIX, Settings
+from service.settings import PREFIX, SECRETS_DIR, Settings
 
 README = Path(__file__).parent.parent / "README.md"
+ABOUT_SECRETS_DIR = "Folder whose files, such as `rowlock_database_url`, are settings too; a variable wins over a file"
 BEGIN, END = "<!-- settings -->", "<!-- /settings -->"
 
 
@@ -17,6 +18,7 @@ def settings_table() -> str:
     lines = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         lines.append(f"| `{PREFIX}{name.upper()}` | {_default(field)} | {field.description}{_bounds(field)} |")
+    lines.append(f"| `{SECRETS_DIR}` | none | {ABOUT_SECRETS_DIR} |")
     return "\n".join(lines)
 
 
@@ -40,6 +42,10 @@ def main() -> None:
 def _default(field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
         return "required"
+    if field.default is None:
+        return "none"
+    if field.default == ():
+        return "empty"
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
 
 

@@ -23,7 +23,9 @@ class Settings(BaseSettings):
     database_url: Annotated[
         SecretStr, Field(description="PostgreSQL 15 or later: `postgresql://account:password@host:5432/database`")
     ]
-    host: Annotated[str, Field(min_length=1, description="Address that the API listens on")] = "0.0.0.0"  # noqa: S104
+    host: Annotated[
+        str, Field(min_length=1, description="Address that API and expirer listen on, on all their ports")
+    ] = "0.0.0.0"  # noqa: S104
     port: Annotated[int, Field(ge=1, le=65_535, description="Port that the API listens on")] = 3000
     token_secret: Annotated[
         SecretStr, Field(min_length=32, description="Key that signs the tokens (HS256), at least 32 characters")
@@ -63,7 +65,7 @@ class Settings(BaseSettings):
             ge=0.05,
             le=60,
             description="Time for which counts of the list of sessions are remembered; where they come from a map in"
-            " Redis they are up to `map_fresh_ms` older",
+            " Redis they are up to `ROWLOCK_MAP_FRESH_MS` older",
         ),
     ] = 1.0
     password_queue_max: Annotated[
@@ -84,8 +86,8 @@ class Settings(BaseSettings):
         SecretStr | None,
         Field(
             description="RabbitMQ 3.10 or later, `amqp://account:password@host:5672/vhost`; without it seats come back"
-            " by the sweep alone, and events leave the log after `log_keep_hours` without being published: who sets it"
-            " later hears of what happens from then on"
+            " by the sweep alone, and events leave the log after `ROWLOCK_LOG_KEEP_HOURS` without being published: who"
+            " sets it later hears of what happens from then on"
         ),
     ] = None
     broker_connect_timeout_ms: Annotated[

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 
@@ -119,6 +120,18 @@ async def test_it_comes_up_with_demo_data_and_a_second_run_keeps_what_was_bought
             assert "swagger" in (await api.get("/api-docs")).text
 
 
+async def test_everything_answers_where_it_says_also_on_another_address(folder: Path) -> None:
+    async with running(environment(folder, host="127.0.0.2", metrics_port=0)) as (_, text):
+        urls = re.findall(r"http://\S+/(?:readyz|livez|metrics)\b", text)
+        assert [url.rpartition("/")[2] for url in urls] == ["readyz", "livez", "metrics"]
+        async with httpx.AsyncClient() as client:
+            assert [(await client.get(url)).status_code for url in urls] == [200, 200, 200]
+        (database,) = re.findall(r"postgresql://\S+", text)
+        connection = await asyncpg.connect(database)
+        assert await connection.fetchval("select count(*) from sessions") == len(demo.SHOWS)
+        await connection.close()
+
+
 def _address(text: str) -> str:
     found = re.search(r"(http://\S+)/api-docs", text)
     assert found
@@ -147,8 +160,9 @@ async def test_it_changes_no_mode_and_no_owner_of_a_folder_that_is_there(folder:
 async def test_another_postgresql_is_used_where_a_variable_names_it(
     folder: Path, postgres: Postgres, sql: Connection
 ) -> None:
-    async with running(environment(folder, database_url=postgres.url())):
+    async with running(environment(folder, database_url=postgres.url())) as (_, text):
         assert not [line for _, line in started_with(folder) if "postgres -D" in line]
+        assert postgres.password not in text
         assert await sql.fetchval("select count(*) from sessions") == len(demo.SHOWS)
 
 

@@ -159,3 +159,9 @@ def test_variables_of_others_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_table_in_the_readme_is_the_one_of_the_model() -> None:
     assert table_in_readme() == settings_table(), "run python -m dev.settings_table"
     assert all(f"`{variable(name)}`" in table_in_readme() for name in FIELDS)
+
+
+def test_the_table_speaks_of_variables_and_not_of_python() -> None:
+    assert f"`{settings.SECRETS_DIR}`" in settings_table()
+    for python in ("`None`", "`()`", *(f"`{name}`" for name in FIELDS if "_" in name)):
+        assert python not in settings_table()
