@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import yaml
 
-from dev.servers import Server, _answers
+from dev.servers import Server
 from tests.monitoring.promtool import program
 from tests.waiting import until
 
@@ -55,7 +55,14 @@ class Prometheus(Server):
             f"--storage.tsdb.path={self.folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{self.port}",
         ]
-        self._launch(command, {}, lambda: _answers(self.port))
+        self._launch(command, {}, self._is_ready)
+
+    def _is_ready(self) -> bool:
+        """It listens before it answers."""
+        try:
+            return httpx.get(f"{self.url}/-/ready").is_success
+        except httpx.TransportError:
+            return False
 
     async def firing(self) -> set[str]:
         """Names of the alerts that fire now."""
