@@ -12,7 +12,7 @@ from service import tracing
 from service.database import roll_back, transaction
 from service.errors import concerns_all
 from service.expiring import ONE_BY_ONE_SECONDS_MAX, lock_overdue, settle_overdue
-from service.failures import REMINDER_SECONDS, kind_of
+from service.failures import Failures, kind_of
 from service.metrics import recording
 from service.reservation import State
 from service.settings import Settings
@@ -20,7 +20,6 @@ from service.settling import Settled, SettleRequest, settle
 
 SET_ASIDE_MAX = 10_000
 SET_ASIDE_SECONDS = 5
-KINDS_MAX = 100
 NAMED_MAX = 10
 """So many of the holds that can't be ended stand in the log's line; the audit names all that are broken."""
 
@@ -34,19 +33,12 @@ class SetAside:
         self.holds: TTLCache[UUID, None] = TTLCache(SET_ASIDE_MAX, SET_ASIDE_SECONDS)
         self.tried: LRUCache[UUID, None] = LRUCache(SET_ASIDE_MAX)
         """All that ever were, for their traces."""
-        self.told: TTLCache[str, None] = TTLCache(KINDS_MAX, REMINDER_SECONDS)
-        """The kinds of errors that the log knows of: one defect may concern each hold that there is."""
+        self.failures = Failures()
+        """By kind of error, for the log: one defect may concern each hold that there is."""
 
     def add(self, id_: UUID) -> None:
         """One that could not be ended now."""
         self.holds[id_] = self.tried[id_] = None
-
-    def is_news(self, kind: str) -> bool:
-        """Whether to tell of it; the next time after REMINDER_SECONDS."""
-        is_new = kind not in self.told
-        if is_new:
-            self.told[kind] = None
-        return is_new
 
 
 @tracing.batched("sweep", "expire hold", "internal")
@@ -61,9 +53,12 @@ async def step(engine: AsyncEngine, settings: Settings, set_aside: SetAside | No
         if concerns_all(error):
             raise
         # Whatever is wrong with one hold, the others' seats must come back.
-        if set_aside.is_news(f"batch {kind_of(error)}"):
-            log.warning("batch failed, trying one by one", error=repr(error))
+        if facts := set_aside.failures.note(f"batch {kind_of(error)}", time.monotonic()):
+            log.warning("batch failed, trying one by one", error=repr(error), **facts)
         found, expired = await _settle_one_by_one(engine, batch_max, set_aside)
+    else:
+        if not set_aside.holds and (facts := set_aside.failures.end(time.monotonic())):
+            log.info("every hold can be ended again", **facts)
     if expired:
         log.info("holds expired", count=expired)
     return 0 if found == batch_max else settings.sweep_interval_ms / 1000
@@ -89,8 +84,9 @@ async def _settle_one_by_one(
     deadline = clock() + ONE_BY_ONE_SECONDS_MAX
     expired = 0
     failed: dict[str, list[tuple[UUID, Exception]]] = {}
-    for id_ in overdue:
+    for place, id_ in enumerate(overdue):
         if clock() > deadline:
+            tracing.note_failed(list(overdue)[place:], "unsettled")
             break
         try:
             await _settle_alone(engine, id_)
@@ -104,9 +100,10 @@ async def _settle_one_by_one(
             tracing.note_done([id_])
             expired += 1
     for kind, holds in failed.items():
-        if set_aside.is_news(kind):
+        if facts := set_aside.failures.note(kind, time.monotonic()):
             ids = [str(id_) for id_, _ in holds[:NAMED_MAX]]
-            log.error("holds can't be ended", count=len(holds), reservation_ids=ids, error=repr(holds[0][1]))
+            first = repr(holds[0][1])
+            log.error("holds can't be ended", count=len(holds), reservation_ids=ids, error=first, **facts)
     return len(overdue), expired
 
 

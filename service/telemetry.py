@@ -33,9 +33,11 @@ class Output:
         self.name = name
         self.is_told = logging.getLogger(name).isEnabledFor
 
-    def write(self, line: str) -> None:
-        """One line of any level; levels are `_only_told`'s business."""
-        _write(line)
+    @staticmethod
+    def write(line: str) -> None:
+        """One line; nobody's request fails because it can't be written."""
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f"{line}\n")
 
     debug = info = warning = error = critical = write
 
@@ -46,15 +48,9 @@ class LibrariesHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """One line, on whatever is the standard error by then."""
         try:
-            _write(self.format(record))
+            Output.write(self.format(record))
         except Exception:  # noqa: BLE001 - as every handler of the standard library: one bad line is no more than that
             self.handleError(record)
-
-
-def _write(line: str) -> None:
-    """One line; nobody's request fails because it can't be written."""
-    with suppress(OSError, ValueError):
-        sys.stderr.write(f"{line}\n")
 
 
 def configure_logging(level: str, form: str = "json") -> None:

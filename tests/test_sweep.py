@@ -80,8 +80,8 @@ async def test_a_hold_that_can_not_be_ended_stops_no_other(
     assert await state_of(sql, broken) == "EXPIRED"
 
 
-async def test_a_hold_that_can_not_be_ended_is_told_once_in_a_while(
-    engine: AsyncEngine, sql: Connection, settings: Settings, log: CapturingLogger
+async def test_a_hold_that_can_not_be_ended_is_told_once_in_a_while_and_when_all_can_be_again(
+    engine: AsyncEngine, sql: Connection, settings: Settings, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (broken,) = await make_overdue_holds(sql, settings, 1)
     await sql.execute("update seats set state = 'AVAILABLE', reservation_id = null where reservation_id = $1", broken)
@@ -90,10 +90,16 @@ async def test_a_hold_that_can_not_be_ended_is_told_once_in_a_while(
         await sweep.step(engine, settings, set_aside)
         set_aside.holds.clear()
     assert [call.method_name for call in log.calls] == ["warning", "error"]
-    set_aside.told.clear()
-    await sweep.step(engine, settings, set_aside)
+    with monkeypatch.context() as patched:
+        patched.setattr("service.failures.REMINDER_SECONDS", 0)
+        await sweep.step(engine, settings, set_aside)
     assert [call.method_name for call in log.calls] == ["warning", "error"] * 2
     await sql.execute(MEND, broken)
+    await sweep.step(engine, settings, set_aside)
+    assert len(log.calls) == 4, "it is still set aside"
+    set_aside.holds.clear()
+    await sweep.step(engine, settings, set_aside)
+    assert [call.args for call in log.calls[4:]] == [("every hold can be ended again",), ("holds expired",)]
 
 
 async def test_of_many_holds_that_can_not_be_ended_a_line_names_some(

@@ -175,6 +175,20 @@ async def test_what_the_sweep_has_not_come_to_when_postgresql_goes_away_has_fail
     ]  # fmt: skip
 
 
+async def test_what_the_sweep_has_not_come_to_in_time_has_failed(
+    engine: AsyncEngine, sql: Connection, settings: Settings, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await make_holds(sql, settings, 2)
+    await make_overdue(sql, *ids)
+    await sql.execute("update reservations set traceparent = $1", TRACEPARENT)
+    await tamper(sql, ids[1])
+    monkeypatch.setattr(sweep, "ONE_BY_ONE_SECONDS_MAX", 0)
+    async with tracing.exported(settings, "sweep"):
+        await sweep.step(engine, settings)
+    await mend(sql, ids[1])
+    assert [span.attributes.get("error.type") for span in collector.named("expire hold")] == ["unsettled"] * 2
+
+
 async def test_of_a_hold_that_the_sweep_tries_again_and_again_a_trace_has_the_first_try_and_the_one_that_works(
     engine: AsyncEngine, sql: Connection, settings: Settings, collector: Collector
 ) -> None:
