@@ -13,9 +13,10 @@ from service import cursors, eventlog, tracing
 from service.cache import Cache
 from service.database import roll_back, transaction
 from service.eventlog import Logged
+from service.mapbytes import STATE_OF, Change
 from service.metrics import recording
 from service.reservation import SeatState
-from service.seatcache import STATE_OF, Change, SeatCache
+from service.seatcache import SeatCache
 from service.seatreads import read_history
 from service.settings import Settings
 

@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service.audit import BOUND_STATEMENTS, Slice
 from service.database import roll_back, snapshot, transaction
 from service.errors import Busy, CacheAway
+from service.mapbytes import NEVER_CHANGED, Kept
 from service.metrics import catalogue
-from service.seatcache import NEVER_CHANGED, Kept, SeatCache
+from service.seatcache import SeatCache
 from service.seatreads import read_history
 from service.verdicts import Fault
 

@@ -6,9 +6,8 @@ Their names carry an epoch: in another one the versions mean nothing. The waterm
 begins with PostgreSQL's part, which `service.seatreads` reads, and ends with Redis's: its run, and an operator's count.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,21 @@ from redis.exceptions import ResponseError
 
 from service.cache import Cache
 from service.errors import CacheAway
-from service.reservation import SeatState
+from service.mapbytes import (
+    DAMAGED,
+    DAMAGED_MAP,
+    Call,
+    Change,
+    Clock,
+    Freshness,
+    Kept,
+    counts_of,
+    flat,
+    freshness_of,
+    microseconds_of,
+    parts,
+    pipelines,
+)
 
 WATERMARK = "rowlock:watermark:2"
 """Epoch, moment by Redis's clock and by PostgreSQL's. The number is its format's: the release before reads no other."""
@@ -27,16 +40,6 @@ BUMP = "rowlock:bump"
 """`INCR rowlock:bump` begins a new epoch, so that every map is built anew: after somebody has changed seats by hand."""
 PLACE = "rowlock:place"
 """How far in the log the maps of an epoch are, at least."""
-STATE_OF = {SeatState.AVAILABLE: b"A", SeatState.HELD: b"H", SeatState.SOLD: b"S"}
-NEVER_CHANGED = 1
-"""The version of a seat that is as it was made, which is what a new map has anyway."""
-SEATS_PER_CALL = 500
-"""A longer script would keep others waiting for more than a few ms."""
-SEATS_PER_PIPELINE = 2_000
-"""Some 15 ms of Redis and as many of ours: far from `redis_timeout_ms` on a busy machine too."""
-CALLS_PER_PIPELINE = 200
-DAMAGED = object()
-"""What Redis answers where a key is of another kind than ours are: somebody else has written it."""
 
 log = structlog.stdlib.get_logger("rowlock.seatcache")
 
@@ -44,57 +47,6 @@ BEGIN, APPLY, FINISH, UNLOCK, RENEW = (
     (Path(__file__).parent / "lua" / f"{name}.lua").read_text()
     for name in ("begin", "apply", "finish", "unlock", "renew")
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A seat's state at a version, by position."""
-
-    position: int
-    state: bytes
-    version: int
-
-
-Call = tuple[int, Sequence[Change]]
-"""Changes of one session that one script applies."""
-
-
-@dataclass(frozen=True, slots=True)
-class Freshness:
-    """What was committed at `as_of` by PostgreSQL's clock is in every complete map of the epoch; `age_ms` ago."""
-
-    epoch: str
-    as_of: datetime
-    age_ms: int
-
-    @property
-    def history(self) -> str:
-        """PostgreSQL's part of the epoch."""
-        return self.epoch.partition("/")[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """All of a complete map: a letter a seat, four bytes of its version a seat, and how many are held and sold."""
-
-    states: bytes
-    versions: bytes
-    held: int
-    sold: int
-
-
-DAMAGED_MAP = Kept(b"", b"", 0, 0)
-"""No session's: each has seats."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """Redis's time, its part of the epoch, and how far in the log the maps of which epoch are."""
-
-    ms: int
-    run: str
-    place_epoch: str
-    place: int
 
 
 class SeatCache:
@@ -137,7 +89,7 @@ class SeatCache:
         if freshness is None:
             return None
         return {
-            session_id: None if flag is DAMAGED else _numbers(counts)
+            session_id: None if flag is DAMAGED else counts_of(counts)
             for session_id, flag, counts in zip(session_ids, answers[::2], answers[1::2], strict=True)
             if DAMAGED in (flag, counts) or (flag == b"C" and None not in counts)
         }
@@ -157,7 +109,7 @@ class SeatCache:
             return freshness, DAMAGED_MAP
         if freshness is None or states is None or states[:1] != b"C" or versions is None or None in counts:
             return freshness, None
-        numbers = _numbers(counts)
+        numbers = counts_of(counts)
         return freshness, DAMAGED_MAP if numbers is None else Kept(states[1:], versions, *numbers)
 
     async def forget(self, epoch: str, session_id: int) -> None:
@@ -171,8 +123,8 @@ class SeatCache:
 
     async def fill(self, epoch: str, session_id: int, changes: Sequence[Change], token: str) -> bool:
         """Writes what the builder has read; False where somebody else builds by now."""
-        for part in _parts(changes):
-            if await self._eval(APPLY, _keys(epoch, session_id), token, *_flat(part)) < 0:
+        for part in parts(changes):
+            if await self._eval(APPLY, _keys(epoch, session_id), token, *flat(part)) < 0:
                 return False
         return True
 
@@ -185,13 +137,13 @@ class SeatCache:
         """Brings the changes by session to the maps that are there. A map that can't take them is deleted: the others
         need not wait for it, and the next reader builds it anew.
         """
-        for calls in _pipelines(changes):
+        for calls in pipelines(changes):
             await self._cache.run(partial(self._apply, epoch, calls))
 
     async def _apply(self, epoch: str, calls: Sequence[Call], redis: "Redis") -> None:
         pipe = redis.pipeline(transaction=False)
         for session_id, part in calls:
-            pipe.eval(APPLY, 3, *_keys(epoch, session_id), "", *_flat(part))
+            pipe.eval(APPLY, 3, *_keys(epoch, session_id), "", *flat(part))
         results = await pipe.execute(raise_on_error=False)
         for (session_id, _), result in zip(calls, results, strict=True):
             if isinstance(result, Exception):
@@ -223,9 +175,8 @@ class SeatCache:
 
     async def renew(self, epoch: str, as_of: datetime, began_ms: int) -> bool:
         """Says that everything committed at `as_of` is in the maps; `began_ms` is Redis's time when we began."""
-        microseconds = (as_of - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
         until_ms = began_ms + self._fresh_ms
-        return bool(await self._eval(RENEW, [WATERMARK], epoch, began_ms, microseconds, until_ms))
+        return bool(await self._eval(RENEW, [WATERMARK], epoch, began_ms, microseconds_of(as_of), until_ms))
 
     async def try_lock(self, epoch: str, session_id: int, token: str, lock_ms: int) -> bool:
         """Whether we are to build the map. The lock goes by itself; a late builder is stopped by its token."""
@@ -256,7 +207,7 @@ class SeatCache:
 
             mark, now, *answers = await self._cache.run(work)
             # How long the projector lets it live says nothing of its age: the settings there may be others.
-            freshness = _freshness(mark, _milliseconds(now)) if mark is not None else None
+            freshness = freshness_of(mark, _milliseconds(now)) if mark is not None else None
             if freshness is None or not 0 <= freshness.age_ms <= self._fresh_ms:
                 break
             self._epoch = freshness.epoch
@@ -271,25 +222,12 @@ class SeatCache:
         return await self._cache.run(work)
 
 
-def _freshness(mark: bytes, now_ms: int) -> Freshness:
-    epoch, began_ms, microseconds = mark.decode().split("|")
-    as_of = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(microseconds))
-    return Freshness(epoch, as_of, now_ms - int(began_ms))
-
-
 def _or_damaged(answer: Any) -> Any:
     if isinstance(answer, ResponseError) and str(answer).startswith("WRONGTYPE"):
         return DAMAGED
     if isinstance(answer, Exception):
         raise answer
     return answer
-
-
-def _numbers(counts: Any) -> tuple[int, int] | None:
-    if counts is DAMAGED or not all(count.isdigit() for count in counts):
-        return None
-    held, sold = counts
-    return int(held), int(sold)
 
 
 def _milliseconds(time: tuple[int, int]) -> int:
@@ -303,25 +241,3 @@ def _key(epoch: str, session_id: int, part: str) -> str:
 
 def _keys(epoch: str, session_id: int) -> list[str]:
     return [_key(epoch, session_id, part) for part in ("states", "versions", "meta")]
-
-
-def _parts(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
-    return (changes[start : start + SEATS_PER_CALL] for start in range(0, len(changes), SEATS_PER_CALL))
-
-
-def _pipelines(changes: dict[int, list[Change]]) -> Iterator[list[Call]]:
-    pipeline: list[Call] = []
-    seats = 0
-    for session_id, of_session in changes.items():
-        for part in _parts(of_session):
-            if seats + len(part) > SEATS_PER_PIPELINE or len(pipeline) == CALLS_PER_PIPELINE:
-                yield pipeline
-                pipeline, seats = [], 0
-            pipeline.append((session_id, part))
-            seats += len(part)
-    if pipeline:
-        yield pipeline
-
-
-def _flat(changes: Iterable[Change]) -> list[int | bytes]:
-    return [part for change in changes for part in (change.position, change.state, change.version)]

@@ -17,8 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.cache import Cache
 from service.errors import Busy, CacheAway
+from service.mapbytes import Freshness
 from service.metrics import catalogue, recording
-from service.seatcache import Freshness, SeatCache
+from service.seatcache import SeatCache
 from service.seatreads import Layout, SeatReads
 from service.settings import Settings
 

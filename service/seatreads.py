@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.database import Connection, snapshot
 from service.errors import Busy, NotFound
+from service.mapbytes import NEVER_CHANGED, STATE_OF, Change
 from service.reservation import SeatState
-from service.seatcache import NEVER_CHANGED, STATE_OF, Change
 from service.settings import Settings
 
 # Files are exchanged under a server only while it is down, so its start tells whatever has restored or replaced them, a

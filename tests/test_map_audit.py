@@ -16,7 +16,8 @@ from service import mapaudit
 from service.database import Connection
 from service.errors import Busy, CacheAway
 from service.mapaudit import SEATS_AT_ONCE_MAX, Stored
-from service.seatcache import Kept, SeatCache
+from service.mapbytes import Kept
+from service.seatcache import SeatCache
 from service.settings import Settings
 from tests.audits import do_round, faulty, last_verdict
 from tests.conftest import EMPTY_TABLES

@@ -16,7 +16,8 @@ from dev.servers import Redis
 from service import mapaudit
 from service.database import Connection
 from service.mapaudit import Stored
-from service.seatcache import Freshness, SeatCache
+from service.mapbytes import Freshness
+from service.seatcache import SeatCache
 from service.seatreads import read_history
 from service.settings import Settings
 from tests.audits import do_round, faulty, last_verdict

@@ -17,7 +17,8 @@ from dev.containers import Container
 from dev.servers import Redis
 from service.cache import Cache
 from service.errors import CacheAway
-from service.seatcache import SEATS_PER_CALL, WATERMARK, Change, SeatCache
+from service.mapbytes import SEATS_PER_CALL, Change
+from service.seatcache import WATERMARK, SeatCache
 from tests.seat_maps import NO_END_MS, with_redis
 
 SEATS = 5
