@@ -125,7 +125,7 @@ async def test_a_map_that_redis_does_not_give_in_time_is_not_looked_at_and_the_n
         if session_id == stage.first.id:
             with pytest.MonkeyPatch.context() as patched:
                 patched.setattr(stage.cache, "_timeout_seconds", 0.01)
-                await stage.cache.run(lambda _: asyncio.sleep(10))
+                await stage.cache.run(lambda _: asyncio.Event().wait())
         return await read_whole(cache, session_id)
 
     monkeypatch.setattr(SeatCache, "read_whole", take_too_long_for_the_first)
