@@ -1,6 +1,6 @@
 """A change of a seat's state stays on the seat's page and touches no index: a heap-only (HOT) update."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -11,6 +11,7 @@ from service.database import Connection
 from service.reservation import State
 from service.settings import Settings
 from tests.factories import Account, hold_of, make_customer, make_session, settle_of
+from tests.waiting import until
 
 pytestmark = pytest.mark.oldest_postgresql
 
@@ -23,8 +24,25 @@ select n_tup_upd as updates, n_tup_hot_upd as hot_updates
 from pg_stat_user_tables
 where relname = 'seats'
 """
+COUNT_AUTOVACUUM = "select count(*) from pg_stat_activity where backend_type like 'autovacuum %'"
 
 
+@pytest.fixture
+async def without_autovacuum(sql: Connection) -> AsyncIterator[None]:
+    """Its ANALYZE holds a snapshot, and while that lives no page gets rid of the rows that were replaced since."""
+
+    async def is_off() -> bool:
+        return bool(await sql.fetchval(COUNT_AUTOVACUUM) == 0)
+
+    await sql.execute("alter system set autovacuum = off")
+    await sql.execute("select pg_reload_conf()")
+    await until(is_off, "the end of autovacuum's launcher and workers")
+    yield
+    await sql.execute("alter system reset autovacuum")
+    await sql.execute("select pg_reload_conf()")
+
+
+@pytest.mark.usefixtures("without_autovacuum")
 async def test_of_a_hundred_thousand_changes_of_seats_nearly_all_are_hot(sql: Connection, settings: Settings) -> None:
     customer = await make_customer(sql, settings)
     seat_ids = (await make_session(sql, settings, SEATS)).seat_ids
