@@ -133,9 +133,13 @@ def _passes(engine: AsyncEngine, cache: SeatCache | None, events: LogAudit, log_
     def ledger(check: Callable[[Connection, Any], Awaitable[Slice]]) -> Look:
         return lambda after: _in_transaction(engine, check, after)
 
+    async def check_reservations(connection: Connection, after: UUID) -> Slice:
+        await events.newest.note_slice(connection, after)
+        return await audit.check_reservations(connection, after)
+
     passes = [
         Pass("seats", "seats", ledger(audit.check_seats), 0),
-        Pass("reservations", "reservations", ledger(audit.check_reservations), UUID(int=0)),
+        Pass("reservations", "reservations", ledger(check_reservations), UUID(int=0)),
         Pass("log", "events", ledger(partial(events.check_slice, keep_hours=log_keep_hours)), 0),
         Pass("open holds", "events", ledger(lambda connection, _: openaudit.check_open(connection, events)), 0),
     ]

@@ -1,10 +1,8 @@
 """Whether the ledger is as the log tells it, as far back as the log is kept. The log is read once, in its order.
 
-Whether a reservation that is over has ever begun there nobody asks: only what is told is compared, no number may be
-missing, and `service.openaudit` asks for the beginning and the end of each hold.
+What is told is compared, and no number may be missing; `service.openaudit` asks for what is not told.
 """
 
-from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -16,6 +14,7 @@ import asyncpg
 from service.audit import FAULTS_MAX, SLICE_MAX, Slice
 from service.database import Connection
 from service.eventlog import READ_LOG_NAME
+from service.newest import Newest, pack, unpack
 from service.verdicts import Fault
 
 OPEN_MAX = 50_000
@@ -118,7 +117,8 @@ select (
 @dataclass(slots=True)
 class LogAudit:
     """One pass through the log of that name, up to `last`. `open` has the holds whose end was not told yet; not all of
-    them where somebody else, who knew too many to write them down, has read the log before.
+    them where somebody else, who knew too many to write them down, has read the log before. `newest` are those of which
+    it has told nothing so far.
 
     `suspected` is what the slice of `rows` tells otherwise than it is; the log is read up to `ahead` for later events.
     `before` is the event before the slice, where it is still there, and `gaps` are the numbers before those that were
@@ -130,6 +130,7 @@ class LogAudit:
     open: set[UUID] = field(default_factory=set)
     has_all_open: bool = True
     log: str = ""
+    newest: Newest = field(default_factory=Newest)
     suspected: list[Fault] = field(default_factory=list)
     before: asyncpg.Record | None = None
     rows: Sequence[asyncpg.Record] = ()
@@ -137,18 +138,28 @@ class LogAudit:
     ahead: int = 0
 
     def known(self) -> dict[str, Any]:
-        """For JSON, so that `create` makes one that goes on: 22 bytes for each open hold, unless they are too many."""
-        packed = b64encode(b"".join(id_.bytes for id_ in self.open)).decode() if self.knows_open() else None
-        return {"last": self.last, "first_at": self.first_at, "open": packed, "log": self.log}
+        """For JSON, so that `create` makes one that goes on; without the open holds where they are too many."""
+        return {
+            "last": self.last,
+            "first_at": self.first_at,
+            "open": pack(self.open) if self.knows_open() else None,
+            "log": self.log,
+            "newest": pack(self.newest.ids),
+        }
 
     @classmethod
     def create(cls, known: Mapping[str, Any]) -> Self:
         """One that goes on where `known` was said, after it was JSON."""
-        packed = b64decode(known["open"] or "")
-        ids = {UUID(bytes=packed[start : start + 16]) for start in range(0, len(packed), 16)}
         first_at = datetime.fromisoformat(known["first_at"]) if known["first_at"] else None
-        # The release before does not say which log it was: what it knows may be of another one.
-        return cls(known["last"], first_at, ids, has_all_open=known["open"] is not None, log=known.get("log", ""))
+        return cls(
+            known["last"],
+            first_at,
+            set(unpack(known["open"] or "")),
+            has_all_open=known["open"] is not None,
+            # The release before does not say which log it was: what it knows may be of another one.
+            log=known.get("log", ""),
+            newest=Newest.create(known.get("newest", "")),
+        )
 
     def knows_open(self) -> bool:
         """Whether `open` has all of them, and no more than can be written down or asked for."""
@@ -240,6 +251,7 @@ class LogAudit:
             self.has_all_open = True
         for row in rows[begin or 0 :]:
             if row["reservation_id"] is not None:
+                self.newest.tell(row["reservation_id"])
                 change = self.open.add if row["is_hold"] else self.open.discard
                 change(row["reservation_id"])
         self.last = rows[-1]["number"] if rows else after

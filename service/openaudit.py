@@ -1,6 +1,5 @@
-"""Whether the log knows of the beginning of each hold that is open, and of the end of each of which it has told the
-beginning: asked once, after it was read. Of a reservation that was over by then it is asked for no beginning, so one of
-which it has no word at all is found clean.
+"""Whether the log knows of the beginning of each hold that is open, of the end of each of which it has told the
+beginning, and of each of the newest reservations at all: asked once, after it was read.
 """
 
 from collections.abc import Mapping
@@ -35,6 +34,12 @@ select
     ) as held,
     (select count(*) from held) as held_count,
     array(
+        select row(id, session_id)
+        from reservations
+        where id = any($5::uuid[])
+        and created_at > $4
+    ) as newest,
+    array(
         select reservation_id
         from events
         where number > $2
@@ -62,7 +67,9 @@ select
 
 
 async def check_open(connection: Connection, log: LogAudit) -> Slice:
-    """Holds that have ended without a word in the log, or have begun without one; not where they are too many."""
+    """Holds that have ended without a word in the log, or have begun without one, and any of the newest reservations of
+    which it has no word; not where open holds are too many.
+    """
     if log.first_at is None:
         return Slice([], 0, None)
     untold = await _find_untold(connection, log, log.first_at + logaudit.SURELY_TOLD) if log.knows_open() else None
@@ -73,7 +80,9 @@ async def check_open(connection: Connection, log: LogAudit) -> Slice:
 
 async def _find_untold(connection: Connection, log: LogAudit, since: datetime) -> Mapping[UUID, int] | None:
     """Their sessions by their ids; None where nobody can say."""
-    row = await connection.fetchrow(CHECK_OPEN, list(log.open), log.last, logaudit.OPEN_MAX, since)
+    row = await connection.fetchrow(
+        CHECK_OPEN, list(log.open), log.last, logaudit.OPEN_MAX, since, list(log.newest.ids)
+    )
     assert row is not None
     # Else some of what was told after `last` has been removed, or the numbers were given once more.
     is_whole = row["first"] == log.last + 1 if row["first"] else (row["given"] or 0) == log.last
@@ -83,4 +92,4 @@ async def _find_untold(connection: Connection, log: LogAudit, since: datetime) -
         return None
     told = {*row["told"], *row["told_last"]}
     begun = [(id_, session_id) for id_, session_id in row["held"] if id_ not in log.open]
-    return {id_: session_id for id_, session_id in (*row["ended"], *begun) if id_ not in told}
+    return {id_: session_id for id_, session_id in (*row["ended"], *begun, *row["newest"]) if id_ not in told}

@@ -10,13 +10,24 @@ NEXT_VERSION = "update seats set version = version + 1 where id = {first_seat};"
 INSERT_PAYMENT = (
     "insert into payments (reservation_id, amount, currency, paid_at) values ('{first}', 1250, 'EUR', now());"
 )
+UNTOLD = "01926e2c-5a00-7000-8000-000000000001"
 UNTOLD_HOLD = (
-    "insert into reservations select '01926e2c-5a00-7000-8000-000000000001', customer_id, session_id,"
+    f"insert into reservations select '{UNTOLD}', customer_id, session_id,"
     " array[{first_seat} + 3], 'HELD', total, currency, now(), now() + interval '30 s', null, null, '', ''"
     " from reservations where id = '{second}';"
-    "update seats set state = 'HELD', version = 2, reservation_id = '01926e2c-5a00-7000-8000-000000000001'"
+    f"update seats set state = 'HELD', version = 2, reservation_id = '{UNTOLD}'"
     " where id = {first_seat} + 3"
 )
+UNTOLD_SALE = UNTOLD_HOLD + (
+    f"; update reservations set state = 'CONFIRMED', settled_at = now() where id = '{UNTOLD}';"
+    f"update seats set state = 'SOLD', version = 3 where reservation_id = '{UNTOLD}';"
+    f"insert into payments (reservation_id, amount, currency, paid_at) values ('{UNTOLD}', 1250, 'EUR', now());"
+)
+UNTOLD_END = UNTOLD_HOLD + (
+    f"; update reservations set state = 'EXPIRED', settled_at = now() where id = '{UNTOLD}';"
+    f"update seats set state = 'AVAILABLE', version = 3, reservation_id = null where reservation_id = '{UNTOLD}';"
+)
+LOG_BEGAN_LONG_AGO = "update events set at = at - interval '1 hour';"
 
 CANCEL_PAID = (
     "update reservations set state = 'CANCELLED' where id = '{paid}'; delete from payments;"
@@ -32,7 +43,8 @@ GO_ON = TELL.replace("{id}", "{second}") * 3
 TELL_OF_PAID = TELL.replace("{id}", "{paid}")
 NUMBER = (
     "update events set number = given.number from (select id, (select max(number) from events) +"
-    " row_number() over (order by id) as number from events where number is null) as given where events.id = given.id"
+    " row_number() over (order by id) as number from events where number is null) as given where events.id = given.id;"
+    "update cursors set number = (select max(number) from events) where name = 'log'"
 )
 
 # By what is wrong: how it came about, and what each check names.
@@ -137,8 +149,16 @@ FAULTS: dict[str, tuple[str, dict[str, set[str]]]] = {
         {"log": {"first", "first_seat"}},
     ),
     "a hold that the log does not know": (
-        ("update events set at = at - interval '1 hour';" + UNTOLD_HOLD),
-        {"log": {"01926e2c-5a00-7000-8000-000000000001"}},
+        LOG_BEGAN_LONG_AGO + UNTOLD_HOLD,
+        {"log": {UNTOLD}},
+    ),
+    "a sale that the log does not know": (
+        LOG_BEGAN_LONG_AGO + UNTOLD_SALE,
+        {"log": {UNTOLD}},
+    ),
+    "a hold that has begun and ended without a word": (
+        LOG_BEGAN_LONG_AGO + UNTOLD_END,
+        {"log": {UNTOLD}},
     ),
     "an event that is gone from the log": (
         "update events set at = at - interval '1 hour' where number = 1; delete from events where number = 4",
@@ -162,6 +182,14 @@ HARMLESS = {
         " where id = '{paid}'"
     ),
     "a hold as old as the first event that is kept": UNTOLD_HOLD,
+    "a sale as old as the first event that is kept": UNTOLD_SALE,
+    "a sale of which only its last event tells": LOG_BEGAN_LONG_AGO
+    + UNTOLD_SALE
+    + TELL.replace("{id}", UNTOLD)
+    + NUMBER,
+    "a sale of which an event tells that has no number": LOG_BEGAN_LONG_AGO
+    + UNTOLD_SALE
+    + TELL.replace("{id}", UNTOLD),
     "an end that was mended, as the log tells at last": CANCEL_PAID + TELL_OF_PAID,
     "an end that was mended, as a later slice of the log tells": CANCEL_PAID + GO_ON + TELL_OF_PAID + GO_ON + NUMBER,
     "an end that was mended, as the same slice of the log tells": CANCEL_PAID + TELL_OF_PAID + NUMBER,

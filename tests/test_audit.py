@@ -95,6 +95,7 @@ async def test_what_may_be_is_no_fault(
 ) -> None:
     await sql.execute(HARMLESS[what].format(**stage))
     assert faulty(await do_round(engine, sql, settings)) == {}
+    assert (await last_verdict(sql)).tally.unlooked == {}
 
 
 @pytest.mark.usefixtures("stage")

@@ -13,6 +13,7 @@ from expirer.audit import Audit
 from service import eventlog, logaudit, openaudit
 from service.database import Connection
 from service.logaudit import LogAudit
+from service.newest import Newest
 from service.numbering import number_committed
 from service.openaudit import check_open
 from service.reservation import State
@@ -235,15 +236,16 @@ async def test_open_holds_of_a_log_that_the_release_before_has_read_are_not_comp
     assert (tally.violations, tally.unlooked) == ({}, {"events": 3})
 
 
-def test_whoever_goes_on_with_the_log_knows_the_open_holds_unless_they_are_too_many(
+def test_whoever_goes_on_with_the_log_knows_what_is_untold_and_the_open_holds_unless_they_are_too_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first_at = datetime(2030, 1, 2, 3, 4, 5, 678, UTC)
-    log = LogAudit(17, first_at, {uuid4() for _ in range(3)}, log="this one")
+    newest = Newest(dict.fromkeys(uuid4() for _ in range(3)))
+    log = LogAudit(17, first_at, {uuid4() for _ in range(3)}, log="this one", newest=newest)
     assert LogAudit.create(orjson.loads(orjson.dumps(log.known()))) == log
     monkeypatch.setattr(logaudit, "OPEN_MAX", 3)
     next_one = LogAudit.create(orjson.loads(orjson.dumps(log.known())))
-    assert next_one == LogAudit(17, first_at, set(), has_all_open=False, log="this one")
+    assert next_one == LogAudit(17, first_at, set(), has_all_open=False, log="this one", newest=newest)
     assert next_one.known()["open"] is None
 
 

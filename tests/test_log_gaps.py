@@ -22,6 +22,12 @@ from tests.forcing import give
 pytestmark = pytest.mark.oldest_postgresql
 
 HELD = 3
+AS_THEIR_EVENTS_TELL = """
+update reservations set created_at = events.at
+from events
+where reservation_id = reservations.id
+and kind = 'reservation.held'
+"""
 
 
 @pytest.fixture
@@ -35,6 +41,7 @@ async def held(sql: Connection, settings: Settings) -> AsyncIterator[list[object
         await settle(sql, [settle_of(id_, State.CONFIRMED) for id_ in ids])
         await number_committed(sql, 100)
     await sql.execute("update events set at = at - make_interval(mins => (8 - number::int) * 62)")
+    await sql.execute(AS_THEIR_EVENTS_TELL)
     yield [*ids]
     await sql.execute(EMPTY_TABLES)
 
@@ -101,6 +108,7 @@ async def test_what_a_keeper_that_has_died_was_to_remove_before_another_is_no_fa
     engine: AsyncEngine, sql: Connection, settings: Settings, keepers: list[asyncpg.Connection]
 ) -> None:
     await sql.execute("update events set at = at - interval '72 hours' where number < 7")
+    await sql.execute(AS_THEIR_EVENTS_TELL)
     dying = keepers[0].transaction()
     await dying.start()
     assert await eventlog.trim(keepers[0], 72, 4) == 4
@@ -113,11 +121,12 @@ async def test_what_the_release_before_has_removed_by_the_age_of_each_is_no_faul
     engine: AsyncEngine, sql: Connection, settings: Settings, held: list[object]
 ) -> None:
     # Of the first events that are kept the last one tells of the earliest moment, and the next two are gone.
-    await sql.execute("delete from events where number = any(array[1, 5, 6])")
     await sql.execute(
         "update events set at = clock_timestamp() - interval '71 hours 59 minutes' - number * interval '1 s'"
         " where number < 5"
     )
+    await sql.execute(AS_THEIR_EVENTS_TELL)
+    await sql.execute("delete from events where number = any(array[1, 5, 6])")
     assert len(held) == HELD
     assert await end(await come_to_the_log(Audit(engine, settings, "test", None)), sql) == {}
 

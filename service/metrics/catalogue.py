@@ -280,8 +280,8 @@ AUDIT_VIOLATIONS = AUDIT.gauge(
     "What the last finished round found, or the one under way has found already, which must be 0; NaN before the first "
     "round is finished. owners: a seat in two live reservations; money: a sold seat that is not paid once at its "
     "price; ownerless: an owner without a seat, or a seat without its owner; overdue: a hold that should have ended "
-    "long ago; log: a state that the log tells otherwise, or events that are missing from it (a reservation that has "
-    "ended is not checked for its opening event); cache: a map in Redis that is not the ledger's.",
+    "long ago; log: a state that the log tells otherwise, or events that are missing from it; "
+    "cache: a map in Redis that is not the ledger's.",
     {"check": values.CHECKS},
     across="livemax",
 )
