@@ -3,12 +3,14 @@
 import asyncio
 import gzip
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from service.api import mapbody
-from service.api.mapbody import PACKINGS_MAX, SEATS_AT_ONCE_MAX, MapBodies, Seats
+from service.api.mapbody import AT_WORK_MAX, SEATS_AT_ONCE_MAX, MapBodies, Seats
 from service.errors import Busy
 from service.seatmap import SeatMap
 from service.seatreads import Layout
@@ -27,6 +29,29 @@ def map_at(layout: Layout, seconds: int) -> SeatMap:
     """Each second one more seat is sold."""
     states = b"S" * seconds + b"A" * (len(layout.seat_ids) - seconds)
     return SeatMap(layout, states, "redis", NOW + timedelta(seconds=seconds), 0)
+
+
+class Slow:
+    """Does a work only when it may go on, and knows how often it was begun."""
+
+    def __init__(self, work: Callable[..., Any]) -> None:
+        self._work = work
+        self.begun = 0
+        self.goes_on = threading.Event()
+
+    def __call__(self, *given: Any) -> Any:
+        """The work, in the thread that does it."""
+        self.begun += 1
+        self.goes_on.wait(30)
+        return self._work(*given)
+
+    async def until_all_turns_are_taken(self) -> None:
+        """Returns when as many are begun as may be."""
+
+        async def are_taken() -> bool:
+            return self.begun == AT_WORK_MAX
+
+        await until(are_taken, "as many works as there may be")
 
 
 @pytest.fixture
@@ -60,6 +85,20 @@ async def test_who_waits_for_a_large_map_gets_the_newest_that_anybody_waits_for_
     assert all(answer.as_of >= seat_map.as_of for answer, seat_map in zip(answers, maps, strict=True))
 
 
+async def test_who_want_the_same_large_map_at_once_have_it_encoded_and_compressed_once(
+    encoders: list[threading.Thread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = Slow(mapbody._pack)
+    pack.goes_on.set()
+    monkeypatch.setattr(mapbody, "_pack", pack)
+    bodies, seat_map = MapBodies(), map_at(layout_of(LARGE), 0)
+    seats, *others = await asyncio.gather(*(bodies.seats(1, seat_map) for _ in range(3)))
+    assert others == [seats, seats]
+    assert len(encoders) == 1
+    await asyncio.gather(*(bodies.gzip(seats, b"}") for _ in range(3)))
+    assert pack.begun == 1
+
+
 async def test_bodies_of_five_of_the_largest_sessions_are_remembered_together(encoders: list[threading.Thread]) -> None:
     bodies, layout = MapBodies(), layout_of(100_000)
     for session_id in [1, 2, 3, 4, 5] * 2:
@@ -70,29 +109,41 @@ async def test_bodies_of_five_of_the_largest_sessions_are_remembered_together(en
 async def test_few_maps_are_compressed_at_once_and_nobody_waits_long_for_a_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pack, goes_on, at_work = mapbody._pack, threading.Event(), []
-
-    def pack_slowly(plain: bytes) -> bytes:
-        at_work.append(plain)
-        goes_on.wait(30)
-        return pack(plain)
-
-    monkeypatch.setattr(mapbody, "_pack", pack_slowly)
-    monkeypatch.setattr(mapbody, "PACK_WAIT_SECONDS", 0.05)
+    pack = Slow(mapbody._pack)
+    monkeypatch.setattr(mapbody, "_pack", pack)
+    monkeypatch.setattr(mapbody, "TURN_SECONDS", 0.05)
     bodies = MapBodies()
-    known = [await bodies.seats(session_id, map_at(layout_of(16), 0)) for session_id in range(PACKINGS_MAX + 1)]
-    first = [asyncio.create_task(bodies.gzip(seats, b"}")) for seats in known[:PACKINGS_MAX]]
-
-    async def all_turns_are_taken() -> bool:
-        return len(at_work) == PACKINGS_MAX
-
-    await until(all_turns_are_taken, "as many compressions as there may be")
+    known = [await bodies.seats(session_id, map_at(layout_of(16), 0)) for session_id in range(AT_WORK_MAX + 1)]
+    first = [asyncio.create_task(bodies.gzip(seats, b"}")) for seats in known[:AT_WORK_MAX]]
+    await pack.until_all_turns_are_taken()
     try:
         for seats in (known[-1], known[0]):
-            with pytest.raises(Busy):
+            with pytest.raises(Busy, match="compress"):
                 await bodies.gzip(seats, b"}")
-        assert len(at_work) == PACKINGS_MAX
+        assert pack.begun == AT_WORK_MAX
     finally:
-        goes_on.set()
+        pack.goes_on.set()
     for seats, body in zip(known, [*await asyncio.gather(*first), await bodies.gzip(known[-1], b"}")], strict=True):
         assert gzip.decompress(body) == seats.plain + b"}"
+
+
+async def test_few_large_maps_are_encoded_at_once_and_nobody_waits_long_for_a_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encode = Slow(mapbody._encode)
+    monkeypatch.setattr(mapbody, "_encode", encode)
+    monkeypatch.setattr(mapbody, "TURN_SECONDS", 0.05)
+    bodies, layout = MapBodies(), layout_of(LARGE)
+    first = [asyncio.create_task(bodies.seats(n, map_at(layout, 0))) for n in range(AT_WORK_MAX)]
+    await encode.until_all_turns_are_taken()
+    try:
+        for session_id in (AT_WORK_MAX, 0):
+            with pytest.raises(Busy, match="encode"):
+                await bodies.seats(session_id, map_at(layout, 1))
+        assert encode.begun == AT_WORK_MAX
+        assert bodies._wanted == {}
+    finally:
+        encode.goes_on.set()
+    # What somebody waited for in vain is nobody's answer later.
+    answers = [*await asyncio.gather(*first), await bodies.seats(AT_WORK_MAX, map_at(layout, 0))]
+    assert {answer.as_of for answer in answers} == {NOW}

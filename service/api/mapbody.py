@@ -8,6 +8,8 @@ import asyncio
 import hashlib
 import re
 import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from weakref import WeakValueDictionary
@@ -25,9 +27,10 @@ SEATS_MAX = LAYOUT_SEATS_MAX
 SEATS_AT_ONCE_MAX = 5_000
 """More of them take some ms, in which nobody else would be answered: a thread encodes them."""
 GZIP_LEVEL = 3
-PACKINGS_MAX = 2
-"""So many maps are compressed at once: the largest takes 50 ms of a core, which holds and payments need too."""
-PACK_WAIT_SECONDS = 1.0
+AT_WORK_MAX = 2
+"""So many maps are encoded or compressed at once: the largest takes 50 ms of a core, which holds and payments need too.
+"""
+TURN_SECONDS = 1.0
 """Nobody waits longer for the turn of a map; who is refused then comes again."""
 GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 NOT_GZIP = re.compile(r"gzip;q=0(\.0*)?")
@@ -61,10 +64,10 @@ class MapBodies:
     _known: LRUCache[int, Seats] = field(default_factory=lambda: LRUCache(SEATS_MAX, lambda seats: len(seats.states)))
     _wanted: dict[int, SeatMap] = field(default_factory=dict)
     _encoding: WeakValueDictionary[int, asyncio.Lock] = field(default_factory=WeakValueDictionary)
-    _packings: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PACKINGS_MAX))
+    _at_work: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_WORK_MAX))
 
     async def seats(self, session_id: int, seat_map: SeatMap) -> Seats:
-        """The seats as they are in the map, or in a newer one."""
+        """The seats as they are in the map, or in a newer one. Raises Busy where a large one's turn does not come."""
         if (known := self._fitting(session_id, seat_map)) is not None:
             return known
         if len(seat_map.states) <= SEATS_AT_ONCE_MAX:
@@ -73,14 +76,33 @@ class MapBodies:
         newest = self._wanted.get(session_id)
         if newest is None or newest.layout is not seat_map.layout or newest.as_of <= seat_map.as_of:
             self._wanted[session_id] = seat_map
-        # One at a time for each session, and that one for all who wait.
-        async with self._encoding.setdefault(session_id, asyncio.Lock()):
+        try:
+            return await self._encode_newest(session_id, seat_map)
+        finally:
+            if self._wanted.get(session_id) is seat_map:
+                # Its turn did not come.
+                del self._wanted[session_id]
+
+    async def _encode_newest(self, session_id: int, seat_map: SeatMap) -> Seats:
+        """One at a time for each session, and that one for all who wait."""
+        lock = self._encoding.setdefault(session_id, asyncio.Lock())
+        async with self._turn(lock, "encode"):
             newest = self._wanted.pop(session_id, seat_map)
             if (known := self._fitting(session_id, seat_map)) is None:
                 chosen = newest if newest.layout is seat_map.layout else seat_map
                 known = await asyncio.to_thread(_encode, session_id, chosen, self._known.get(session_id))
                 self._known[session_id] = known
         return known
+
+    @asynccontextmanager
+    async def _turn(self, lock: asyncio.Lock, work: str) -> AsyncIterator[None]:
+        """Time for a work in a thread. Raises Busy before it begins, or not at all."""
+        try:
+            async with asyncio.timeout(TURN_SECONDS) as waiting, lock, self._at_work:
+                waiting.reschedule(None)
+                yield
+        except TimeoutError:
+            raise Busy(f"turn to {work} a seat map") from None
 
     def _fitting(self, session_id: int, seat_map: SeatMap) -> Seats | None:
         known = self._known.get(session_id)
@@ -91,10 +113,11 @@ class MapBodies:
     async def gzip(self, seats: Seats, end: bytes) -> bytes:
         """The body, compressed. Raises Busy where its turn does not come in time."""
         if not seats.packed:
-            try:
-                await self._compress(seats)
-            except TimeoutError:
-                raise Busy("turn to compress a seat map") from None
+            # Once for all who wait.
+            async with self._turn(seats.packing, "compress"):
+                if not seats.packed:
+                    seats.checksum = zlib.crc32(seats.plain)
+                    seats.packed = await asyncio.to_thread(_pack, seats.plain)
         size = len(end)
         return b"".join(
             (
@@ -108,14 +131,6 @@ class MapBodies:
                 (len(seats.plain) + size).to_bytes(4, "little"),
             )
         )
-
-    async def _compress(self, seats: Seats) -> None:
-        """In a thread, and once for all who wait. Raises TimeoutError before it begins, or not at all."""
-        async with asyncio.timeout(PACK_WAIT_SECONDS) as waiting, seats.packing, self._packings:
-            waiting.reschedule(None)
-            if not seats.packed:
-                seats.checksum = zlib.crc32(seats.plain)
-                seats.packed = await asyncio.to_thread(_pack, seats.plain)
 
 
 def end_of_body(seat_map: SeatMap) -> bytes:
