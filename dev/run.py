@@ -19,12 +19,14 @@ from dev import demo, postgres
 from dev.data_folder import ROOT, FolderError, data_folder, kept_secret, opened
 from service import settings
 from service.errors import NotReady
+from service.hosts import authority
 from service.migrate import FAILURES, migrate, reason
 
 START_SECONDS_MAX = 60
 POLL_SECONDS = 0.1
 LOG_LINES = 10
-ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - compared with, not bound to
+ON_THIS_MACHINE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
+"""Where to ask what listens on all addresses."""
 OWN_OPTIONS = {"max_connections": "100", "shared_buffers": "128MB"}
 
 stopping = threading.Event()
@@ -96,11 +98,11 @@ def _run(folder: Path, stack: ExitStack) -> None:
         raise RunError(f"can't connect to the PostgreSQL of ROWLOCK_DATABASE_URL: {reason(error)}") from None
     except FAILURES as error:
         raise RunError(f"the database can't be brought to this release's schema: {reason(error)}") from None
-    host = "127.0.0.1" if loaded.host == ANY_ADDRESS else loaded.host
-    api = f"http://{host}:{port}"
+    host = ON_THIS_MACHINE.get(loaded.host, loaded.host)
+    api = f"http://{authority(host, port)}"
     gunicorn = [sys.executable, "-m", "gunicorn", "--config", "service/gunicorn.conf.py"]
     expirer = [sys.executable, "-m", "expirer"]
-    livez = f"http://{host}:{loaded.expirer_port}/livez"
+    livez = f"http://{authority(host, loaded.expirer_port)}/livez"
     parts.append(stack.enter_context(_started("the API", gunicorn, folder / "api.log", f"{api}/readyz")))
     parts.append(stack.enter_context(_started("the expirer", expirer, folder / "expirer.log", livez)))
     _say_what_is_off(loaded)
@@ -130,6 +132,9 @@ def _set_defaults(folder: Path) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    if os.environ["ROWLOCK_EXPIRER_PORT"] == "0":
+        # Any free one; we must know which.
+        os.environ["ROWLOCK_EXPIRER_PORT"] = defaults["ROWLOCK_EXPIRER_PORT"]
 
 
 def _free_port_from_settings() -> int:
@@ -140,7 +145,7 @@ def _free_port_from_settings() -> int:
         ("the API", "ROWLOCK_PORT", loaded.port),
         ("the expirer", "ROWLOCK_EXPIRER_PORT", loaded.expirer_port),
     ):
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in loaded.host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((loaded.host, port))
@@ -210,7 +215,7 @@ def _say_what_is_off(loaded: settings.Settings) -> None:
 
 def _metrics(host: str, loaded: settings.Settings) -> str:
     ports = filter(None, (loaded.metrics_port, loaded.expirer_metrics_port))
-    return ", ".join(f"http://{host}:{port}/metrics" for port in ports) or "none"
+    return ", ".join(f"http://{authority(host, port)}/metrics" for port in ports) or "none"
 
 
 def _print_welcome(addresses: Addresses, seat_id: int, folder: Path) -> None:

@@ -21,6 +21,9 @@ from service.errors import NotReady, Unavailable
 from service.metrics.exposition import exposed
 from service.settings import Settings
 
+START_FAILED = 3
+"""Exit code, as of uvicorn's own commands."""
+
 log = structlog.stdlib.get_logger("rowlock.expirer")
 
 
@@ -80,7 +83,11 @@ def main() -> None:
     # uvicorn raises the signal that ended it once more: that it was handled is the end of it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    uvicorn.run(
+    _serve(loaded)
+
+
+def _serve(loaded: Settings) -> None:
+    config = uvicorn.Config(
         create_app(loaded),
         host=loaded.host,
         port=loaded.expirer_port,
@@ -89,6 +96,11 @@ def main() -> None:
         access_log=False,
         timeout_graceful_shutdown=loaded.shutdown_seconds,
     )
+    server = uvicorn.Server(config)
+    # By itself it would answer on "::" by IPv6 only; the API and the metrics answer by both.
+    server.run(sockets=[config.bind_socket()])
+    if not server.started:
+        sys.exit(START_FAILED)
 
 
 if __name__ == "__main__":

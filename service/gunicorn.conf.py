@@ -14,6 +14,7 @@ from uvicorn_worker import UvicornWorker
 
 from service import settings, telemetry
 from service.errors import NotReady
+from service.hosts import authority
 
 try:
     _settings = settings.load()
@@ -82,7 +83,7 @@ logger_class = Log
 wsgi_app = "service.app:create_app()"
 worker_class = Worker
 workers = 1
-bind = f"{_settings.host}:{_settings.port}"
+bind = authority(_settings.host, _settings.port)
 # After the worker's own time for the requests, some for the writes and the lifespan's end.
 graceful_timeout = _settings.shutdown_seconds + 10
 # A worker whose event loop says nothing for so long is replaced.

@@ -24,7 +24,8 @@ class Settings(BaseSettings):
         SecretStr, Field(description="PostgreSQL 15 or later: `postgresql://account:password@host:5432/database`")
     ]
     host: Annotated[
-        str, Field(min_length=1, description="Address that API and expirer listen on, on all their ports")
+        str,
+        Field(min_length=1, description="Address that API and expirer listen on, on all their ports; `::`: IPv6 too"),
     ] = "0.0.0.0"  # noqa: S104
     port: Annotated[int, Field(ge=1, le=65_535, description="Port that the API listens on")] = 3000
     token_secret: Annotated[

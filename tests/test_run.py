@@ -2,6 +2,7 @@
 # ruff: noqa: ASYNC240 - a file more or less delays nobody here
 
 import asyncio
+import errno
 import os
 import re
 import signal
@@ -120,12 +121,26 @@ async def test_it_comes_up_with_demo_data_and_a_second_run_keeps_what_was_bought
             assert "swagger" in (await api.get("/api-docs")).text
 
 
-async def test_everything_answers_where_it_says_also_on_another_address(folder: Path) -> None:
-    async with running(environment(folder, host="127.0.0.2", metrics_port=0)) as (_, text):
+def _has_ipv6() -> bool:
+    with socket.socket(socket.AF_INET6) as probe:
+        return probe.connect_ex(("::1", 9)) != errno.EADDRNOTAVAIL
+
+
+WITH_IPV6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no ::1")
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.2", pytest.param("::1", marks=WITH_IPV6), pytest.param("::", marks=WITH_IPV6)]
+)
+async def test_everything_answers_where_it_says_also_on_another_address(folder: Path, host: str) -> None:
+    async with running(environment(folder, host=host, metrics_port=0, expirer_port=0)) as (_, text):
         urls = re.findall(r"http://\S+/(?:readyz|livez|metrics)\b", text)
         assert [url.rpartition("/")[2] for url in urls] == ["readyz", "livez", "metrics"]
+        by_ipv4 = [url.replace("[::1]", "127.0.0.1") for url in urls] if host == "::" else []
         async with httpx.AsyncClient() as client:
-            assert [(await client.get(url)).status_code for url in urls] == [200, 200, 200]
+            assert {url: (await client.get(url)).status_code for url in urls + by_ipv4} == dict.fromkeys(
+                urls + by_ipv4, 200
+            )
         (database,) = re.findall(r"postgresql://\S+", text)
         connection = await asyncpg.connect(database)
         assert await connection.fetchval("select count(*) from sessions") == len(demo.SHOWS)
