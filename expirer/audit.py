@@ -6,6 +6,7 @@ verdict is a row that every replica shows, and that `GET /manager/audit` reads.
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -121,23 +122,30 @@ class Audit:
 
     def _show(self, standing: Standing) -> None:
         violations, verdict = standing.violations(), standing.verdict
-        if verdict is None:
-            _show_nothing()
-        else:
-            for what in values.AUDITED:
-                catalogue.AUDIT_UNLOOKED.of(what).set(verdict.tally.unlooked.get(what, 0))
-            catalogue.AUDIT_FINISHED.of().set(verdict.finished_at.timestamp())
-            catalogue.AUDIT_ROUND_SECONDS.of().set((verdict.finished_at - verdict.began_at).total_seconds())
-        for check in values.CHECKS:
-            if verdict or check in violations:
-                catalogue.AUDIT_VIOLATIONS.of(check).set(violations.get(check, NOTHING).count)
+        # Each is set once: Prometheus may ask between two of them.
+        unlooked = {what: verdict.tally.unlooked.get(what, 0) if verdict else math.nan for what in values.AUDITED}
+        _show_all(
+            {
+                check: violations.get(check, NOTHING).count if verdict or check in violations else math.nan
+                for check in values.CHECKS
+            },
+            unlooked,
+            verdict.finished_at.timestamp() if verdict else math.nan,
+            (verdict.finished_at - verdict.began_at).total_seconds() if verdict else math.nan,
+        )
         self._known_at = time.monotonic()
 
 
 def _show_nothing() -> None:
-    for check in values.CHECKS:
-        catalogue.AUDIT_VIOLATIONS.of(check).set(math.nan)
-    for what in values.AUDITED:
-        catalogue.AUDIT_UNLOOKED.of(what).set(math.nan)
-    catalogue.AUDIT_FINISHED.of().set(math.nan)
-    catalogue.AUDIT_ROUND_SECONDS.of().set(math.nan)
+    _show_all(dict.fromkeys(values.CHECKS, math.nan), dict.fromkeys(values.AUDITED, math.nan), math.nan, math.nan)
+
+
+def _show_all(
+    violations: Mapping[str, float], unlooked: Mapping[str, float], finished_at: float, round_seconds: float
+) -> None:
+    for check, count in violations.items():
+        catalogue.AUDIT_VIOLATIONS.of(check).set(count)
+    for what, count in unlooked.items():
+        catalogue.AUDIT_UNLOOKED.of(what).set(count)
+    catalogue.AUDIT_FINISHED.of().set(finished_at)
+    catalogue.AUDIT_ROUND_SECONDS.of().set(round_seconds)

@@ -21,7 +21,6 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import orjson
-import psutil
 import uvloop
 from fastapi import FastAPI
 from prometheus_client import Metric
@@ -83,13 +82,13 @@ class Way:
 
     async def take_turn(self, buyers: "Buyers", seconds: float, *, is_read: bool) -> None:
         """Holds for so long, with the CPU that the process takes for it."""
-        cpu_before, began, text = cpu_seconds(self.api), time.perf_counter(), None
+        cpu_before, began, text = self.api.cpu_seconds(), time.perf_counter(), None
         async with asyncio.TaskGroup() as group:
             held = group.create_task(hold_for(self.api.url, buyers, seconds))
             if is_read and self.metrics_port is not None:
                 text = group.create_task(read(self.metrics_port))
         self.seconds += time.perf_counter() - began
-        self.cpu_seconds += cpu_seconds(self.api) - cpu_before
+        self.cpu_seconds += self.api.cpu_seconds() - cpu_before
         if text is not None and holds_counted(parsed(text.result())) < self.held:
             raise RuntimeError("the metrics don't know of all holds")
         self.held += held.result()
@@ -100,13 +99,6 @@ class Way:
 
 
 Buyers = Sequence[tuple[Account, int]]
-
-
-def cpu_seconds(api: Process) -> float:
-    """That the process and its workers have had so far."""
-    of = psutil.Process(api.process.pid)
-    times = [process.cpu_times() for process in (of, *of.children())]
-    return sum(each.user + each.system for each in times)
 
 
 async def hold_for(url: str, buyers: Buyers, seconds: float) -> int:

@@ -181,25 +181,30 @@ def _logged(row: asyncpg.Record, log: str = "") -> Logged:
 
 # The age is looked at last: else everything that is not old yet would be read again and again. What is removed is the
 # beginning of the log: an event may tell of an earlier moment than the one before it, as where a clock was set back.
-# One that tells of the future keeps nothing.
+# One that tells of the future keeps nothing, and goes with the first one after it that is old.
 TRIM_EVENTS = """
+with aged_events as materialized (
+    select id, number, max(at) filter (where at <= clock_timestamp()) over (order by number) as newest_at
+    from (
+        select id, number, at
+        from events
+        where number <= (select min(number) from cursors)
+        order by number
+        limit $2
+    ) as first_events
+)
 delete from events
 where id = any(array(
     select id
     from events
     where id = any(array(
         select id
-        from (
-            select id, max(at) filter (where at <= clock_timestamp()) over (order by number) as newest_at
-            from (
-                select id, number, at
-                from events
-                where number <= (select min(number) from cursors)
-                order by number
-                limit $2
-            ) as first_events
-        ) as aged_events
-        where newest_at < clock_timestamp() - make_interval(hours => $1)
+        from aged_events
+        where number <= (
+            select max(number)
+            from aged_events
+            where newest_at < clock_timestamp() - make_interval(hours => $1)
+        )
     ))
     order by id
     for update skip locked

@@ -1,12 +1,12 @@
 """Whether the ledger is as the log tells it, as far back as the log is kept. The log is read once, in its order.
 
-What is told is compared, and no number may be missing; `service.openaudit` asks for what is not told.
+What is told is compared, and no number may be missing; `service.untold` asks for what is not told.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 from uuid import UUID
 
 import asyncpg
@@ -110,7 +110,11 @@ select (
     select number
     from cursors
     where name = 'log'
-) as given
+) as given, exists (
+    select
+    from events
+    where number = $1
+) as is_there
 """
 
 
@@ -121,8 +125,8 @@ class LogAudit:
     it has told nothing so far.
 
     `suspected` is what the slice of `rows` tells otherwise than it is; the log is read up to `ahead` for later events.
-    `before` is the event before the slice, where it is still there, and `gaps` are the numbers before those that were
-    missing at the last look.
+    `before` is the event before the slice, where it is still there, `cut_at` the last number that was given where the
+    log ends before it, and `gaps` are the numbers before those that were missing at the last look.
     """
 
     last: int = 0
@@ -134,6 +138,7 @@ class LogAudit:
     suspected: list[Fault] = field(default_factory=list)
     before: asyncpg.Record | None = None
     rows: Sequence[asyncpg.Record] = ()
+    cut_at: int | None = None
     gaps: frozenset[int] = frozenset()
     ahead: int = 0
 
@@ -183,18 +188,14 @@ class LogAudit:
         rows = await connection.fetch(READ_EVENTS, after, SLICE_MAX + 1, keep_hours)
         self.before = rows.pop(0) if rows and rows[0]["number"] == after else None
         self.rows = rows[:SLICE_MAX]
+        self.cut_at = None
+        if len(self.rows) < SLICE_MAX:
+            after = await self._look_beyond(connection, after)
         gaps = frozenset(row["number"] for row in self._walk(after)[0])
         if not gaps <= self.gaps:
             # Keepers who remove the first ones at once do so in any order: the next look sees the beginning gone too.
             self.gaps = gaps
             return Slice([], 0, after)
-        if not self.rows:
-            row = await connection.fetchrow(READ_NEXT, after)
-            assert row is not None
-            if row["first"] is None and (row["given"] or 0) > after:
-                # All that was left has been removed: nothing is known of what it told.
-                self._begin(name)
-                after = row["given"]
         self.ahead = self.rows[-1]["number"] if self.rows else after
         suspected = await connection.fetch(CHECK_EVENTS, after, self.ahead, FAULTS_MAX)
         self.suspected = [
@@ -205,6 +206,23 @@ class LogAudit:
     def _begin(self, name: str) -> None:
         self.last, self.first_at, self.open, self.has_all_open, self.log = 0, None, set(), True, name
         self.suspected, self.gaps = [], frozenset()
+
+    async def _look_beyond(self, connection: Connection, after: int) -> int:
+        """Whether the log ends with the last number that was given. The place after which the slice begins, which is
+        the end where nothing is left.
+        """
+        last = self.rows[-1]["number"] if self.rows else after
+        row = await connection.fetchrow(READ_NEXT, last)
+        assert row is not None
+        if row["first"] is not None or (row["given"] or 0) <= last:
+            return after
+        if row["is_there"]:
+            self.cut_at = row["given"]
+        elif not self.rows:
+            # All that was left has been removed: nothing is known of what it told.
+            self._begin(self.log)
+            return int(row["given"])
+        return after
 
     async def _read_ahead(self, connection: Connection, after: int) -> Slice:
         ids = [UUID(fault.reservation_id) for fault in self.suspected]
@@ -235,11 +253,13 @@ class LogAudit:
         first_at, last, before = self.first_at, after, self.before
         for place, row in enumerate(self.rows):
             if first_at is None or row["number"] != last + 1:
-                if first_at and before and not before["is_old"] and before["at"] >= first_at + SURELY_TOLD:
+                if _is_kept(before, first_at):
                     gaps.append(before)
                 else:
                     first_at, begin = row["at"], place
             last, before = row["number"], row
+        if self.cut_at and _is_kept(before, first_at):
+            gaps.append(before)
         return gaps, begin
 
     def _pass_over(self, after: int, faults: Sequence[Fault]) -> Slice:
@@ -254,9 +274,17 @@ class LogAudit:
                 self.newest.tell(row["reservation_id"])
                 change = self.open.add if row["is_hold"] else self.open.discard
                 change(row["reservation_id"])
-        self.last = rows[-1]["number"] if rows else after
+        last = rows[-1] if rows else self.before
+        self.last = last["number"] if last else after
+        if self.cut_at and gaps and gaps[-1] is last:
+            self.last = self.cut_at
         missing = [Fault("log", None, _text(row["reservation_id"]), row["session_id"]) for row in gaps]
         return Slice([*faults, *missing], len(rows), self.last if len(rows) == SLICE_MAX else None)
+
+
+def _is_kept(row: asyncpg.Record | None, first_at: datetime | None) -> TypeGuard[asyncpg.Record]:
+    """Whether what follows an event is kept for sure."""
+    return row is not None and first_at is not None and not row["is_old"] and row["at"] >= first_at + SURELY_TOLD
 
 
 def _text(id_: UUID | None) -> str | None:

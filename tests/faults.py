@@ -164,6 +164,14 @@ FAULTS: dict[str, tuple[str, dict[str, set[str]]]] = {
         "update events set at = at - interval '1 hour' where number = 1; delete from events where number = 4",
         {"log": {"second"}},
     ),
+    "the last event is gone from the log": (
+        "update events set at = at - interval '1 hour' where number = 1; delete from events where number = 5",
+        {"log": {"paid"}},
+    ),
+    "all events are gone from the log": (
+        "delete from events",
+        {"log": {"first", "second"}},
+    ),
 }
 
 # What looks like a fault and is none.

@@ -95,7 +95,7 @@ EXAMPLES: dict[str, list[Example]] = {
     "service.logaudit.CHECK_EVENTS": [Example("0, 100, 10", rows_max=400, pages_max=400)],
     "service.logaudit.READ_AHEAD": [Example(f"0, 100, {HELD}", rows_max=420, pages_max=500)],
     "service.logaudit.READ_NEXT": [Example("0", pages_max=40)],
-    "service.openaudit.CHECK_OPEN": [Example(f"{HELD}, 0, 100, now()", rows_max=420, pages_max=500)],
+    "service.untold.CHECK_OPEN": [Example(f"{HELD}, 0, 100, now()", rows_max=420, pages_max=500)],
     "service.mapaudit.LIST_SESSIONS_AFTER": [Example("10, 100", rows_max=100, pages_max=20)],
     "service.mapaudit.READ_VERSIONS": [Example("10007", rows_max=50_001, pages_max=5_000)],
     "service.sessions.INSERT_SESSION": [

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import httpx
+import psutil
 
 from dev.postgres import free_port
 from tests.factories import TOKEN_SECRET
@@ -33,6 +34,12 @@ class Process:
     def output(self) -> str:
         """Its log so far."""
         return Path(self.log.name).read_text()
+
+    def cpu_seconds(self) -> float:
+        """What it and its workers have used so far, which a machine that is busy elsewhere does not change."""
+        own = psutil.Process(self.process.pid)
+        times = [process.cpu_times() for process in (own, *own.children())]
+        return sum(used.user + used.system for used in times)
 
     def kill_now(self) -> None:
         """SIGKILL for it and its workers."""

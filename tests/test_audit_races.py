@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.postgres import Postgres
-from service import audit, eventlog, logaudit, openaudit
+from service import audit, eventlog, logaudit, untold
 from service.database import Connection
 from service.expiring import settle_overdue
 from service.logaudit import LogAudit
@@ -117,7 +117,7 @@ async def test_what_is_committed_between_two_looks_is_no_fault(
         for _ in range(3):
             assert await do_round(engine, sql, settings) == {}
     assert crowd.changes > 150
-    assert {openaudit.CHECK_OPEN, logaudit.CHECK_EVENTS, audit.CHECK_SEATS, audit.CHECK_RESERVATIONS} <= set(looks)
+    assert {untold.CHECK_OPEN, logaudit.CHECK_EVENTS, audit.CHECK_SEATS, audit.CHECK_RESERVATIONS} <= set(looks)
 
 
 async def test_a_payment_or_a_hold_between_the_log_and_the_question_whether_it_knows_of_all_is_no_fault(
@@ -130,7 +130,7 @@ async def test_a_payment_or_a_hold_between_the_log_and_the_question_whether_it_k
         await number_committed(sql, 100)
     # The log is old enough to know of each hold.
     await sql.execute("update events set at = at - interval '1 hour'")
-    check_open = openaudit.check_open
+    check_open = untold.check_open
 
     async def after_a_payment(look: Connection, log: LogAudit) -> audit.Slice:
         assert log.open == set(held)
@@ -142,7 +142,7 @@ async def test_a_payment_or_a_hold_between_the_log_and_the_question_whether_it_k
                     await number_committed(elsewhere, 100)
         return await check_open(look, log)
 
-    monkeypatch.setattr(openaudit, "check_open", after_a_payment)
+    monkeypatch.setattr(untold, "check_open", after_a_payment)
     assert await do_round(engine, sql, settings) == {}
     assert await sql.fetchval("select count(*) from reservations where state = 'CONFIRMED'") == 3
 
@@ -163,7 +163,7 @@ async def test_an_end_that_is_told_after_more_than_is_read_is_no_fault(  # noqa:
     async with sql.transaction():
         await number_committed(sql, 100)
     monkeypatch.setattr(logaudit, "OPEN_MAX", 2)
-    check_open = openaudit.check_open
+    check_open = untold.check_open
 
     async def after_many_events(look: Connection, log: LogAudit) -> audit.Slice:
         async with elsewhere.transaction():
@@ -175,7 +175,7 @@ async def test_an_end_that_is_told_after_more_than_is_read_is_no_fault(  # noqa:
                 await number_committed(elsewhere, 100)
         return await check_open(look, log)
 
-    monkeypatch.setattr(openaudit, "check_open", after_many_events)
+    monkeypatch.setattr(untold, "check_open", after_many_events)
     assert await do_round(engine, sql, settings) == {}
 
 

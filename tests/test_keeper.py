@@ -83,10 +83,15 @@ async def test_what_is_old_stays_after_what_is_not(
     assert await kept(sql) == [4, 5, 6]
 
 
+@pytest.mark.parametrize("first_ages", [((3, 73), (4, -100)), ((4, -100),)])
 async def test_an_event_of_the_future_keeps_nothing(
-    engine: AsyncEngine, sql: Connection, settings: Settings, session_id: int
+    engine: AsyncEngine,
+    sql: Connection,
+    settings: Settings,
+    session_id: int,
+    first_ages: tuple[tuple[int, int], ...],
 ) -> None:
-    for last, hours in ((3, 73), (4, -100), (6, 73)):
+    for last, hours in (*first_ages, (6, 73)):
         await add_events(sql, session_id, last, timedelta(hours=hours))
     await set_cursors(sql, log=6, broker=6)
     await keeper.step(engine, settings)

@@ -10,15 +10,15 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer.audit import Audit
-from service import eventlog, logaudit, openaudit
+from service import eventlog, logaudit, untold
 from service.database import Connection
 from service.logaudit import LogAudit
 from service.newest import Newest
 from service.numbering import number_committed
-from service.openaudit import check_open
 from service.reservation import State
 from service.settings import Settings
 from service.settling import settle
+from service.untold import check_open
 from service.verdicts import Tally
 from tests.audits import last_verdict
 from tests.conftest import EMPTY_TABLES
@@ -100,7 +100,7 @@ async def stage(engine: AsyncEngine, sql: Connection, settings: Settings) -> Asy
 
 def take_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the log of a standby that has taken over."""
-    for module in (logaudit, openaudit):
+    for module in (logaudit, untold):
         monkeypatch.setattr(module, "READ_LOG_NAME", "select 'another'")
 
 
@@ -253,7 +253,7 @@ async def test_the_log_is_not_asked_of_more_holds_than_open_max_nor_where_not_al
     sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logaudit, "OPEN_MAX", 3)
-    monkeypatch.setattr(openaudit, "CHECK_OPEN", "no statement")
+    monkeypatch.setattr(untold, "CHECK_OPEN", "no statement")
     first_at = datetime(2030, 1, 2, tzinfo=UTC)
     for log, unlooked in (
         (LogAudit(17, first_at, {uuid4() for _ in range(3)}), 3),

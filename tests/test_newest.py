@@ -10,8 +10,8 @@ from service import audit, newest
 from service.database import Connection
 from service.logaudit import LogAudit
 from service.newest import Newest
-from service.openaudit import check_open
 from service.settings import Settings
+from service.untold import check_open
 from tests.audits import do_round, faulty
 from tests.conftest import EMPTY_TABLES
 from tests.factories import make_customers, make_session

@@ -22,7 +22,8 @@ RULES: dict[Check, str] = {
     "money": "A sold seat is paid once, at its price, and nothing else is paid.",
     "ownerless": "A live reservation has all of its seats, and a seat that is not available has one.",
     "overdue": "A hold that nobody has paid for has ended a minute after its deadline.",
-    "log": "What the log tells, as far back as it is kept, is so; nothing is gone from it; each open hold is in it.",
+    "log": "What the log tells, as far back as it is kept, is so; nothing is gone from it; it has each open hold and"
+    " each of the newest reservations since it begins.",
     "cache": "A seat map in Redis is the ledger's; one that is not is built anew.",
 }
 

@@ -3,7 +3,7 @@ beginning, and of each of the newest reservations at all: asked once, after it w
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import timedelta
 from uuid import UUID
 
 from service import logaudit
@@ -12,6 +12,9 @@ from service.database import Connection
 from service.eventlog import READ_LOG_NAME
 from service.logaudit import LogAudit
 from service.verdicts import Fault
+
+KEPT_SURELY = timedelta(minutes=59)
+"""So long every log is kept (`log_keep_hours`), and hardly longer a hold may last (`hold_seconds`)."""
 
 CHECK_OPEN = """
 with held as materialized (
@@ -30,7 +33,7 @@ select
     array(
         select row(id, session_id)
         from held
-        where created_at > $4
+        where created_at > coalesce($4::timestamptz, clock_timestamp() - $6::interval)
     ) as held,
     (select count(*) from held) as held_count,
     array(
@@ -70,18 +73,22 @@ async def check_open(connection: Connection, log: LogAudit) -> Slice:
     """Holds that have ended without a word in the log, or have begun without one, and any of the newest reservations of
     which it has no word; not where open holds are too many.
     """
-    if log.first_at is None:
-        return Slice([], 0, None)
-    untold = await _find_untold(connection, log, log.first_at + logaudit.SURELY_TOLD) if log.knows_open() else None
+    untold = await _find_untold(connection, log) if log.knows_open() else None
     if untold is None:
         return Slice([], 0, None, unlooked=max(1, len(log.open)))
     return Slice([Fault("log", None, str(id_), untold[id_]) for id_ in untold], len(log.open), None)
 
 
-async def _find_untold(connection: Connection, log: LogAudit, since: datetime) -> Mapping[UUID, int] | None:
+async def _find_untold(connection: Connection, log: LogAudit) -> Mapping[UUID, int] | None:
     """Their sessions by their ids; None where nobody can say."""
     row = await connection.fetchrow(
-        CHECK_OPEN, list(log.open), log.last, logaudit.OPEN_MAX, since, list(log.newest.ids)
+        CHECK_OPEN,
+        list(log.open),
+        log.last,
+        logaudit.OPEN_MAX,
+        log.first_at + logaudit.SURELY_TOLD if log.first_at else None,
+        list(log.newest.ids),
+        KEPT_SURELY,
     )
     assert row is not None
     # Else some of what was told after `last` has been removed, or the numbers were given once more.
