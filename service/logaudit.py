@@ -5,15 +5,14 @@ What is told is compared, and no number may be missing; `service.untold` asks fo
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import Any, Self, TypeGuard
+from datetime import datetime
+from typing import Any, Self
 from uuid import UUID
 
-import asyncpg
-
-from service.audit import FAULTS_MAX, SLICE_MAX, Slice
+from service.audit import FAULTS_MAX, Slice
 from service.database import Connection
 from service.eventlog import READ_LOG_NAME
+from service.loggaps import Stretch
 from service.newest import Newest, pack, unpack
 from service.verdicts import Fault
 
@@ -21,8 +20,6 @@ OPEN_MAX = 50_000
 """With more holds at once than so many the log is not asked whether it knows of each, and the verdict says so."""
 AHEAD_MAX = 10_000
 """So many events are read at once where only their reservations are of interest."""
-SURELY_TOLD = timedelta(minutes=1)
-"""So long after the first event that is kept, nothing can have happened whose event was before that one."""
 
 # A seat that somebody has still has the version with which that one got it. What an available one was before nobody can
 # say without the whole log.
@@ -90,33 +87,6 @@ select min(number) as first, max(number) as last, count(*) as read, (
 from ahead
 """
 
-# From the last one that was read: only while it is there can one after it be missing.
-READ_EVENTS = """
-select number, kind = 'reservation.held' as is_hold, reservation_id, session_id, at,
-    at < clock_timestamp() - make_interval(hours => $3) as is_old
-from events
-where number >= $1
-order by number
-limit $2
-"""
-
-# In one look: else what is numbered between two of them would look removed.
-READ_NEXT = """
-select (
-    select min(number)
-    from events
-    where number > $1
-) as first, (
-    select number
-    from cursors
-    where name = 'log'
-) as given, exists (
-    select
-    from events
-    where number = $1
-) as is_there
-"""
-
 
 @dataclass(slots=True)
 class LogAudit:
@@ -124,9 +94,8 @@ class LogAudit:
     them where somebody else, who knew too many to write them down, has read the log before. `newest` are those of which
     it has told nothing so far.
 
-    `suspected` is what the slice of `rows` tells otherwise than it is; the log is read up to `ahead` for later events.
-    `before` is the event before the slice, where it is still there, `cut_at` the last number that was given where the
-    log ends before it, and `gaps` are the numbers before those that were missing at the last look.
+    `suspected` is what the slice `stretch` tells otherwise than it is; the log is read up to `ahead` for later events.
+    `gaps` are the numbers of the events after which some were missing at the last look.
     """
 
     last: int = 0
@@ -136,9 +105,7 @@ class LogAudit:
     log: str = ""
     newest: Newest = field(default_factory=Newest)
     suspected: list[Fault] = field(default_factory=list)
-    before: asyncpg.Record | None = None
-    rows: Sequence[asyncpg.Record] = ()
-    cut_at: int | None = None
+    stretch: Stretch = field(default_factory=Stretch)
     gaps: frozenset[int] = frozenset()
     ahead: int = 0
 
@@ -185,44 +152,25 @@ class LogAudit:
                 return Slice([], 0, 0)
         if self.suspected:
             return await self._read_ahead(connection, after)
-        rows = await connection.fetch(READ_EVENTS, after, SLICE_MAX + 1, keep_hours)
-        self.before = rows.pop(0) if rows and rows[0]["number"] == after else None
-        self.rows = rows[:SLICE_MAX]
-        self.cut_at = None
-        if len(self.rows) < SLICE_MAX:
-            after = await self._look_beyond(connection, after)
-        gaps = frozenset(row["number"] for row in self._walk(after)[0])
+        self.stretch = await Stretch.read(connection, after, keep_hours)
+        gaps = frozenset(row["number"] for row in self.stretch.walk(self.first_at).gaps)
         if not gaps <= self.gaps:
             # Keepers who remove the first ones at once do so in any order: the next look sees the beginning gone too.
             self.gaps = gaps
             return Slice([], 0, after)
-        self.ahead = self.rows[-1]["number"] if self.rows else after
-        suspected = await connection.fetch(CHECK_EVENTS, after, self.ahead, FAULTS_MAX)
+        if self.stretch.is_emptied:
+            # Nothing is known of what it told.
+            self._begin(name)
+        self.ahead = self.stretch.last()
+        suspected = await connection.fetch(CHECK_EVENTS, self.stretch.after, self.ahead, FAULTS_MAX)
         self.suspected = [
             Fault("log", row["seat_id"], str(row["reservation_id"]), row["session_id"]) for row in suspected
         ]
-        return Slice([], 0, after) if self.suspected else self._pass_over(after, [])
+        return Slice([], 0, after) if self.suspected else self._pass_over([])
 
     def _begin(self, name: str) -> None:
         self.last, self.first_at, self.open, self.has_all_open, self.log = 0, None, set(), True, name
         self.suspected, self.gaps = [], frozenset()
-
-    async def _look_beyond(self, connection: Connection, after: int) -> int:
-        """Whether the log ends with the last number that was given. The place after which the slice begins, which is
-        the end where nothing is left.
-        """
-        last = self.rows[-1]["number"] if self.rows else after
-        row = await connection.fetchrow(READ_NEXT, last)
-        assert row is not None
-        if row["first"] is not None or (row["given"] or 0) <= last:
-            return after
-        if row["is_there"]:
-            self.cut_at = row["given"]
-        elif not self.rows:
-            # All that was left has been removed: nothing is known of what it told.
-            self._begin(self.log)
-            return int(row["given"])
-        return after
 
     async def _read_ahead(self, connection: Connection, after: int) -> Slice:
         ids = [UUID(fault.reservation_id) for fault in self.suspected]
@@ -234,37 +182,17 @@ class LogAudit:
         if is_removed or row["read_unnumbered"] == AHEAD_MAX:
             # What was told meanwhile has been removed, or waits for its number among more than can be read.
             unlooked, self.suspected = len(self.suspected), []
-            return replace(self._pass_over(after, []), unlooked=unlooked)
+            return replace(self._pass_over([]), unlooked=unlooked)
         self.ahead = row["last"] or self.ahead
         if self.suspected and row["read"] == AHEAD_MAX:
             return Slice([], 0, after)
         faults, self.suspected = self.suspected, []
-        return self._pass_over(after, faults)
+        return self._pass_over(faults)
 
-    def _walk(self, after: int) -> tuple[list[asyncpg.Record], int | None]:
-        """The events after which some are missing; and the place of the row with which the log begins where what was
-        before that has been removed, perhaps while we read.
-
-        The keeper removes only what is old, and what was before it. The one of the release before goes by the age of
-        each, and another one may have been told to keep less: then the log has begun less than SURELY_TOLD before.
-        """
-        gaps: list[asyncpg.Record] = []
-        begin: int | None = None
-        first_at, last, before = self.first_at, after, self.before
-        for place, row in enumerate(self.rows):
-            if first_at is None or row["number"] != last + 1:
-                if _is_kept(before, first_at):
-                    gaps.append(before)
-                else:
-                    first_at, begin = row["at"], place
-            last, before = row["number"], row
-        if self.cut_at and _is_kept(before, first_at):
-            gaps.append(before)
-        return gaps, begin
-
-    def _pass_over(self, after: int, faults: Sequence[Fault]) -> Slice:
-        gaps, begin = self._walk(after)
-        rows, self.rows = self.rows, ()
+    def _pass_over(self, faults: Sequence[Fault]) -> Slice:
+        stretch, self.stretch = self.stretch, Stretch()
+        rows, walk = stretch.rows, stretch.walk(self.first_at)
+        begin, self.last = walk.begin, walk.end
         if begin is not None:
             self.first_at = rows[begin]["at"]
             self.open.clear()
@@ -274,17 +202,8 @@ class LogAudit:
                 self.newest.tell(row["reservation_id"])
                 change = self.open.add if row["is_hold"] else self.open.discard
                 change(row["reservation_id"])
-        last = rows[-1] if rows else self.before
-        self.last = last["number"] if last else after
-        if self.cut_at and gaps and gaps[-1] is last:
-            self.last = self.cut_at
-        missing = [Fault("log", None, _text(row["reservation_id"]), row["session_id"]) for row in gaps]
-        return Slice([*faults, *missing], len(rows), self.last if len(rows) == SLICE_MAX else None)
-
-
-def _is_kept(row: asyncpg.Record | None, first_at: datetime | None) -> TypeGuard[asyncpg.Record]:
-    """Whether what follows an event is kept for sure."""
-    return row is not None and first_at is not None and not row["is_old"] and row["at"] >= first_at + SURELY_TOLD
+        missing = [Fault("log", None, _text(row["reservation_id"]), row["session_id"]) for row in walk.gaps]
+        return Slice([*faults, *missing], len(rows), self.last if stretch.is_full() else None)
 
 
 def _text(id_: UUID | None) -> str | None:

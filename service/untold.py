@@ -11,6 +11,7 @@ from service.audit import Slice
 from service.database import Connection
 from service.eventlog import READ_LOG_NAME
 from service.logaudit import LogAudit
+from service.loggaps import SURELY_TOLD
 from service.verdicts import Fault
 
 KEPT_SURELY = timedelta(minutes=59)
@@ -86,7 +87,7 @@ async def _find_untold(connection: Connection, log: LogAudit) -> Mapping[UUID, i
         list(log.open),
         log.last,
         logaudit.OPEN_MAX,
-        log.first_at + logaudit.SURELY_TOLD if log.first_at else None,
+        log.first_at + SURELY_TOLD if log.first_at else None,
         list(log.newest.ids),
         KEPT_SURELY,
     )

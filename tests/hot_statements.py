@@ -91,11 +91,12 @@ EXAMPLES: dict[str, list[Example]] = {
     "service.audit.CHECK_RESERVATIONS": [
         Example("md5('4711')::uuid, 100, 10", rows_max=700, pages_max=2_000),
     ],
-    "service.logaudit.READ_EVENTS": [Example("0, 100, 72", pages_max=40)],
+    "service.loggaps.READ_EVENTS": [Example("0, 100, 72", pages_max=40)],
     "service.logaudit.CHECK_EVENTS": [Example("0, 100, 10", rows_max=400, pages_max=400)],
     "service.logaudit.READ_AHEAD": [Example(f"0, 100, {HELD}", rows_max=420, pages_max=500)],
-    "service.logaudit.READ_NEXT": [Example("0", pages_max=40)],
-    "service.untold.CHECK_OPEN": [Example(f"{HELD}, 0, 100, now()", rows_max=420, pages_max=500)],
+    "service.loggaps.READ_NEXT": [Example("0", pages_max=40)],
+    "service.newest.READ_SLICE": [Example("md5('4711')::uuid, 100", rows_max=110, pages_max=200)],
+    "service.untold.CHECK_OPEN": [Example(f"{HELD}, 0, 100, now(), {HELD}, '59 minutes'", rows_max=420, pages_max=500)],
     "service.mapaudit.LIST_SESSIONS_AFTER": [Example("10, 100", rows_max=100, pages_max=20)],
     "service.mapaudit.READ_VERSIONS": [Example("10007", rows_max=50_001, pages_max=5_000)],
     "service.sessions.INSERT_SESSION": [

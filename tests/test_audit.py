@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer.audit import Audit
-from service import audit, holdaudit, logaudit
+from service import audit, holdaudit, logaudit, loggaps
 from service.database import Connection
 from service.metrics import catalogue
 from service.reservation import State
@@ -37,7 +37,7 @@ async def stage(
     """
     monkeypatch.setattr(holdaudit, "STUCK_SECONDS", 0)
     monkeypatch.setattr(audit, "SLICE_MAX", 2)
-    monkeypatch.setattr(logaudit, "SLICE_MAX", 2)
+    monkeypatch.setattr(loggaps, "SLICE_MAX", 2)
     monkeypatch.setattr(logaudit, "AHEAD_MAX", 2)
     customer, other = await make_customers(sql, settings, 2)
     seats = (await make_session(sql, settings)).seat_ids

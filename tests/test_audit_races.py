@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.postgres import Postgres
-from service import audit, eventlog, logaudit, untold
+from service import audit, eventlog, logaudit, loggaps, untold
 from service.database import Connection
 from service.expiring import settle_overdue
 from service.logaudit import LogAudit
@@ -31,7 +31,7 @@ LOOKS = ("fetch", "fetchrow", "fetchval", "execute")
 def _small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many looks, so that much can happen between them."""
     monkeypatch.setattr(audit, "SLICE_MAX", 3)
-    monkeypatch.setattr(logaudit, "SLICE_MAX", 3)
+    monkeypatch.setattr(loggaps, "SLICE_MAX", 3)
 
 
 @pytest.fixture

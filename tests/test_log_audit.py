@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer.audit import Audit
-from service import eventlog, logaudit, untold
+from service import eventlog, logaudit, loggaps, untold
 from service.database import Connection
 from service.logaudit import LogAudit
 from service.newest import Newest
@@ -124,7 +124,7 @@ async def test_open_holds_are_not_compared_with_a_log_whose_end_of_them_was_remo
 async def test_a_log_all_of_which_was_removed_while_it_was_read_says_nothing_of_the_holds_it_told_of(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logaudit, "SLICE_MAX", 4)
+    monkeypatch.setattr(loggaps, "SLICE_MAX", 4)
     audit = await stage.begin("log")
     await audit.step()
     assert audit._turn is not None
@@ -166,7 +166,7 @@ async def test_what_looked_wrong_is_no_fault_where_too_many_later_events_wait_fo
 async def test_numbers_that_a_log_of_another_name_gives_once_more_are_read_from_the_beginning(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logaudit, "SLICE_MAX", 2)
+    monkeypatch.setattr(loggaps, "SLICE_MAX", 2)
     audit = await stage.begin("log")
     await audit.step()
     assert audit._turn is not None
@@ -198,7 +198,7 @@ async def test_what_looked_wrong_in_a_log_of_another_name_is_no_fault(
 async def test_open_holds_of_which_too_many_were_known_are_compared_where_the_log_has_begun_anew_since(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logaudit, "SLICE_MAX", 4)
+    monkeypatch.setattr(loggaps, "SLICE_MAX", 4)
     audit = await stage.begin("log")
     await audit.step()
     with monkeypatch.context() as patched:

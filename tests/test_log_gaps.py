@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.postgres import Postgres
 from expirer.audit import Audit
-from service import eventlog, logaudit
+from service import eventlog, logaudit, loggaps
 from service.database import Connection
 from service.numbering import number_committed
 from service.reservation import State
@@ -66,7 +66,7 @@ async def test_events_that_are_gone_are_a_fault_of_the_reservation_before_them( 
     gone: tuple[int, ...],
     slice_max: int,
 ) -> None:
-    monkeypatch.setattr(logaudit, "SLICE_MAX", slice_max)
+    monkeypatch.setattr(loggaps, "SLICE_MAX", slice_max)
     await sql.execute("delete from events where number = any($1::bigint[])", gone)
     # Of the seventh one it is also known what it told.
     expected = {held[1], held[2]} if gone == (7,) else {held[gone[0] - 3]}
