@@ -1,6 +1,8 @@
 """The audit of a log of which events are gone: a fault, unless they were removed as the keeper may."""
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import cast
 
 import asyncpg
 import pytest
@@ -10,6 +12,7 @@ from dev.postgres import Postgres
 from expirer.audit import Audit
 from service import eventlog, logaudit, loggaps
 from service.database import Connection
+from service.loggaps import Stretch
 from service.numbering import number_committed
 from service.reservation import State
 from service.settings import Settings
@@ -142,6 +145,32 @@ async def test_what_the_release_before_has_removed_by_the_age_of_each_is_no_faul
     await sql.execute("delete from events where number = any(array[1, 5, 6])")
     assert len(held) == HELD
     assert await end(await come_to_the_log(Audit(engine, settings, "test", None)), sql) == {}
+
+
+@dataclass(slots=True)
+class BetweenTwoLooks:
+    """A connection on which all events are removed after those of a slice were read."""
+
+    sql: Connection
+
+    async def fetch(self, *given: object) -> list[asyncpg.Record]:
+        """Reads the slice."""
+        rows: list[asyncpg.Record] = await self.sql.fetch(*given)
+        await self.sql.execute("delete from events")
+        return rows
+
+    async def fetchrow(self, *given: object) -> asyncpg.Record | None:
+        """Looks beyond it."""
+        return await self.sql.fetchrow(*given)
+
+
+async def test_a_slice_that_was_read_before_all_of_it_was_removed_is_looked_at_and_nothing_is_missing_after_it(
+    sql: Connection, held: list[object]
+) -> None:
+    stretch = await Stretch.read(cast("Connection", BetweenTwoLooks(sql)), 0, 72)
+    assert [row["number"] for row in stretch.rows] == [*range(1, 2 * HELD + 2)]
+    assert (stretch.cut_at, stretch.is_emptied, stretch.after) == (None, False, 0)
+    assert len(held) == HELD
 
 
 async def come_to_the_log(audit: Audit) -> Audit:
