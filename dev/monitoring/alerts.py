@@ -71,6 +71,14 @@ def _missing(series: str) -> str:
     )
 
 
+FINISHED = f"max by (namespace) ({catalogue.AUDIT_FINISHED.name})"
+UNLOOKED = catalogue.AUDIT_UNLOOKED.name
+WHOLE = f"max_over_time(({FINISHED} unless on (namespace) max by (namespace) ({UNLOOKED}) > 0)[3d:5m])"
+"""When the last round ended that could look at everything. Rounds may be a day apart. Of those that are so short that
+this misses one there are many in the hour for which the alert waits.
+"""
+
+
 ASKED, READY = 'route="/readyz"', 'route="/readyz", outcome="ok"'
 """Answers of the API to whoever asks it again and again whether it may be sent requests."""
 
@@ -204,6 +212,18 @@ ALERTS = [
         "time() - max by (namespace) (rowlock_audit_last_round_timestamp_seconds > 0)"
         " > SECONDS(3600) + max by (namespace) (rowlock_audit_interval_seconds)\n"
         f"or\n{_missing('(rowlock_audit_last_round_timestamp_seconds > 0)')}",
+    ),
+    Alert(
+        "RowlockAuditIncomplete",
+        "audit-incomplete",
+        "ticket",
+        "1h",
+        "The self-audit can't look at some {{ $labels.what }}, round after round",
+        # What a round says is shown until the next one ends, which may take more than an hour: so it must be the second
+        # one since the last whole one, too. Where none is known, the hour is enough.
+        f"max by (namespace, what) ({UNLOOKED}) > 0\n"
+        f"unless on (namespace)\n{FINISHED} < {WHOLE}"
+        " + 1.5 * max by (namespace) (rowlock_audit_interval_seconds + rowlock_audit_round_duration_seconds)",
     ),
     Alert(
         "RowlockMigrationFailed",

@@ -12,7 +12,7 @@ RUNBOOKS = "docs/runbooks/"
 WHERE = "{{ with $labels.namespace }} (namespace {{ . }}){{ end }}"
 SECONDS_OF = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 LENGTH = re.compile(r"(\d+)([smhd])")
-RANGE = re.compile(r"\[(\d+[smhd])\]")
+RANGE = re.compile(r"\[\d+[smhd](?::\d+[smhd])?\]")
 NUMBER = re.compile(r"SECONDS\((\d+)\)")
 
 
@@ -34,7 +34,9 @@ _Blocks.add_representer(str, _block)
 
 
 def _rule(alert: Alert, factor: int) -> dict[str, Any]:
-    expression = RANGE.sub(lambda found: f"[{_shortened(found[1], factor)}]", alert.expression)
+    expression = RANGE.sub(
+        lambda window: LENGTH.sub(lambda length: _shortened(length[0], factor), window[0]), alert.expression
+    )
     return {
         "alert": alert.name,
         "expr": NUMBER.sub(lambda found: f"{int(found[1]) / factor:g}", expression),

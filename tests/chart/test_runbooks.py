@@ -84,7 +84,7 @@ def test_the_first_page_says_of_each_alert_how_urgent_it_is_and_after_how_long_i
 
 
 def _in_words(lasting: str) -> str:
-    number, unit = int(lasting[:-1]), {"s": "second", "m": "minute"}[lasting[-1]]
+    number, unit = int(lasting[:-1]), {"s": "second", "m": "minute", "h": "hour"}[lasting[-1]]
     return f"{number} {unit}{'' if number == 1 else 's'}" if number else "at once"
 
 

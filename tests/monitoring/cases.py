@@ -110,6 +110,9 @@ INTERVAL = "rowlock_audit_interval_seconds"
 # Of a replica without PostgreSQL.
 AWAY, ROUND_AWAY = _of("rowlock_audit_violations", check="owners", pod="away"), _of(ROUND, pod="away")
 NAN = " ".join(["NaN"] * 10)
+EVENTS, MAPS = (_of("rowlock_audit_unlooked", what=what) for what in ("events", "maps"))
+TOOK = "rowlock_audit_round_duration_seconds"
+UNKNOWN = dict.fromkeys((EVENTS, MAPS, ROUND, TOOK), " ".join(["NaN"] * 100)) | {INTERVAL: "60x99"}
 JOB, OTHER_JOB, OTHER_RELEASE = (
     _of("kube_job_failed", namespace="shop", job_name=name, condition="true")
     for name in ("rowlock-migrate-1-0-0-2", "backup-7", "another-rowlock-migrate-1-0-0-2")
@@ -163,6 +166,49 @@ SERVING = [
         _api(ok="5+12x5 stale", unavailable="0x5 stale"), _api(ok="_x6 1+12x9", unavailable="_x4 0+3x1 3x9")),
          fires=False, minute=7),
     Case(API, "nobody asks", _api() | _requests(0, HOURS), fires=False, minute=9),
+]  # fmt: skip
+
+
+def _rounds(maps: str, finished: str = "60+60x200", seconds: int = 60) -> Series:
+    """Of an audit: the maps that its last round could not look at, when that was finished, and what a round and the
+    wait for it take together.
+    """
+    return {MAPS: maps, EVENTS: "0x200", ROUND: finished, INTERVAL: "60x200", TOOK: f"{seconds - 60}x200"}
+
+
+def _of_pod(name: str, series: Series) -> Series:
+    return {
+        (key if "{" in key else f"{key}{{}}").replace("{", f'{{pod="{name}", '): values
+        for key, values in series.items()
+    }
+
+
+LONG_SECONDS = 3_900
+"""65 minutes."""
+ONE_LONG, TWO_LONG = "60x64 3960x200", "60x64 3960x64 7860x200"
+"""After another one."""
+INCOMPLETE = "RowlockAuditIncomplete"
+LOOKING = [
+    Case(INCOMPLETE, "Redis is away for less than an hour, twice", _rounds("0x4 1x59 0 1x60"), fires=False, minute=126),
+    Case(INCOMPLETE, "for more than an hour", _rounds("0x4 1x99"), fires=True, minute=65, labels={"what": "maps"}),
+    Case(INCOMPLETE, "everything is looked at", _rounds("0x99"), fires=False, minute=99),
+    Case(INCOMPLETE, "no round is known that was whole", _rounds("1x99"), fires=True, minute=61),
+    Case(INCOMPLETE, "one expirer takes the place of another", _of_pod("old", _rounds("1x30 stale")) |
+         _of_pod("new", _rounds("_x30 1x60")), fires=True, minute=66),
+    Case(INCOMPLETE, "one of two has no PostgreSQL", _of_pod("a", _rounds("0x4 1x99")) | _of_pod("away", UNKNOWN),
+         fires=True, minute=66),
+    Case(INCOMPLETE, "nobody has PostgreSQL", UNKNOWN, fires=False, minute=99),
+    Case(INCOMPLETE, "one round, and the next one takes long", _rounds("0x64 1x200", ONE_LONG, LONG_SECONDS),
+         fires=False, minute=129),
+    Case(INCOMPLETE, "one round, and none after it", _of_pod("a", _rounds("0x64 1x200", ONE_LONG, LONG_SECONDS)),
+         fires=False, minute=199),
+    Case(INCOMPLETE, "two long rounds", _rounds("0x64 1x200", TWO_LONG, LONG_SECONDS), fires=True, minute=192),
+    Case(INCOMPLETE, "one long round after two whole ones", _rounds("0x84 1x200", "60x19 3960x64 7860x200",
+         LONG_SECONDS), fires=False, minute=199),
+    Case(INCOMPLETE, "one short round, with an hour between", _rounds("0x64 1x200", ONE_LONG) | {
+         INTERVAL: "3600x200", TOOK: "300x200"}, fires=False, minute=199),
+    Case(INCOMPLETE, "one round of two hours, with a day between", {MAPS: "0x1559 1x1559", ROUND: "60x1559 93660x1559",
+         INTERVAL: "86400x3119", TOOK: "7200x3119"}, fires=False, minute=3090),
 ]  # fmt: skip
 SYMPTOMS = [
     Case("RowlockOverdueHold", "overdue for more than 10 s", {OVERDUE: "11+60x5"}, fires=True, minute=2),
@@ -223,4 +269,4 @@ SYMPTOMS = [
     Case("RowlockMigrationFailed", "other Jobs", {JOB: "0x5", OTHER_JOB: "1x5", OTHER_RELEASE: "1x5"}, fires=False,
          minute=2),
 ]  # fmt: skip
-CASES = [*BURNS, *SERVING, *SYMPTOMS]
+CASES = [*BURNS, *SERVING, *LOOKING, *SYMPTOMS]

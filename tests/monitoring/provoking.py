@@ -19,6 +19,7 @@ from tests.waiting import until, until_lock_waits
 
 LOCK_SECONDS, SELL_SECONDS = 16, 20
 PROVOKE_SECONDS_MAX = 40
+WHOLE = "max (rowlock_audit_last_round_timestamp_seconds) > 0 and max (rowlock_audit_unlooked) == 0"
 FORGOTTEN = 4
 """One of so many customers forgets what he holds."""
 
@@ -116,6 +117,19 @@ async def kill_stores(stage: Stage) -> None:
     await selling
 
 
+async def blind_audit(stage: Stage) -> None:
+    """Without Redis nobody can look at its maps, in one round after the other."""
+
+    async def is_whole() -> bool:
+        return bool(await stage.system.prometheus.series(WHOLE))
+
+    await until(is_whole, "a round that could look at everything")
+    stage.redis.kill()
+    await stage.until_firing("RowlockAuditIncomplete")
+    stage.redis.ensure_up()
+    await stage.until_ended("RowlockAuditIncomplete")
+
+
 async def lock_out_api(stage: Stage) -> None:
     """PostgreSQL lets the API in no more, and nobody but the probes asks it: the proxy would send it no customer."""
     probing = asyncio.create_task(stage.system.probe())
@@ -148,7 +162,8 @@ async def kill_api(stage: Stage) -> None:
     stage.system.server.kill_now()
 
 
-PROVOCATIONS: dict[Callable[[Stage], Coroutine[Any, Any, None]], tuple[str, ...]] = {
+Provocations = dict[Callable[[Stage], Coroutine[Any, Any, None]], tuple[str, ...]]
+PROVOCATIONS: Provocations = {
     keep_holds: (
         "RowlockOverdueHold",
         "RowlockOldWriteTransaction",
@@ -171,3 +186,5 @@ PROVOCATIONS: dict[Callable[[Stage], Coroutine[Any, Any, None]], tuple[str, ...]
     kill_api: ("RowlockApiNotServing",),
 }
 """In this order; with the alerts that each makes fire."""
+OF_AN_HOUR: Provocations = {blind_audit: ("RowlockAuditIncomplete",)}
+"""Of alerts that wait for so long that time has to run faster."""

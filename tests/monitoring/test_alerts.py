@@ -25,8 +25,8 @@ def _unit_test(name: str, series: Series, minute: int, **asked: Any) -> dict[str
 
 
 def _run(test: dict[str, Any], minute: int, tmp_path: Path) -> None:
-    # A case of days is of an alert that does not wait: one evaluation at its end is enough, and thousands take minutes.
-    interval = f"{minute if minute > LONG_MINUTES else 1}m"
+    # In a case of days thousands of evaluations take minutes.
+    interval = f"{30 if minute > LONG_MINUTES else 1}m"
     tests = {"rule_files": [str(FILES / "alerts.yaml")], "evaluation_interval": interval, "tests": [test]}
     file = tmp_path / "tests.yaml"
     file.write_text(yaml.safe_dump(tests))
@@ -104,6 +104,8 @@ def test_a_factor_shortens_every_window_every_wait_and_every_bound_in_seconds() 
     real, short = written(1), written(20)
     assert "[3d]" in real["RowlockAvailabilityBurnsSlowly"]["expr"]
     assert "[12960000ms]" in short["RowlockAvailabilityBurnsSlowly"]["expr"]
+    assert "[3d:5m]" in real["RowlockAuditIncomplete"]["expr"]
+    assert "[12960000ms:15000ms]" in short["RowlockAuditIncomplete"]["expr"]
     assert (real["RowlockOverdueHold"]["for"], short["RowlockOverdueHold"]["for"]) == ("1m", "3000ms")
     assert real["RowlockOverdueHold"]["expr"].endswith("> 10")
     assert short["RowlockOverdueHold"]["expr"].endswith("> 0.5")

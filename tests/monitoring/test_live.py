@@ -16,7 +16,7 @@ from service.database import Connection
 from tests.conftest import EMPTY_TABLES
 from tests.forcing import locked
 from tests.monitoring.prometheus import Prometheus, as_asked
-from tests.monitoring.provoking import PROVOCATIONS, Stage, cause_deadlock, sell_calmly
+from tests.monitoring.provoking import OF_AN_HOUR, PROVOCATIONS, Provocations, Stage, cause_deadlock, sell_calmly
 from tests.monitoring.selectors import selectors
 from tests.monitoring.system import watched
 
@@ -24,6 +24,8 @@ STORM_SECONDS = 20
 REFUSED_SECONDS = 4
 RATE_SECONDS = 30
 """Both are in it."""
+HOUR_FACTOR = 360
+"""Of an hour it makes ten seconds."""
 NAMES = {alert.name for alert in ALERTS}
 
 Broker = RabbitMQ | Container
@@ -97,13 +99,24 @@ async def test_every_alert_fires_when_it_is_provoked_and_not_before(
         stage = Stage(system, postgres, sql, redis, rabbitmq)
         await sell_calmly(stage)
         assert await system.prometheus.firing() == set()
-        for provoke, names in PROVOCATIONS.items():
-            assert await system.prometheus.firing() & set(names) == set()
-            async with asyncio.TaskGroup() as both:
-                both.create_task(provoke(stage))
-                both.create_task(stage.until_firing(*names))
+        await _provoke(stage, PROVOCATIONS)
     await sql.execute(EMPTY_TABLES)
 
 
+async def test_an_alert_that_waits_for_an_hour_fires_when_it_is_provoked_and_not_before(
+    postgres: Postgres, sql: Connection, redis: Redis | Container, rabbitmq: Broker
+) -> None:
+    async with watched(postgres, sql, redis, rabbitmq, HOUR_FACTOR) as (system, _):
+        await _provoke(Stage(system, postgres, sql, redis, rabbitmq), OF_AN_HOUR)
+
+
+async def _provoke(stage: Stage, provocations: Provocations) -> None:
+    for provoke, names in provocations.items():
+        assert await stage.system.prometheus.firing() & set(names) == set()
+        async with asyncio.TaskGroup() as both:
+            both.create_task(provoke(stage))
+            both.create_task(stage.until_firing(*names))
+
+
 def test_no_alert_is_left_out() -> None:
-    assert set(chain.from_iterable(PROVOCATIONS.values())) == NAMES - NOT_PROVOKED
+    assert set(chain.from_iterable({**PROVOCATIONS, **OF_AN_HOUR}.values())) == NAMES - NOT_PROVOKED
