@@ -9,7 +9,7 @@ import yaml
 from tests.chart.rendering import CHART, Object, api_variables, of_kind, pod_specs, rendered, run, text
 
 EXAMPLES = CHART / "examples"
-VALUES = ["gitops", "ingress", "production"]
+VALUES = ["gitops", "ingress", "ipv6", "production"]
 OTHERS = "ScaledObject,HTTPRoute,ServiceMonitor,PodMonitor,PrometheusRule"
 """Kinds that are no part of Kubernetes, and whose schemas it does not have."""
 
@@ -84,6 +84,13 @@ def test_production_hangs_on_its_gateway_and_keeps_its_zones_level() -> None:
         )
     assert set(of_kind(objects, "ScaledObject")) == {"rowlock-expirer"}
     assert set(of_kind(objects, "HorizontalPodAutoscaler")) == {"rowlock-api"}
+
+
+def test_both_components_listen_on_all_addresses_of_both_families_where_pods_have_ipv6() -> None:
+    pods = pod_specs(rendered(_read("ipv6")))
+    for component in ("api", "expirer"):
+        (container,) = pods[f"Deployment/rowlock-{component}"]["containers"]
+        assert {"name": "ROWLOCK_HOST", "value": "::"} in container["env"]
 
 
 def test_gitops_makes_no_secret_and_renders_the_same_each_time() -> None:
