@@ -200,14 +200,11 @@ class SeatCache:
                 pipe.get(WATERMARK)
                 pipe.time()
                 ask(pipe, epoch)
-                mark, *others = await pipe.execute(raise_on_error=False)
-                if isinstance(mark, Exception):
-                    raise mark
-                return [mark, *map(_or_damaged, others)]
+                return list(map(_or_damaged, await pipe.execute(raise_on_error=False)))
 
             mark, now, *answers = await self._cache.run(work)
             # How long the projector lets it live says nothing of its age: the settings there may be others.
-            freshness = freshness_of(mark, _milliseconds(now)) if mark is not None else None
+            freshness = freshness_of(mark, _milliseconds(now))
             if freshness is None or not 0 <= freshness.age_ms <= self._fresh_ms:
                 break
             self._epoch = freshness.epoch
