@@ -32,7 +32,7 @@ class SetAside:
     def __init__(self) -> None:
         self.holds: TTLCache[UUID, None] = TTLCache(SET_ASIDE_MAX, SET_ASIDE_SECONDS)
         self.tried: LRUCache[UUID, None] = LRUCache(SET_ASIDE_MAX)
-        """All that ever were, for their traces."""
+        """All that ever were, and those that their step had no time for: for their traces."""
         self.failures = Failures()
         """By kind of error, for the log: one defect may concern each hold that there is."""
 
@@ -86,7 +86,9 @@ async def _settle_one_by_one(
     failed: dict[str, list[tuple[UUID, Exception]]] = {}
     for place, id_ in enumerate(overdue):
         if clock() > deadline:
-            tracing.note_failed(list(overdue)[place:], "unsettled")
+            left = list(overdue)[place:]
+            set_aside.tried.update(dict.fromkeys(left))
+            tracing.note_failed(left, "unsettled")
             break
         try:
             await _settle_alone(engine, id_)
