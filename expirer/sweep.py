@@ -35,6 +35,8 @@ class SetAside:
         """All that ever were, and those that their step had no time for: for their traces."""
         self.failures = Failures()
         """By kind of error, for the log: one defect may concern each hold that there is."""
+        self.batches = Failures()
+        """Of whole batches, whose members may all be ended alone."""
 
     def add(self, id_: UUID) -> None:
         """One that could not be ended now."""
@@ -53,12 +55,14 @@ async def step(engine: AsyncEngine, settings: Settings, set_aside: SetAside | No
         if concerns_all(error):
             raise
         # Whatever is wrong with one hold, the others' seats must come back.
-        if facts := set_aside.failures.note(f"batch {kind_of(error)}", time.monotonic()):
+        if facts := set_aside.batches.note(kind_of(error), time.monotonic()):
             log.warning("batch failed, trying one by one", error=repr(error), **facts)
         found, expired = await _settle_one_by_one(engine, batch_max, set_aside)
     else:
-        if not set_aside.holds and (facts := set_aside.failures.end(time.monotonic())):
-            log.info("every hold can be ended again", **facts)
+        if not set_aside.holds:
+            set_aside.batches.end(time.monotonic())
+            if facts := set_aside.failures.end(time.monotonic()):
+                log.info("every hold can be ended again", **facts)
     if expired:
         log.info("holds expired", count=expired)
     return 0 if found == batch_max else settings.sweep_interval_ms / 1000
