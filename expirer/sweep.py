@@ -21,7 +21,9 @@ from service.settling import Settled, SettleRequest, settle
 SET_ASIDE_MAX = 10_000
 SET_ASIDE_SECONDS = 5
 NAMED_MAX = 10
-"""So many of the holds that can't be ended stand in the log's line; the audit names all that are broken."""
+"""So many of the holds that can't be ended stand in the log's line. Of those that are broken a round of the audit names
+`service.verdicts.EXAMPLES_MAX` by each check, at most.
+"""
 
 log = structlog.stdlib.get_logger("rowlock.sweep")
 
