@@ -91,6 +91,15 @@ def freshness_of(mark: Any, now_ms: int) -> Freshness | None:
         return None
 
 
+def place_of(place: bytes | None) -> tuple[str, int]:
+    """The epoch, and how far in the log its maps are; no epoch's where it is none, whatever somebody has written."""
+    try:
+        epoch, number = (place or b"").decode().rsplit("|", 1)
+        return epoch, int(number)
+    except ValueError:
+        return "", 0
+
+
 def counts_of(counts: Any) -> tuple[int, int] | None:
     """Held and sold, as `meta` has them; None where they are none."""
     if counts is DAMAGED or not all(count.isdigit() for count in counts):
