@@ -1,4 +1,4 @@
-"""`python -m expirer parked list|show|requeue|drop`: what an operator does with dead letters that the inbox gave up."""
+"""`python -m expirer parked list|show|requeue|drop`: what an operator does with dead letters that were given up."""
 
 import argparse
 import sys

@@ -21,7 +21,9 @@ from service.settling import Settled, SettleRequest, settle
 SET_ASIDE_MAX = 10_000
 SET_ASIDE_SECONDS = 5
 NAMED_MAX = 10
-"""So many of the holds that can't be ended stand in the log's line; the audit names all that are broken."""
+"""So many of the holds that can't be ended stand in the log's line. Of those that are broken a round of the audit names
+`service.verdicts.EXAMPLES_MAX` by each check, at most.
+"""
 
 log = structlog.stdlib.get_logger("rowlock.sweep")
 
@@ -32,9 +34,11 @@ class SetAside:
     def __init__(self) -> None:
         self.holds: TTLCache[UUID, None] = TTLCache(SET_ASIDE_MAX, SET_ASIDE_SECONDS)
         self.tried: LRUCache[UUID, None] = LRUCache(SET_ASIDE_MAX)
-        """All that ever were, for their traces."""
+        """All that ever were, and those that their step had no time for: for their traces."""
         self.failures = Failures()
         """By kind of error, for the log: one defect may concern each hold that there is."""
+        self.batches = Failures()
+        """Of whole batches, whose members may all be ended alone."""
 
     def add(self, id_: UUID) -> None:
         """One that could not be ended now."""
@@ -53,12 +57,14 @@ async def step(engine: AsyncEngine, settings: Settings, set_aside: SetAside | No
         if concerns_all(error):
             raise
         # Whatever is wrong with one hold, the others' seats must come back.
-        if facts := set_aside.failures.note(f"batch {kind_of(error)}", time.monotonic()):
+        if facts := set_aside.batches.note(kind_of(error), time.monotonic()):
             log.warning("batch failed, trying one by one", error=repr(error), **facts)
         found, expired = await _settle_one_by_one(engine, batch_max, set_aside)
     else:
-        if not set_aside.holds and (facts := set_aside.failures.end(time.monotonic())):
-            log.info("every hold can be ended again", **facts)
+        if not set_aside.holds:
+            set_aside.batches.end(time.monotonic())
+            if facts := set_aside.failures.end(time.monotonic()):
+                log.info("every hold can be ended again", **facts)
     if expired:
         log.info("holds expired", count=expired)
     return 0 if found == batch_max else settings.sweep_interval_ms / 1000
@@ -86,7 +92,9 @@ async def _settle_one_by_one(
     failed: dict[str, list[tuple[UUID, Exception]]] = {}
     for place, id_ in enumerate(overdue):
         if clock() > deadline:
-            tracing.note_failed(list(overdue)[place:], "unsettled")
+            left = list(overdue)[place:]
+            set_aside.tried.update(dict.fromkeys(left))
+            tracing.note_failed(left, "unsettled")
             break
         try:
             await _settle_alone(engine, id_)

@@ -16,12 +16,12 @@ from service.settling import Settled, SettleRequest, settle_locked
 
 NEVER = datetime.max.replace(tzinfo=UTC)
 
-# Never waits, so the order of the locks does not matter; the order of the deadlines is fair to whoever waits longest.
 ONE_BY_ONE_SECONDS_MAX = 5
 """For the members of a batch that has failed: each may wait for its lock. The loop must be seen to live, and what is
 left comes with its next step.
 """
 
+# Never waits, so the order of the locks does not matter; the order of the deadlines is fair to whoever waits longest.
 LOCK_OVERDUE = """
 select id, expires_at
 from reservations

@@ -79,11 +79,25 @@ def microseconds_of(as_of: datetime) -> int:
     return (as_of - BEGIN_OF_TIME) // timedelta(microseconds=1)
 
 
-def freshness_of(mark: bytes, now_ms: int) -> Freshness:
-    """What the watermark says at this moment by Redis's clock."""
-    epoch, began_ms, microseconds = mark.decode().split("|")
-    as_of = BEGIN_OF_TIME + timedelta(microseconds=int(microseconds))
-    return Freshness(epoch, as_of, now_ms - int(began_ms))
+def freshness_of(mark: Any, now_ms: int) -> Freshness | None:
+    """What the watermark says at this moment by Redis's clock; None where it is none, whatever somebody has written."""
+    if mark is None or mark is DAMAGED:
+        return None
+    try:
+        epoch, began_ms, microseconds = mark.decode().split("|")
+        as_of = BEGIN_OF_TIME + timedelta(microseconds=int(microseconds))
+        return Freshness(epoch, as_of, now_ms - int(began_ms))
+    except (ValueError, OverflowError):
+        return None
+
+
+def place_of(place: bytes | None) -> tuple[str, int]:
+    """The epoch, and how far in the log its maps are; no epoch's where it is none, whatever somebody has written."""
+    try:
+        epoch, number = (place or b"").decode().rsplit("|", 1)
+        return epoch, int(number)
+    except ValueError:
+        return "", 0
 
 
 def counts_of(counts: Any) -> tuple[int, int] | None:

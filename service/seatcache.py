@@ -32,6 +32,7 @@ from service.mapbytes import (
     microseconds_of,
     parts,
     pipelines,
+    place_of,
 )
 
 WATERMARK = "rowlock:watermark:2"
@@ -151,7 +152,7 @@ class SeatCache:
                 await redis.delete(*_keys(epoch, session_id))
 
     async def clock(self) -> Clock:
-        """What Redis says of itself now."""
+        """What Redis says of itself now. Without the operator's count nobody knows which maps are good."""
 
         async def work(redis: "Redis") -> Clock:
             pipe = redis.pipeline(transaction=False)
@@ -159,9 +160,11 @@ class SeatCache:
             pipe.info("server")
             pipe.mget(BUMP, PLACE)
             now, server, (bump, place) = await pipe.execute()
-            place_epoch, _, number = (place or b"|0").decode().rpartition("|")
-            run = f"{server['run_id']}-{int(bump or 0)}"
-            return Clock(_milliseconds(now), run, place_epoch, int(number))
+            try:
+                run = f"{server['run_id']}-{int(bump or 0)}"
+            except ValueError as error:
+                raise ResponseError(f"{BUMP} is no number") from error
+            return Clock(_milliseconds(now), run, *place_of(place))
 
         return await self._cache.run(work)
 
@@ -200,14 +203,11 @@ class SeatCache:
                 pipe.get(WATERMARK)
                 pipe.time()
                 ask(pipe, epoch)
-                mark, *others = await pipe.execute(raise_on_error=False)
-                if isinstance(mark, Exception):
-                    raise mark
-                return [mark, *map(_or_damaged, others)]
+                return list(map(_or_damaged, await pipe.execute(raise_on_error=False)))
 
             mark, now, *answers = await self._cache.run(work)
             # How long the projector lets it live says nothing of its age: the settings there may be others.
-            freshness = freshness_of(mark, _milliseconds(now)) if mark is not None else None
+            freshness = freshness_of(mark, _milliseconds(now))
             if freshness is None or not 0 <= freshness.age_ms <= self._fresh_ms:
                 break
             self._epoch = freshness.epoch

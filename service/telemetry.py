@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import structlog
 
-# None looks twice at the same character, however long the text is: a client's word must not hold the loop.
+# All take time in proportion to the text, however long it is: a client's word must not hold the loop.
 PASSWORD_IN_URL = re.compile(r"(?<=://)[^\s/@:]*:[^\s/]*(?=@)")
 E_MAIL = re.compile(r"(?<![\w.+-])[\w.+-]++@[\w-]++(?:\.[\w-]++)++")
 # With whatever stands before it in the same word, such as the n of an escaped line's end, or an escaped space's 20.

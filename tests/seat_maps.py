@@ -27,6 +27,15 @@ from tests.waiting import until
 NO_END_MS = 2**53
 """Of a map whose showing never ends."""
 
+NO_MARKS = {
+    "of another kind": ["no mark"],
+    "a word": b"x",
+    "no text": b"\xff|1|2",
+    "no numbers": b"history/run|now|then",
+    "a moment that no calendar has": b"history/run|1|" + b"9" * 400,
+}
+"""What may stand in place of the watermark that is none."""
+
 STATES = """
 select string_agg(left(state, 1), '' order by position)
 from seats
@@ -81,6 +90,13 @@ class Projection:
         """As Redis has them, by position."""
         raw = await self.redis.get(f"rowlock:{await self.epoch()}:{on_sale.id}:versions")
         return [int.from_bytes(raw[n : n + 4], "big") for n in range(0, len(raw), 4)]
+
+
+async def write_no_mark(redis: Any, no_mark: str) -> None:
+    """As nobody should, in place of the watermark."""
+    await redis.delete(WATERMARK)
+    value = NO_MARKS[no_mark]
+    await (redis.rpush(WATERMARK, *value) if isinstance(value, list) else redis.set(WATERMARK, value))
 
 
 @asynccontextmanager

@@ -57,8 +57,21 @@ def test_what_is_no_text_is_hidden_as_it_would_be_shown() -> None:
         "-eyJ" * 50_000,
         "neyJ" * 50_000,
         ".a-" * 70_000 + " eyJ",
+        "a@" * 100_000,
+        "://a:" * 50_000 + " @",
+        "eyJa. " * 40_000,
     ],
-    ids=["a word", "details", "colons", "tokens", "one that begins in the middle", "dotted words"],
+    ids=[
+        "a word",
+        "details",
+        "colons",
+        "tokens",
+        "one that begins in the middle",
+        "dotted words",
+        "half addresses",
+        "half URLs",
+        "half tokens",
+    ],
 )
 def test_a_long_text_takes_no_long_time(text: str) -> None:
     begun = time.perf_counter()

@@ -24,7 +24,7 @@ from tests.conftest import EMPTY_TABLES
 from tests.forcing import give
 from tests.map_stage import DAMAGES, Stage, look, staged
 from tests.metering import about, moved
-from tests.seat_maps import stored_states, with_redis
+from tests.seat_maps import NO_MARKS, stored_states, with_redis, write_no_mark
 
 
 @pytest.fixture
@@ -231,6 +231,15 @@ async def test_while_redis_is_away_the_ledger_gets_its_verdict_all_the_same(
     verdict = await last_verdict(sql)
     assert (verdict.tally.checked["seats"], verdict.tally.checked["maps"]) == (32, 0)
     assert verdict.tally.unlooked == {"maps": 1}
+
+
+@pytest.mark.parametrize("no_mark", NO_MARKS)
+async def test_while_the_watermark_is_damaged_no_map_is_looked_at_and_the_round_ends(
+    stage: Stage, engine: AsyncEngine, sql: Connection, settings: Settings, no_mark: str
+) -> None:
+    await write_no_mark(stage.projection.redis, no_mark)
+    assert faulty(await do_round(engine, sql, settings, stage.cache)) == {}
+    assert (await last_verdict(sql)).tally.unlooked == {"maps": 1}
 
 
 async def test_the_maps_of_a_projector_that_has_stopped_are_not_looked_at_and_the_verdict_says_so(

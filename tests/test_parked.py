@@ -1,13 +1,20 @@
-"""`python -m expirer parked`: an operator looks at what the inbox gave up, sends it back once mended, or drops it."""
+"""`python -m expirer parked`: an operator looks at what was given up, sends it back once mended, or drops it."""
 
 import asyncio
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import get_args
+from uuid import uuid4
 
 import orjson
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.postgres import Postgres, free_port
-from service.broker.topology import EXPIRED_QUEUE, PARKED_QUEUE
+from service.broker.messages import Hint
+from service.broker.parked import Why
+from service.broker.topology import DELIVERIES_MAX, EXPIRED_QUEUE, PARKED_QUEUE
 from service.database import Connection
 from service.settings import Settings
 from tests.broker import connected, declare_inbox, send_hints, send_letter, until_waiting
@@ -17,6 +24,7 @@ from tests.holdings import hints_of
 from tests.inboxes import inbox_of, make_dead_letters, mend, settle_all, tamper
 from tests.relaying import Broker
 
+PAGE = Path(__file__).parents[1] / "docs" / "runbooks" / "parked-messages.md"
 BODIES = (b"first", b"second", b"third")
 
 
@@ -69,6 +77,22 @@ async def test_the_list_names_each_message_in_its_order_and_takes_none_however_o
         await until_waiting(rabbitmq.url, PARKED_QUEUE, 3)
     for line in (await parked(settings, "list")).output.splitlines()[1:]:
         assert line.split()[1:3] == ["unreadable", "rejected"]
+
+
+async def test_what_the_inbox_has_not_parked_is_not_said_to_have_failed(settings: Settings, rabbitmq: Broker) -> None:
+    with connected(rabbitmq.url) as connection:
+        declare_inbox(connection)
+        for body in (Hint(uuid4(), datetime.now(UTC)).encode(), b"{}"):
+            connection.Producer().publish(body, routing_key=PARKED_QUEUE.name)
+    await until_waiting(rabbitmq.url, PARKED_QUEUE, 2)
+    lines = (await parked(settings, "list")).output.splitlines()[1:]
+    assert [line.split()[1:3] for line in lines] == [["unsettled", "unknown"], ["unreadable", "unknown"]]
+
+
+def test_the_page_says_what_to_do_with_each_kind() -> None:
+    page = PAGE.read_text()
+    assert re.findall("^- `(.*?)`:", page.partition("## What to do")[2], re.MULTILINE) == list(get_args(Why))
+    assert f"{DELIVERIES_MAX:,} times" in page
 
 
 def test_a_thousand_looks_at_a_message_lose_nothing(rabbitmq: Broker) -> None:

@@ -16,10 +16,9 @@ from redis.asyncio import Redis as AsyncRedis
 from dev.containers import Container
 from dev.servers import Redis
 from service.cache import Cache
-from service.errors import CacheAway
 from service.mapbytes import SEATS_PER_CALL, Change
 from service.seatcache import WATERMARK, SeatCache
-from tests.seat_maps import NO_END_MS, with_redis
+from tests.seat_maps import NO_END_MS, NO_MARKS, with_redis, write_no_mark
 
 SEATS = 5
 KEEP_MINUTES = 7
@@ -204,10 +203,28 @@ async def test_a_map_that_takes_no_changes_is_deleted_and_the_others_get_theirs(
     assert (await seat_cache.read(2))[1] == b"HAAAA"
 
 
-async def test_where_somebody_has_damaged_the_watermark_no_map_is_read(seat_cache: SeatCache, raw: AsyncRedis) -> None:
-    await raw.rpush(WATERMARK, "no watermark")
-    with pytest.raises(CacheAway):
-        await seat_cache.read(1)
+@pytest.mark.parametrize("no_mark", NO_MARKS)
+async def test_where_somebody_has_damaged_the_watermark_nothing_is_fresh_until_it_is_renewed(
+    seat_cache: SeatCache, raw: AsyncRedis, no_mark: str
+) -> None:
+    epoch = await fresh_epoch(seat_cache)
+    await seat_cache.begin(epoch, 1, SEATS, "mine", NO_END_MS)
+    await seat_cache.finish(epoch, 1, "mine")
+    await write_no_mark(raw, no_mark)
+    assert await seat_cache.read(1) == (None, None)
+    assert await seat_cache.read_freshness() is None
+    assert await seat_cache.read_fresh_counts([1]) is None
+    assert await seat_cache.read_whole(1) == (None, None)
+    assert await fresh_epoch(seat_cache) == epoch
+    assert (await seat_cache.read(1))[1] == b"AAAAA"
+
+
+async def test_a_watermark_that_never_ends_does_not_keep_the_next_one_away_however_late_it_says_it_is(
+    seat_cache: SeatCache, raw: AsyncRedis
+) -> None:
+    clock = await seat_cache.clock()
+    await raw.set(WATERMARK, f"history/{clock.run}|{clock.ms}|{10 * NOW.timestamp():.0f}000000")
+    assert await fresh_epoch(seat_cache)
 
 
 async def test_every_key_of_a_map_expires(seat_cache: SeatCache, raw: AsyncRedis) -> None:

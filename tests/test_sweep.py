@@ -10,7 +10,7 @@ from dev.postgres import Postgres
 from expirer import keeper, sweep
 from service.accounts import FORGET_FAILURES_MINUTES
 from service.database import Connection, create_engine
-from service.errors import DatabaseAway
+from service.errors import Busy, DatabaseAway
 from service.expiring import ONE_BY_ONE_SECONDS_MAX, lock_overdue
 from service.settings import Settings
 from tests.factories import hold_of, make_customer, make_overdue, make_session, make_settings
@@ -100,6 +100,25 @@ async def test_a_hold_that_can_not_be_ended_is_told_once_in_a_while_and_when_all
     set_aside.holds.clear()
     await sweep.step(engine, settings, set_aside)
     assert [call.args for call in log.calls[4:]] == [("every hold can be ended again",), ("holds expired",)]
+    assert [call.kwargs["failures"] for call in log.calls[:5]] == [1, 1, 4, 4, 4], "once a step"
+
+
+async def test_a_batch_whose_members_can_all_be_ended_alone_is_told_and_no_hold_is_said_to_have_been_in_its_way(
+    engine: AsyncEngine, sql: Connection, settings: Settings, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait_in_vain(*_: object) -> None:
+        raise Busy("lock")
+
+    set_aside = sweep.SetAside()
+    for _ in range(2):
+        await make_overdue_holds(sql, settings, 2)
+        with monkeypatch.context() as patched:
+            patched.setattr(sweep, "settle_overdue", wait_in_vain)
+            await sweep.step(engine, settings, set_aside)
+        await sweep.step(engine, settings, set_aside)
+    told = [("batch failed, trying one by one",), ("holds expired",)]
+    assert [call.args for call in log.calls] == told * 2, "a second time is news"
+    assert [call.kwargs["failures"] for call in log.calls if call.method_name == "warning"] == [1, 1]
 
 
 async def test_of_many_holds_that_can_not_be_ended_a_line_names_some(

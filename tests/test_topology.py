@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 
 import pytest
@@ -16,6 +16,7 @@ from dev.postgres import Postgres
 from expirer.queues import HoldQueues
 from service.broker.consumer import DeadLetters
 from service.broker.messages import Hint
+from service.broker.parked import ParkedMessages
 from service.broker.publisher import Line, Publisher, drain
 from service.broker.topology import DELIVERIES_MAX, EXPIRED_QUEUE, HINTS, HOLDS, PARKED_QUEUE, holds_queue, routing_key
 from service.database import Connection
@@ -102,7 +103,9 @@ async def test_a_hint_dies_when_its_time_is_over_and_says_what_it_died_of(settin
     assert (death["reason"], death["queue"]) == ("expired", "rowlock.holds.1000ms")
 
 
-async def test_a_message_whose_takers_die_each_time_is_parked_by_rabbitmq(rabbitmq: Broker) -> None:
+async def test_a_message_whose_takers_die_each_time_is_parked_by_rabbitmq_and_not_said_to_have_failed(
+    settings: Settings, rabbitmq: Broker
+) -> None:
     send_hints(rabbitmq.url, make_hints(1))
     with connected(rabbitmq.url) as connection:
         queue = EXPIRED_QUEUE(connection.channel())
@@ -112,6 +115,8 @@ async def test_a_message_whose_takers_die_each_time_is_parked_by_rabbitmq(rabbit
             message.requeue()
     assert deliveries == pytest.approx(DELIVERIES_MAX, abs=1)
     await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
+    with closing(ParkedMessages(settings)) as messages:
+        assert [(parked.why, parked.reason) for parked in messages.look()] == [("unsettled", "delivery_limit")]
 
 
 async def test_when_the_time_to_pay_changes_the_old_queue_gets_no_more_runs_dry_and_is_removed(

@@ -4,7 +4,7 @@
     relay -> exchange rowlock.holds (direct, <ttl>ms)
                -> queue rowlock.holds.<ttl>ms, whose messages die after the time to pay
                     -> exchange rowlock.dead -> queue rowlock.expired -> inbox
-                                                  -> queue rowlock.parked: unreadable, or failing alone
+                                                  -> queue rowlock.parked: unreadable, failing, delivered too often
 
 A confirm covers every queue that is bound to the exchange, so hints have an exchange to which nobody else binds.
 Everything here blocks: each object is for one thread.

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from kombu import Connection
@@ -22,6 +22,10 @@ TAKEN_MAX = 10_000
 
 NAME_LENGTH = 12
 
+Why = Literal["unreadable", "failing", "unsettled"]
+"""The first two in the words of the inbox's log and metrics. It never gave up what is unsettled: RabbitMQ did so by
+itself, or somebody has put it here.
+"""
 Choice = Callable[[str], bool]
 """Of messages by their names."""
 
@@ -39,9 +43,11 @@ class Parked:
     headers: dict[str, Any]
 
     @property
-    def why(self) -> str:
-        """In the words of the inbox's log and metrics."""
-        return "unreadable" if self.hint is None else "failing"
+    def why(self) -> Why:
+        """What is wrong with it, as far as anybody knows."""
+        if self.hint is None:
+            return "unreadable"
+        return "failing" if self.reason == "rejected" else "unsettled"
 
 
 class ParkedMessages:

@@ -10,8 +10,10 @@ local time = redis.call('TIME')
 if tonumber(ARGV[4]) <= time[1] * 1000 + math.floor(time[2] / 1000) then
   return 0
 end
-local known = redis.call('GET', KEYS[1])
-if known and tonumber(string.match(known, '|(%d+)$')) > tonumber(ARGV[3]) then
+-- What is no mark, or never ends as none of ours does, is somebody else's: it is overwritten, whatever it says.
+local known = redis.pcall('GET', KEYS[1])
+local as_of = type(known) == 'string' and tonumber(string.match(known, '|(%d+)$')) or -1
+if as_of > tonumber(ARGV[3]) and redis.call('PTTL', KEYS[1]) > 0 then
   return 0
 end
 redis.call('SET', KEYS[1], ARGV[1] .. '|' .. ARGV[2] .. '|' .. ARGV[3], 'PXAT', ARGV[4])
