@@ -17,7 +17,7 @@ WRITES_OF_SEATS = {"service.expiring", "service.holding", "service.settling"}
 SEATS_ARE_MADE_BY = {"service.sessions.INSERT_SEATS"}
 
 LEDGER = ("accounts", "cursors", "database", "eventlog", "listings", "migrate", "numbering", "seatreads", "sessions")
-LOOKS = ("audit", "holdaudit", "logaudit", "mapaudit", "untold", "observations", "verdicts")
+LOOKS = ("audit", "holdaudit", "loggaps", "logaudit", "newest", "mapaudit", "untold", "observations", "verdicts")
 MAY_HOLD_SQL = WRITES_OF_SEATS | {f"service.{name}" for name in LEDGER + LOOKS} | {"expirer.queues"}
 NAMELESS_SQL = {
     ("service.database", "begin"),
