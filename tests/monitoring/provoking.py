@@ -119,21 +119,26 @@ async def kill_stores(stage: Stage) -> None:
 async def lock_out_api(stage: Stage) -> None:
     """PostgreSQL lets the API in no more, and nobody but the probes asks it: the proxy would send it no customer."""
     probing = asyncio.create_task(stage.system.probe())
-    await stage.sql.execute(f"alter role {stage.system.role} nologin")
-    await stage.sql.fetch(
-        "select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", stage.system.role
-    )
-    await stage.until_firing("RowlockApiNotServing")
-    await stage.sql.execute(f"alter role {stage.system.role} login")
-    await stage.until_ended("RowlockApiNotServing")
-    probing.cancel()
+    try:
+        await stage.sql.execute(f"alter role {stage.system.role} nologin")
+        await stage.sql.fetch(
+            "select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", stage.system.role
+        )
+        await stage.until_firing("RowlockApiNotServing")
+        await stage.sql.execute(f"alter role {stage.system.role} login")
+        await stage.until_ended("RowlockApiNotServing")
+    finally:
+        probing.cancel()
+        await stage.sql.execute(f"alter role {stage.system.role} login")
 
 
 async def pause_api(stage: Stage) -> None:
     """No API answers anybody, Prometheus neither, and the expirers go on."""
     stage.system.server.pause()
-    await stage.until_firing("RowlockApiNotServing")
-    stage.system.server.resume()
+    try:
+        await stage.until_firing("RowlockApiNotServing")
+    finally:
+        stage.system.server.resume()
     await stage.until_ended("RowlockApiNotServing")
 
 

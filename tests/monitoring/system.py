@@ -6,7 +6,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +72,8 @@ class System:
     async def probe(self) -> None:
         """Asks whether the API may be sent requests, as Kubernetes does, until it is cancelled."""
         while True:
-            await self.api.get("/readyz")
+            with suppress(httpx.TransportError):
+                await self.api.get("/readyz")
             await asyncio.sleep(PROBE_SECONDS)
 
 
