@@ -265,7 +265,7 @@ async def test_a_receiver_that_is_away_changes_no_answer_delays_no_end_and_is_to
                 assert (await client.get("/customer/list-sessions")).status_code == 200
         began = time.monotonic()
         assert await api.stop() == 0
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 20
         output = api.output()
     assert output.count("traces can't be sent") == 1
     assert "hidden-word" not in output
