@@ -59,7 +59,7 @@ async def until_waits_for_confirms(relay: Relay) -> None:
 async def test_a_relay_whose_confirms_take_longer_than_a_lease_moves_on_beside_another(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
-    brief = settings.model_copy(update={"lease_ms": 1_500, "confirm_timeout_ms": 60_000})
+    brief = settings.model_copy(update={"lease_ms": 1_500, "confirm_timeout_ms": 20_000})
     async with relaying(engine, brief, "a") as relay:
         await make_numbered(engine, sql, settings, 1)
         await relay.step()
