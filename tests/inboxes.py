@@ -4,8 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
+import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from expirer import inbox as inbox_module
 from expirer.inbox import Inbox
 from service.broker.topology import EXPIRED_QUEUE
 from service.database import Connection
@@ -14,7 +16,7 @@ from service.settings import Settings
 from tests.broker import message_count, send_hints
 from tests.factories import make_overdue
 from tests.holdings import hints_of, make_holds
-from tests.waiting import until
+from tests.waiting import WAIT_SECONDS_MAX, until
 
 NO_SEAT = 999_999_999
 
@@ -35,6 +37,15 @@ async def make_dead_letters(sql: Connection, settings: Settings, url: str, count
     await make_overdue(sql, *ids)
     send_hints(url, await hints_of(sql, ids))
     return ids
+
+
+async def step_with(inbox: Inbox, count: int) -> float:
+    """A step whose batch is so many dead letters, however slowly RabbitMQ sends them."""
+    patient = {"inbox_batch_max": count, "inbox_linger_ms": WAIT_SECONDS_MAX * 1_000}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(inbox_module, "WAIT_MS", WAIT_SECONDS_MAX * 1_000)
+        patched.setattr(inbox, "_settings", inbox._settings.model_copy(update=patient))
+        return await inbox.step()
 
 
 async def settle_all(inbox: Inbox, url: str) -> None:

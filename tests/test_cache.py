@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from dev.containers import Container
 from dev.servers import Redis
 from service import cache as cache_module
-from service.cache import BACKOFF_MS_MAX, Cache
+from service.cache import BACKOFF_MS, BACKOFF_MS_MAX, Cache
 from service.database import transaction
 from service.errors import CacheAway
 from service.failures import CHANGES_MAX
@@ -81,6 +81,19 @@ def imported(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
+@pytest.fixture
+def long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody tries again before the test says so, however slow the machine is."""
+    monkeypatch.setattr(cache_module, "BACKOFF_MS", 100 * BACKOFF_MS)
+    monkeypatch.setattr(cache_module, "BACKOFF_MS_MAX", 100 * BACKOFF_MS_MAX)
+
+
+def end_pause(cache: Cache) -> None:
+    """Somebody may try again."""
+    assert clock() < cache._closed_until <= clock() + cache_module.BACKOFF_MS_MAX / 1000
+    cache._closed_until = clock()
+
+
 async def until_open(cache: Cache) -> None:
     """Returns when somebody may try again."""
 
@@ -100,6 +113,7 @@ async def fail_once(cache: Cache) -> None:
         await cache.run(fail)
 
 
+@pytest.mark.usefixtures("long_pauses")
 async def test_who_fails_together_is_one_failure_and_then_a_single_one_tries(cache: Cache) -> None:
     tries = 0
 
@@ -118,11 +132,10 @@ async def test_who_fails_together_is_one_failure_and_then_a_single_one_tries(cac
     await fifty()
     assert tries == 50, "for a moment nobody tries"
     for failures in range(2, 7):
-        await until_open(cache)
+        end_pause(cache)
         await fifty()
         assert (tries, cache._failures.count) == (49 + failures, failures)
-        assert clock() < cache._closed_until <= clock() + BACKOFF_MS_MAX / 1000
-    await until_open(cache)
+    end_pause(cache)
     assert await cache.run(ping)
     assert await asyncio.gather(*(cache.run(ping) for _ in range(50))) == [True] * 50
 
@@ -137,10 +150,11 @@ async def test_what_a_slow_redis_still_answers_to_somebody_else_lets_nobody_ask_
     slow = asyncio.create_task(cache.run(wait))
     await asked.wait()
     await fail_once(cache)
+    closed_until = cache._closed_until
     answer.set()
     await slow
     assert cache._failures.count == 1
-    assert clock() < cache._closed_until
+    assert cache._closed_until == closed_until
     assert gauge("cache_up") == 0
 
 
@@ -194,7 +208,7 @@ async def test_a_cache_that_is_closed_does_not_look_any_more(cache: Cache) -> No
     await fail_once(cache)
     (look,) = asyncio.all_tasks() - before
     await cache.close()
-    await asyncio.wait([look], timeout=1)
+    await asyncio.wait([look], timeout=30)
     assert look.cancelled()
 
 
@@ -221,34 +235,35 @@ async def test_after_a_restart_of_redis_no_old_connection_costs_a_request(
     assert await asyncio.gather(*(cache.run(ping_together) for _ in range(10))) == [True] * 10
 
 
+@pytest.mark.usefixtures("long_pauses")
 async def test_a_redis_that_hangs_is_waited_for_no_longer_than_its_timeout_and_its_late_answer_is_nobodys(
     settings: Settings, redis: Redis | Container
 ) -> None:
-    hasty = Cache(with_redis(settings.database_url.get_secret_value(), redis, redis_timeout_ms=300))
+    hasty = Cache(with_redis(settings.database_url.get_secret_value(), redis, redis_timeout_ms=1_000))
     await hasty.run(lambda redis: redis.mset({"one": "one", "two": "two"}))
     await asyncio.to_thread(redis.pause)
     try:
         began = clock()
         with pytest.raises(CacheAway):
             await hasty.run(lambda redis: redis.get("one"))
-        assert 0.3 <= clock() - began < 2
-        began = clock()
-        with pytest.raises(CacheAway):
+        assert 1 <= clock() - began < 10
+        with pytest.raises(CacheAway, match="a moment ago"):
             await hasty.run(lambda redis: redis.get("one"))
-        assert clock() - began < 0.1
     finally:
         await asyncio.to_thread(redis.resume)
-    await until_open(hasty)
+    end_pause(hasty)
     began = clock()
     with pytest.raises(CacheAway):
         # However many steps the work has, and whatever each of them waits for.
         await hasty.run(lambda _redis: asyncio.wait_for(asyncio.Event().wait(), 20))
-    assert clock() - began < 2
+    assert clock() - began < 10
+    end_pause(hasty)
 
     async def answers() -> bool:
         try:
             return await hasty.run(ping)
         except CacheAway:
+            end_pause(hasty)
             return False
 
     await until(answers, "Redis")

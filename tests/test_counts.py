@@ -37,7 +37,7 @@ async def test_a_count_that_fails_fails_for_all_who_wait_and_not_one_after_the_o
         await sql.execute("lock table reservations in access exclusive mode")
         began = time.monotonic()
         replies = await asyncio.gather(*(client.get("/customer/list-sessions") for _ in range(8)))
-        assert time.monotonic() - began < 4 * 0.5
+        assert time.monotonic() - began < 7 * 0.5
     assert {reply.status_code for reply in replies} == {503}
 
 

@@ -20,7 +20,7 @@ from tests.waiting import until, until_lock_waits
 pytestmark = pytest.mark.oldest_postgresql
 
 OWNERS = ("a", "b", "c")
-LONG_MS = 60_000
+LONG_MS, BRIEF_MS = 60_000, 1_500
 
 
 async def owner_of(sql: Connection) -> str | None:
@@ -118,12 +118,12 @@ async def test_a_lease_that_is_given_back_is_free_at_once_and_only_its_owner_giv
 async def test_who_is_at_work_for_longer_than_the_lease_keeps_it(
     engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
-    brief = settings.model_copy(update={"lease_ms": 500})
-    await cursors.take_lease(sql, "broker", "a", 500)
-    second_end = await sql.fetchval("select leased_until + interval '500 ms' from cursors")
+    brief = settings.model_copy(update={"lease_ms": BRIEF_MS})
+    await cursors.take_lease(sql, "broker", "a", BRIEF_MS)
+    second_end = await sql.fetchval("select leased_until + make_interval(secs => $1) from cursors", BRIEF_MS / 1_000)
 
     async def would_be_over() -> bool:
-        assert await cursors.take_lease(sql, "broker", "b", 500) is None
+        assert await cursors.take_lease(sql, "broker", "b", BRIEF_MS) is None
         return bool(await sql.fetchval("select clock_timestamp() > $1", second_end))
 
     async with lease.kept(engine, "broker", "a", brief):

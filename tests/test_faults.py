@@ -19,7 +19,7 @@ from tests.processes import Process, api_process
 from tests.proxy import Fault, proxy_before
 from tests.waiting import WAIT_SECONDS_MAX, until, until_lock_waits
 
-SLACK_SECONDS = 3
+SLACK_SECONDS = 6
 """For a machine that is busy with something else."""
 CONNECTION_CHECK_SECONDS = 2
 """PostgreSQL looks so often whether the client of a running statement is still there."""

@@ -100,7 +100,7 @@ async def test_paying_again_needs_no_lock(
     held = await give(sql, customer, *seats)
     paid = await settle_one(box_office, held, State.CONFIRMED, customer)
     async with locked(postgres, "reservations", held), locked(postgres, "seats", *seats):
-        again = await asyncio.wait_for(settle_one(box_office, held, State.CONFIRMED, customer), 5)
+        again = await asyncio.wait_for(settle_one(box_office, held, State.CONFIRMED, customer), 10)
     assert (again.reservation, again.changed) == (paid.reservation, False)
 
 
@@ -115,8 +115,8 @@ async def test_two_sweeps_at_once_share_the_work_and_neither_waits(
     async with locked(postgres, "seats", seats[0]):
         first = asyncio.create_task(sweep.step(engine, three))
         await until_lock_waits(sql)
-        assert await asyncio.wait_for(sweep.step(engine, three), 5) == 0, "the second has a full batch of its own"
-        assert await asyncio.wait_for(sweep.step(engine, three), 5) > 0, "nothing is left for a third"
+        assert await asyncio.wait_for(sweep.step(engine, three), 10) == 0, "the second has a full batch of its own"
+        assert await asyncio.wait_for(sweep.step(engine, three), 10) > 0, "nothing is left for a third"
         assert [await state_of(sql, id_) for id_ in ids] == 3 * ["HELD"] + 3 * ["EXPIRED"]
     assert await first == 0
     assert {await state_of(sql, id_) for id_ in ids} == {"EXPIRED"}

@@ -35,11 +35,13 @@ async def without_autovacuum(sql: Connection) -> AsyncIterator[None]:
         return bool(await sql.fetchval(COUNT_AUTOVACUUM) == 0)
 
     await sql.execute("alter system set autovacuum = off")
-    await sql.execute("select pg_reload_conf()")
-    await until(is_off, "the end of autovacuum's launcher and workers")
-    yield
-    await sql.execute("alter system reset autovacuum")
-    await sql.execute("select pg_reload_conf()")
+    try:
+        await sql.execute("select pg_reload_conf()")
+        await until(is_off, "the end of autovacuum's launcher and workers")
+        yield
+    finally:
+        await sql.execute("alter system reset autovacuum")
+        await sql.execute("select pg_reload_conf()")
 
 
 @pytest.mark.usefixtures("without_autovacuum")

@@ -23,15 +23,15 @@ from tests.broker import send_hints, send_letter, until_waiting
 from tests.factories import settle_of
 from tests.forcing import locked, patient_settings, state_of, until_overdue
 from tests.holdings import count_states, hints_of, make_holds
-from tests.inboxes import inbox_of, make_dead_letters, mend, tamper, unsettled
+from tests.inboxes import inbox_of, make_dead_letters, mend, step_with, tamper, unsettled
 from tests.relaying import Broker
 from tests.waiting import until_lock_waits
 
 
 @pytest.fixture
 def settings(postgres: Postgres, sql: Connection, rabbitmq: Broker) -> Settings:  # noqa: ARG001 - emptied first
-    """With a broker; all that is there is one batch."""
-    return patient_settings(postgres, broker_url=rabbitmq.url, inbox_linger_ms=300)
+    """With a broker."""
+    return patient_settings(postgres, broker_url=rabbitmq.url)
 
 
 async def test_a_batch_is_one_transaction_and_is_acknowledged(
@@ -39,7 +39,7 @@ async def test_a_batch_is_one_transaction_and_is_acknowledged(
 ) -> None:
     await make_dead_letters(sql, settings, rabbitmq.url, 20)
     async with inbox_of(engine, settings) as inbox:
-        assert await inbox.step() == 0
+        assert await step_with(inbox, 20) == 0
     assert await count_states(sql) == {"EXPIRED": 20}
     assert await sql.fetchval("select count(distinct xmin::text) from reservations") == 1
     assert unsettled(rabbitmq.url) == 0
@@ -49,11 +49,11 @@ async def test_a_batch_is_no_larger_than_its_setting(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     await make_dead_letters(sql, settings, rabbitmq.url, 20)
-    async with inbox_of(engine, settings.model_copy(update={"inbox_batch_max": 8})) as inbox:
-        await inbox.step()
+    async with inbox_of(engine, settings) as inbox:
+        await step_with(inbox, 8)
         assert await count_states(sql) == {"EXPIRED": 8, "HELD": 12}
-        await inbox.step()
-        await inbox.step()
+        await step_with(inbox, 8)
+        await step_with(inbox, 4)
     assert await count_states(sql) == {"EXPIRED": 20}
 
 
@@ -64,14 +64,14 @@ async def test_nothing_is_acknowledged_before_the_commit_and_what_comes_again_fi
     (seat,) = await sql.fetchval("select seat_ids from reservations where id = $1", ids[1])
     async with inbox_of(engine, settings) as inbox:
         async with locked(postgres, "seats", seat):
-            settling = asyncio.create_task(inbox.step())
+            settling = asyncio.create_task(step_with(inbox, 3))
             await until_lock_waits(sql)
             inbox._letters._link.close()
             await until_waiting(rabbitmq.url, EXPIRED_QUEUE, 3)
         with pytest.raises(BrokerAway, match="the connection was lost; the messages come again"):
             await settling
         assert await count_states(sql) == {"EXPIRED": 3}
-        await inbox.step()
+        await step_with(inbox, 3)
     assert unsettled(rabbitmq.url) == 0
     assert await sql.fetchval("select count(*) from events where kind = 'reservation.expired'") == 3
 
@@ -87,7 +87,7 @@ async def test_hints_of_holds_that_are_not_due_paid_or_unknown_change_nothing_an
     await until_overdue(sql, paid)
     send_hints(rabbitmq.url, [*hints, Hint(uuid7(), hints[0].expires_at)])
     async with inbox_of(engine, settings) as inbox:
-        await inbox.step()
+        await step_with(inbox, 4)
     assert [await state_of(sql, id_) for id_ in (early, paid, due)] == ["HELD", "CONFIRMED", "EXPIRED"]
     assert unsettled(rabbitmq.url) == 0
     await until_waiting(rabbitmq.url, PARKED_QUEUE, 0)
@@ -99,9 +99,9 @@ async def test_hints_that_come_twice_and_out_of_order_end_each_hold_once(
     ids = await make_dead_letters(sql, settings, rabbitmq.url, 5)
     send_hints(rabbitmq.url, reversed(await hints_of(sql, ids)))
     async with inbox_of(engine, settings) as inbox:
-        await inbox.step()
+        await step_with(inbox, 10)
         send_hints(rabbitmq.url, await hints_of(sql, ids))
-        await inbox.step()
+        await step_with(inbox, 5)
     assert await sql.fetchval("select count(*) from events where kind = 'reservation.expired'") == 5
 
 
@@ -110,7 +110,7 @@ async def test_a_hold_that_a_payment_is_at_work_on_is_left_to_it_and_nobody_wait
 ) -> None:
     ids = await make_dead_letters(sql, settings, rabbitmq.url, 3)
     async with inbox_of(engine, settings) as inbox, locked(postgres, "reservations", ids[1]), asyncio.timeout(10):
-        await inbox.step()
+        await step_with(inbox, 3)
         assert [await state_of(sql, id_) for id_ in ids] == ["EXPIRED", "HELD", "EXPIRED"]
     assert unsettled(rabbitmq.url) == 0
 
@@ -122,7 +122,7 @@ async def test_a_seat_whose_lock_does_not_come_is_left_to_the_sweep_and_its_neig
     (seat,) = await sql.fetchval("select seat_ids from reservations where id = $1", ids[1])
     engine = create_engine(settings.model_copy(update={"lock_timeout_ms": 100}), "rowlock-test")
     async with inbox_of(engine, settings) as inbox, locked(postgres, "seats", seat):
-        assert await inbox.step() == 0
+        assert await step_with(inbox, 3) == 0
         assert [await state_of(sql, id_) for id_ in ids] == ["EXPIRED", "HELD", "EXPIRED"]
         assert inbox._taken == []
     assert unsettled(rabbitmq.url) == 0
@@ -140,7 +140,7 @@ async def test_a_batch_that_is_settled_one_by_one_goes_on_with_the_next_step_whe
     async with inbox_of(engine, settings) as inbox:
         with monkeypatch.context() as patched:
             patched.setattr("expirer.inbox.ONE_BY_ONE_SECONDS_MAX", 0)
-            assert await inbox.step() == 0
+            assert await step_with(inbox, 4) == 0
         assert await count_states(sql) == {"HELD": 4}
         await inbox.step()
         await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
@@ -178,7 +178,7 @@ async def test_what_is_no_hint_is_parked_and_its_neighbours_are_settled(
     await make_dead_letters(sql, settings, rabbitmq.url, 1)
     with capture_logs() as lines:
         async with inbox_of(engine, settings) as inbox:
-            await inbox.step()
+            await step_with(inbox, 3)
             await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
     assert [(line["why"], line["reservation_id"]) for line in lines_of(lines, "parked")] == [("unreadable", None)]
     assert await count_states(sql) == {"EXPIRED": 2}
@@ -192,7 +192,7 @@ async def test_what_fails_each_time_is_parked_and_its_neighbours_are_settled(
     await tamper(sql, ids[1])
     with capture_logs() as lines:
         async with inbox_of(engine, settings) as inbox:
-            await inbox.step()
+            await step_with(inbox, 4)
             await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
     assert {line["reservation_id"] for line in lines_of(lines, "failed")} == {str(ids[1])}
     assert [(line["why"], line["reservation_id"]) for line in lines_of(lines, "parked")] == [("failing", str(ids[1]))]
@@ -215,7 +215,7 @@ async def test_what_fails_is_tried_as_often_as_the_setting_says(
         async with inbox_of(engine, settings.model_copy(update={"inbox_tries_max": 4})) as inbox:
             with monkeypatch.context() as patched:
                 patched.setattr("expirer.inbox.asyncio", SimpleNamespace(sleep=note_pause))
-                await inbox.step()
+                await step_with(inbox, 1)
         await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
         assert await sql.fetchval("select last_value from tries") == 1 + 4, "together, and then four times alone"
         assert pauses == [0.05, 0.1, 0.2], "a little longer each time"

@@ -6,7 +6,7 @@ from service.database import Connection, create_engine
 from tests.broker import until_waiting
 from tests.forcing import patient_settings
 from tests.holdings import count_states
-from tests.inboxes import inbox_of, make_dead_letters, unsettled
+from tests.inboxes import inbox_of, make_dead_letters, step_with, unsettled
 from tests.metering import about, moved
 from tests.relaying import Broker
 
@@ -27,14 +27,14 @@ create trigger be_slow before update on reservations for each statement execute 
 async def test_a_batch_that_takes_too_long_is_settled_one_by_one_and_nothing_is_kept(
     postgres: Postgres, sql: Connection, rabbitmq: Broker
 ) -> None:
-    settings = patient_settings(postgres, broker_url=rabbitmq.url, inbox_linger_ms=300)
+    settings = patient_settings(postgres, broker_url=rabbitmq.url)
     await make_dead_letters(sql, settings, rabbitmq.url, 3)
-    engine = create_engine(settings.model_copy(update={"statement_timeout_ms": 1_000}), "rowlock-test")
+    engine = create_engine(settings.model_copy(update={"statement_timeout_ms": 5_000}), "rowlock-test")
     await sql.execute(SLOW_AT_FIRST)
     try:
         async with inbox_of(engine, settings) as inbox:
             with moved() as grown:
-                assert await inbox.step() == 0
+                assert await step_with(inbox, 3) == 0
             assert inbox._taken == []
         assert await sql.fetchval("select last_value from tries") == 1 + 3, "together, and then each alone"
     finally:

@@ -73,7 +73,7 @@ async def test_a_session_with_a_fresh_map_is_not_counted_in_postgresql(
     await projection.get(mapped)
     async with unreadable(postgres, "reservations"):
         # Whoever asked PostgreSQL now would wait for the lock.
-        assert await asyncio.wait_for(counts(projection, mapped.id), 5) == [Counts(3, 0)]
+        assert await asyncio.wait_for(counts(projection, mapped.id), 20) == [Counts(3, 0)]
         both = asyncio.create_task(counts(projection, mapped.id, unmapped.id))
         await until_lock_waits(sql)
     assert await both == [Counts(3, 0), Counts(0, 0)]

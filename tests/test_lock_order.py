@@ -164,7 +164,7 @@ async def test_the_sweep_passes_by_a_reservation_that_somebody_has_locked(
     held = await give_all(sql, [hold_of(customer, seat_id) for seat_id in seats])
     await make_overdue(sql, *held)
     async with locked(postgres, "reservations", held[1]):
-        await asyncio.wait_for(sweep(other), 5)
+        await asyncio.wait_for(sweep(other), 20)
     assert [row["id"] for row in await sql.fetch("select id from reservations where state = 'HELD'")] == [held[1]]
 
 

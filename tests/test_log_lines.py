@@ -74,9 +74,9 @@ def test_what_is_no_text_is_hidden_as_it_would_be_shown() -> None:
     ],
 )
 def test_a_long_text_takes_no_long_time(text: str) -> None:
-    begun = time.perf_counter()
+    begun = time.thread_time()
     assert telemetry.hidden(text) == text
-    assert time.perf_counter() - begun < 1
+    assert time.thread_time() - begun < 1, "of the CPU, whatever else the machine does"
 
 
 @pytest.mark.parametrize(("form", "is_json"), [("json", True), ("text", False)])

@@ -74,7 +74,7 @@ async def test_a_map_is_read_again_only_after_its_interval_and_ages_until_then(
         await give(sql, customer, on_sale.seat_ids[0])
         async with unreadable(postgres):
             # Whoever asked PostgreSQL now would wait for the lock.
-            second = await asyncio.wait_for(maps.get(on_sale.id), 5)
+            second = await asyncio.wait_for(maps.get(on_sale.id), 10)
         assert (second.states, second.as_of) == (first.states, first.as_of)
         maps._stored.clear()
         third = await maps.get(on_sale.id)
@@ -98,7 +98,7 @@ async def test_who_finds_a_map_being_built_waits_for_it_and_only_for_so_long(
         assert await cache.begin(epoch, on_sale.id, 16, "another", NO_END_MS)
         began = clock()
         assert (await projection.get(on_sale)).source == "postgresql"
-        assert 0.2 <= clock() - began < 2
+        assert 0.2 <= clock() - began < 10
     async with projecting(with_redis(url, redis, map_fresh_ms=60_000, map_wait_ms=5_000)) as patient:
         asking = asyncio.create_task(patient.get(on_sale))
         await asyncio.wait([asking], timeout=0.1)

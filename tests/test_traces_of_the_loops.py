@@ -21,7 +21,7 @@ from tests.broker import send_hints
 from tests.collector import Collector, collecting
 from tests.factories import make_overdue, make_settings
 from tests.holdings import hints_of, make_holds
-from tests.inboxes import inbox_of, mend, tamper
+from tests.inboxes import inbox_of, mend, step_with, tamper
 from tests.relaying import Broker
 from tests.seat_maps import projecting
 
@@ -37,10 +37,8 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture
 def settings(postgres: Postgres, sql: Connection, rabbitmq: Broker, collector: Collector) -> Settings:  # noqa: ARG001 - emptied first
-    """With everything that a test sends in one batch."""
-    return make_settings(
-        postgres.url(), broker_url=rabbitmq.url, inbox_linger_ms=200, inbox_tries_max=2, trace_endpoint=collector.url
-    )
+    """With a broker, and somebody who takes traces."""
+    return make_settings(postgres.url(), broker_url=rabbitmq.url, inbox_tries_max=2, trace_endpoint=collector.url)
 
 
 async def make_traced(sql: Connection, settings: Settings, rabbitmq: Broker) -> list[UUID]:
@@ -81,7 +79,7 @@ async def test_while_postgresql_is_away_a_trace_has_the_first_try_and_then_the_o
             patch.setattr(inbox, "_settle", away)
             for _ in range(4):
                 with pytest.raises(DatabaseAway):
-                    await inbox.step()
+                    await step_with(inbox, 2)
         await inbox.step()
     assert tries(collector) == {"0a": [True, False], "0b": [True, False]}
     assert [span.failed for span in collector.named("inbox")] == [True, False]
@@ -108,7 +106,7 @@ async def test_what_is_settled_before_postgresql_goes_away_has_not_failed(  # no
         with monkeypatch.context() as patch:
             patch.setattr(inbox, "_settle", then_go)
             with pytest.raises(DatabaseAway):
-                await inbox.step()
+                await step_with(inbox, 2)
         await mend(sql, ids[1])
         await inbox.step()
     assert tries(collector) == {"0a": [False], "0b": [True, False]}
@@ -120,7 +118,7 @@ async def test_what_is_parked_failed_and_its_neighbour_did_not(
     ids = await make_traced(sql, settings, rabbitmq)
     await tamper(sql, ids[0])
     async with inbox_of(engine, settings) as inbox, tracing.exported(settings, "inbox"):
-        await inbox.step()
+        await step_with(inbox, 2)
     await mend(sql, ids[0])
     assert tries(collector) == {"0a": [True], "0b": [False]}
     (parked,) = [span for span in collector.named("settle dead letter") if span.failed]

@@ -31,7 +31,7 @@ def settings(postgres: Postgres, sql: Connection, rabbitmq: Broker, collector: C
     return make_settings(
         postgres.url(),
         broker_url=rabbitmq.url,
-        confirm_timeout_ms=300,
+        confirm_timeout_ms=2_000,
         broker_connect_timeout_ms=300,
         trace_endpoint=collector.url,
         trace_sample_ratio=1,

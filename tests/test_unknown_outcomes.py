@@ -27,7 +27,7 @@ WRITES = {"hold with a key": "HELD", "hold without a key": "HELD", "pay": "CONFI
 REPEATABLE = ["hold with a key", "pay", "release"]
 REPEATABLES_DONE = [("CANCELLED", 1, 1), ("CONFIRMED", 1, 1), ("HELD", 1, 1)]
 ALL_DONE = [("CANCELLED", 1, 1), ("CONFIRMED", 1, 1), ("HELD", 2, 1)]
-SLACK_SECONDS = 3
+SLACK_SECONDS = 6
 """For a machine that is busy with something else."""
 
 COUNT_OUTCOMES = """

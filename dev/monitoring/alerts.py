@@ -87,6 +87,12 @@ def _going_on(answers: str) -> str:
     return f"sum by (namespace) (rate({HTTP}{{{answers}}}[2m])) > 0"
 
 
+OFTEN = f"sum by (namespace) (rate({HTTP}{{{ASKED}}}[1h])) > 0.01 and on (namespace) {HTTP}{{{ASKED}}}"
+"""An API that is there was asked every 100 seconds of the last hour: by somebody who would still ask, and more often
+than `_going_on` looks back, not now and then by hand.
+"""
+
+
 MIGRATION = 'job_name=~"rowlock-migrate-.*"'
 """The Jobs of a release called rowlock, wherever it is: the chart puts its own name and namespace there."""
 
@@ -123,10 +129,11 @@ ALERTS = [
         "api-not-serving",
         "page",
         "1m",
-        "No API is there, or none may be sent requests: nobody can buy",
+        "No API is there, or none answers that it may be sent requests: nobody can buy",
         # The proxy refuses requests then, and who gets none has no share of them that fails. Where nobody asks for
-        # readiness, requests still come.
-        f"{_missing(HTTP)}\nor\n({_going_on(ASKED)} unless on (namespace) {_going_on(READY)})",
+        # readiness, requests still come. Who answers nothing counts nothing, and still shows its figures.
+        f"{_missing(HTTP)}\nor\n({_going_on(ASKED)} unless on (namespace) {_going_on(READY)})"
+        f"\nor\n({OFTEN} unless on (namespace) {_going_on(ASKED)})",
     ),
     Alert(
         "RowlockOverdueHold",

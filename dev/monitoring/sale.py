@@ -32,7 +32,8 @@ SALE = Dashboard(
                       {"seconds": quantile(0.99, OPERATIONS, matching=HOLDS)},
                       width=4, now=True),
                 Panel("Audit", "Violations that the self-audit has found, of all its rules: must be 0.", "short",
-                      {"violations": f"sum ({worst('rowlock_audit_violations', 'namespace', 'check')})"},
+                      # What no round has looked at is NaN, and so would be the sum.
+                      {"violations": f"sum ({worst('rowlock_audit_violations', 'namespace', 'check')} >= 0)"},
                       width=4, now=True),
             ],
         ),

@@ -38,7 +38,7 @@ HOLDS_AT_ONCE = 5
 CRASH_AT = 50
 """So many holds have ended when PostgreSQL crashes, and the others come due while it is away."""
 LOOPS = {"inbox", "relay", "projector", "sequencer", "sweep", "keeper", "queues"}
-"""All that say in the same words that PostgreSQL is away; the inbox has words of its own."""
+"""All that say in the same words that PostgreSQL is away."""
 SLOW_LOOPS_SECONDS_MAX = max(keeper.INTERVAL_SECONDS, queues.INTERVAL_SECONDS) + WAIT_SECONDS_MAX
 """Within this time keeper and queues have come round."""
 OTHER_TTL_MS = 60_000

@@ -52,7 +52,7 @@ async def test_a_migration_that_fails_rings_for_its_own_job_disturbs_nobody_and_
     second.sql(f"create table {TABLE} ()")
     async with watched(second) as prometheus, shopping(second, count=2, seats=500) as shoppers:
         await until_sold_again(shoppers)
-        await until_failed(prometheus, others, ringing=set(), seconds=10)
+        await until_failed(prometheus, others, ringing=set(), seconds=30)
         with pytest.raises(AssertionError, match="UPGRADE FAILED"):
             await asyncio.to_thread(second.upgrade, *FEW, ONE_POD, tag=next_tag, timeout="10s")
         ours = (second.namespace, second.jobs()[-1])
@@ -65,7 +65,7 @@ async def test_a_migration_that_fails_rings_for_its_own_job_disturbs_nobody_and_
         second.kubectl("delete", "job", ours[1])
         await asyncio.to_thread(second.upgrade, *FEW, tag=next_tag)
         assert schema(second) == NEXT
-        await until_failed(prometheus, others, ringing=set(), seconds=10)
+        await until_failed(prometheus, others, ringing=set(), seconds=30)
         await until_sold_again(shoppers)
     assert shoppers.failures == []
     assert_true(second, shoppers)

@@ -145,6 +145,11 @@ def _two_apis(of_one: Series, of_other: Series) -> Series:
     }
 
 
+def _elsewhere(series: Series) -> Series:
+    return {name.replace("{", '{namespace="elsewhere", '): values for name, values in series.items()}
+
+
+BUILD_ELSEWHERE = _of(BUILD, namespace="elsewhere")
 READY, NOT_READY = _api(ok="5+12x20"), _api(unavailable="0+12x20")
 API = "RowlockApiNotServing"
 SERVING = [
@@ -166,6 +171,16 @@ SERVING = [
         _api(ok="5+12x5 stale", unavailable="0x5 stale"), _api(ok="_x6 1+12x9", unavailable="_x4 0+3x1 3x9")),
          fires=False, minute=7),
     Case(API, "nobody asks", _api() | _requests(0, HOURS), fires=False, minute=9),
+    Case(API, "it is there and answers no more", _api(ok="5+12x9 113x90"), fires=True, minute=13),
+    Case(API, "none of two answers any more", _two_apis(_api(ok="5+12x9 113x90"), _api(ok="5+12x6 77x90")), fires=True,
+         minute=13),
+    Case(API, "one of two answers no more", _two_apis(_api(ok="5+12x9 113x90"), READY), fires=False, minute=19),
+    Case(API, "it answered nothing for two minutes", _api(ok="5+12x9 113x2 113+12x9"), fires=False, minute=14),
+    Case(API, "nobody asks since an hour", _api(ok="5+12x9 113x90"), fires=False, minute=71),
+    Case(API, "somebody has looked", _api(ok="5x9 6 7 10x20"), fires=False, minute=14),
+    Case(API, "somebody asks every five minutes", _api(ok="5x4 6x4 7x4 8x4 9x4"), fires=False, minute=24),
+    Case(API, "one release is taken away, another one stays", {BUILD: "_x90", BUILD_ELSEWHERE: "1x90"}
+         | _elsewhere(_api(ok="5+12x90")) | _api(ok="5+12x9 stale", unavailable="0x9 stale"), fires=False, minute=14),
 ]  # fmt: skip
 
 

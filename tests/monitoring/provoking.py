@@ -132,22 +132,32 @@ async def blind_audit(stage: Stage) -> None:
 
 async def lock_out_api(stage: Stage) -> None:
     """PostgreSQL lets the API in no more, and nobody but the probes asks it: the proxy would send it no customer."""
-    probing = asyncio.create_task(stage.system.probe())
-    await stage.sql.execute(f"alter role {stage.system.role} nologin")
-    await stage.sql.fetch(
-        "select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", stage.system.role
-    )
-    await stage.until_firing("RowlockApiNotServing")
-    await stage.sql.execute(f"alter role {stage.system.role} login")
+    try:
+        await stage.sql.execute(f"alter role {stage.system.role} nologin")
+        await stage.sql.fetch(
+            "select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", stage.system.role
+        )
+        await stage.until_firing("RowlockApiNotServing")
+    finally:
+        await stage.sql.execute(f"alter role {stage.system.role} login")
     await stage.until_ended("RowlockApiNotServing")
-    probing.cancel()
 
 
 async def pause_api(stage: Stage) -> None:
     """No API answers anybody, Prometheus neither, and the expirers go on."""
     stage.system.server.pause()
-    await stage.until_firing("RowlockApiNotServing")
-    stage.system.server.resume()
+    try:
+        await stage.until_firing("RowlockApiNotServing")
+    finally:
+        stage.system.server.resume()
+    await stage.until_ended("RowlockApiNotServing")
+
+
+async def stall_api(stage: Stage) -> None:
+    """Its event loop stands still: it answers nobody who asks whether it is ready, and still shows its figures."""
+    async with asyncio.TaskGroup() as both:
+        both.create_task(stage.system.api.get("/stand-still"))
+        both.create_task(stage.until_firing("RowlockApiNotServing"))
     await stage.until_ended("RowlockApiNotServing")
 
 
@@ -182,6 +192,7 @@ PROVOCATIONS: Provocations = {
     kill_stores: ("RowlockRelayLag", "RowlockCacheBehind"),
     lock_out_api: ("RowlockApiNotServing",),
     pause_api: ("RowlockApiNotServing",),
+    stall_api: ("RowlockApiNotServing",),
     kill_expirers: ("RowlockExpirerNotProgressing", "RowlockAuditStale"),
     kill_api: ("RowlockApiNotServing",),
 }

@@ -6,26 +6,34 @@ import secrets
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import pytest
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
 
 from dev.containers import Container
 from dev.monitoring.rules import rules
 from dev.postgres import SUPERUSER, Postgres, free_port
 from dev.servers import RabbitMQ, Redis
+from service.app import create_app
 from service.database import Connection
 from tests.crowd import enter_all
 from tests.factories import Account, book, make_customers, make_session, make_settings, pay, release
 from tests.monitoring.prometheus import Prometheus
-from tests.processes import Process, api_process, expirer_process
+from tests.processes import Process, expirer_process, gunicorn_process
 
 HOLD_SECONDS = 2
 FACTOR = 20
 CUSTOMERS = 40
 PROBE_SECONDS = 0.2
+STILL_SECONDS = 20
+PATIENCE = "--timeout=120"
+"""Else gunicorn replaces a worker that has stood still for 15 seconds, if not for 30."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +77,32 @@ class System:
             await self.api.post("/sign-in", json={"email": "ada@example.com", "password": "not this one"})
             await asyncio.sleep(0.5)
 
-    async def probe(self) -> None:
-        """Asks whether the API may be sent requests, as Kubernetes does, until it is cancelled."""
+    @asynccontextmanager
+    async def probed(self) -> AsyncIterator[None]:
+        """Somebody asks whether the API may be sent requests, as Kubernetes does, during the block."""
+        probing = asyncio.create_task(self._probe())
+        try:
+            yield
+        finally:
+            probing.cancel()
+
+    async def _probe(self) -> None:
         while True:
-            await self.api.get("/readyz")
+            with suppress(httpx.TransportError):
+                await self.api.get("/readyz")
             await asyncio.sleep(PROBE_SECONDS)
+
+
+def create_app_that_can_stand_still() -> FastAPI:
+    """The API, with a route that lets nobody else's request go on for a while."""
+
+    async def stand_still(_: Request) -> Response:
+        time.sleep(STILL_SECONDS)  # noqa: ASYNC251 - the event loop is stuck
+        return Response()
+
+    app = create_app()
+    app.add_route("/stand-still", stand_still)
+    return app
 
 
 @asynccontextmanager
@@ -107,7 +136,9 @@ async def watched(
     async with AsyncExitStack() as stack:
         role = await stack.enter_async_context(_role_of_the_api(postgres, sql))
         its_url = postgres.url().replace(SUPERUSER, role, 1)
-        api = await stack.enter_async_context(api_process(its_url, metrics_port=ports[0], **shared))
+        stack.enter_context(pytest.MonkeyPatch.context()).setenv("GUNICORN_CMD_ARGS", PATIENCE)
+        app = f"{__name__}:{create_app_that_can_stand_still.__name__}()"
+        api = await stack.enter_async_context(gunicorn_process(app, its_url, metrics_port=ports[0], **shared))
         expirers = await enter_all(
             stack, [expirer_process(postgres.url(), expirer_metrics_port=port, **shared) for port in ports[1:]]
         )

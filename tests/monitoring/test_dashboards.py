@@ -11,6 +11,8 @@ import yaml
 
 from dev.monitoring.__main__ import DASHBOARDS, FILES
 from dev.monitoring.alerts import ALERTS, Alert
+from dev.monitoring.sale import SALE
+from tests.monitoring.prometheus import as_asked
 from tests.monitoring.promtool import promtool
 from tests.monitoring.selectors import added_together, mistakes, unfiltered
 
@@ -139,6 +141,25 @@ def test_every_expression_of_a_dashboard_is_promql(tmp_path: Path) -> None:
     file = tmp_path / "panels.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
     assert f"{len(rules)} rules found" in promtool("check", "rules", file)
+
+
+def test_what_the_audit_has_found_is_shown_before_it_has_looked_at_everything(tmp_path: Path) -> None:
+    panels = [panel for row in SALE.rows for panel in row.panels]
+    (expression,) = next(panel for panel in panels if panel.title == "Audit").lines.values()
+    found = {"owners": "NaN NaN NaN", "money": "2x2", "log": "0x2"}
+    test = {
+        "interval": "1m",
+        "input_series": [
+            {"series": f'rowlock_audit_violations{{check="{check}"}}', "values": values}
+            for check, values in found.items()
+        ],
+        "promql_expr_test": [
+            {"expr": as_asked(expression, "1m"), "eval_time": "1m", "exp_samples": [{"labels": "{}", "value": 2}]}
+        ],
+    }
+    file = tmp_path / "tests.yaml"
+    file.write_text(yaml.safe_dump({"tests": [test]}))
+    promtool("test", "rules", file)
 
 
 def test_the_rules_are_promql_and_each_has_a_page_that_says_what_to_do() -> None:

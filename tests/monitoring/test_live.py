@@ -29,7 +29,7 @@ HOUR_FACTOR = 360
 NAMES = {alert.name for alert in ALERTS}
 
 Broker = RabbitMQ | Container
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(420)
 
 NOT_HERE = {"kube_job_failed"}
 """Of kube-state-metrics, which is in clusters only."""
@@ -95,7 +95,7 @@ async def _empty(prometheus: Prometheus) -> list[str]:
 async def test_every_alert_fires_when_it_is_provoked_and_not_before(
     postgres: Postgres, sql: Connection, redis: Redis | Container, rabbitmq: Broker
 ) -> None:
-    async with watched(postgres, sql, redis, rabbitmq) as (system, _):
+    async with watched(postgres, sql, redis, rabbitmq) as (system, _), system.probed():
         stage = Stage(system, postgres, sql, redis, rabbitmq)
         await sell_calmly(stage)
         assert await system.prometheus.firing() == set()
