@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from expirer import cursors, parked
 from expirer.loops import Loops
-from service import VERSION, settings, telemetry, tracing
+from service import VERSION, hosts, settings, telemetry, tracing
 from service.database import create_engine, ping
 from service.errors import NotReady, Unavailable
 from service.metrics.exposition import exposed
@@ -87,18 +87,22 @@ def main() -> None:
 
 
 def _serve(loaded: Settings) -> None:
-    config = uvicorn.Config(
-        create_app(loaded),
-        host=loaded.host,
-        port=loaded.expirer_port,
-        loop="uvloop",
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=loaded.shutdown_seconds,
+    try:
+        # By itself uvicorn would answer on "::" by IPv6 only; the API and the metrics answer by both.
+        listening = hosts.bound(loaded.host, loaded.expirer_port)
+    except OSError as error:
+        log.critical("not starting", reason=str(error))
+        sys.exit(START_FAILED)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(loaded),
+            loop="uvloop",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=loaded.shutdown_seconds,
+        )
     )
-    server = uvicorn.Server(config)
-    # By itself it would answer on "::" by IPv6 only; the API and the metrics answer by both.
-    server.run(sockets=[config.bind_socket()])
+    server.run(sockets=[listening])
     if not server.started:
         sys.exit(START_FAILED)
 

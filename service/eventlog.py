@@ -181,7 +181,8 @@ def _logged(row: asyncpg.Record, log: str = "") -> Logged:
 
 # The age is looked at last: else everything that is not old yet would be read again and again. What is removed is the
 # beginning of the log: an event may tell of an earlier moment than the one before it, as where a clock was set back.
-# One that tells of the future keeps nothing, and goes with the first one after it that is old.
+# One that tells of the future keeps nothing, and goes with the first one after it that is old, unless a whole batch is
+# of the future: that waits until it has come.
 TRIM_EVENTS = """
 with aged_events as materialized (
     select id, number, max(at) filter (where at <= clock_timestamp()) over (order by number) as newest_at

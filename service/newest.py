@@ -10,8 +10,8 @@ from service import audit
 from service.database import Connection
 
 NEWEST_MAX = 20_000
-"""More are not written down with each step of a round. What the log should have said of older ones, earlier rounds have
-asked.
+"""More are not written down with each step of a round. Older ones were asked for by earlier rounds, where no more than
+so many were made from one round to the next.
 """
 
 # Ids of the service grow with time, so the last ones are the newest. Of what was before its first event the log has no

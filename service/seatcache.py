@@ -158,8 +158,10 @@ class SeatCache:
             pipe = redis.pipeline(transaction=False)
             pipe.time()
             pipe.info("server")
-            pipe.mget(BUMP, PLACE)
-            now, server, (bump, place) = await pipe.execute()
+            # Of another kind it is an error by GET, and none by MGET, as for the place.
+            pipe.get(BUMP)
+            pipe.mget(PLACE)
+            now, server, bump, (place,) = await pipe.execute()
             try:
                 run = f"{server['run_id']}-{int(bump or 0)}"
             except ValueError as error:

@@ -5,10 +5,11 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PostgresDsn, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, PostgresDsn, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import NotReady
+from service.hosts import without_brackets
 
 PREFIX = "ROWLOCK_"
 SECRETS_DIR = "ROWLOCK_SECRETS_DIR"
@@ -25,6 +26,7 @@ class Settings(BaseSettings):
     ]
     host: Annotated[
         str,
+        AfterValidator(without_brackets),
         Field(min_length=1, description="Address that API and expirer listen on, on all their ports; `::`: IPv6 too"),
     ] = "0.0.0.0"  # noqa: S104
     port: Annotated[int, Field(ge=1, le=65_535, description="Port that the API listens on")] = 3000

@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import json
 import signal
+import socket
+import sys
 from pathlib import Path
 from uuid import UUID
 
@@ -11,13 +14,13 @@ import httpx
 import pytest
 
 from dev.postgres import Postgres
-from expirer.__main__ import create_app
+from expirer.__main__ import START_FAILED, create_app
 from service.database import Connection
 from service.migrate import migrate
 from service.settings import Settings
 from tests.factories import hold_of, make_customer, make_overdue, make_session, make_settings
 from tests.forcing import give, give_all, locked, patient_settings, state_of
-from tests.processes import Process, expirer_process
+from tests.processes import ROOT, Process, environment, expirer_process
 from tests.servers import Servers
 from tests.waiting import until, until_lock_waits
 
@@ -165,3 +168,19 @@ async def test_it_says_that_it_is_dead_while_a_loop_hangs_and_alive_again_after_
             await until(is_dead, "the end of the patience")
         await until(is_alive, "the end of the step")
     assert await state_of(sql, held) == "EXPIRED"
+
+
+async def test_a_port_that_can_not_be_had_is_named_and_nothing_starts(postgres: Postgres) -> None:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        expirer = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "expirer"),
+            env=environment(postgres.url(), expirer_port=port),
+            cwd=ROOT,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, output = await asyncio.wait_for(expirer.communicate(), 60)
+    assert expirer.returncode == START_FAILED
+    (line,) = map(json.loads, output.splitlines())
+    assert (line["event"], line["level"]) == ("not starting", "critical")
+    assert line["reason"].startswith(f"can't listen on 127.0.0.1:{port}: ")

@@ -99,6 +99,20 @@ async def test_who_want_the_same_large_map_at_once_have_it_encoded_and_compresse
     assert pack.begun == 1
 
 
+async def test_who_waits_is_not_answered_with_an_older_map_that_somebody_else_waits_for(
+    encoders: list[threading.Thread],
+) -> None:
+    bodies, layout, lock = MapBodies(), layout_of(LARGE), asyncio.Lock()
+    bodies._encoding[1] = lock
+    async with lock:
+        waiting = asyncio.create_task(bodies.seats(1, map_at(layout, 3)))
+        await asyncio.sleep(0)
+        # As where whoever had its turn before took the newest.
+        bodies._wanted[1] = map_at(layout, 2)
+    assert (await waiting).as_of == NOW + timedelta(seconds=3)
+    assert len(encoders) == 1
+
+
 async def test_bodies_of_five_of_the_largest_sessions_are_remembered_together(encoders: list[threading.Thread]) -> None:
     bodies, layout = MapBodies(), layout_of(100_000)
     for session_id in [1, 2, 3, 4, 5] * 2:

@@ -177,6 +177,13 @@ async def test_without_an_operator_s_count_that_is_one_nothing_is_called_fresh(p
     assert (await projection.epoch()).endswith("-2")
 
 
+async def test_an_operator_s_count_of_another_type_is_none(projection: Projection) -> None:
+    await projection.redis.rpush(BUMP, "2")
+    with pytest.raises(CacheAway, match="WRONGTYPE"):
+        await projection.step()
+    assert await projection.redis.get(WATERMARK) is None
+
+
 async def test_one_projector_works_and_another_takes_over_when_it_says_nothing_any_more(
     projection: Projection, sql: Connection, settings: Settings, redis: Redis | Container
 ) -> None:

@@ -98,6 +98,11 @@ def test_both_names_of_the_scheme_are_known(monkeypatch: pytest.MonkeyPatch, url
     assert load_with(monkeypatch, database_url=url).database_url.get_secret_value() == url
 
 
+@pytest.mark.parametrize("given", ["::1", "[::1]"])
+def test_an_ipv6_address_may_stand_in_brackets(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    assert load_with(monkeypatch, host=given).host == "::1"
+
+
 def test_all_variables_at_fault_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ROWLOCK_DATABASE_URL")
     with pytest.raises(NotReady) as refused:

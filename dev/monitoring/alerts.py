@@ -88,9 +88,11 @@ def _going_on(answers: str) -> str:
 
 
 OFTEN = f"sum by (namespace) (rate({HTTP}{{{ASKED}}}[1h])) > 0.01 and on (namespace) {HTTP}{{{ASKED}}}"
-"""An API that is there was asked every 100 seconds of the last hour: by somebody who would still ask, and more often
-than `_going_on` looks back, not now and then by hand.
+"""An API that is there was asked 37 times in the last hour: by somebody who would still ask, and more often than
+`_going_on` looks back, not now and then by hand.
 """
+SEEN = f"count_over_time({HTTP}{{{ASKED}}}[2m]) > 1"
+"""`rate` says nothing before Prometheus has looked twice, as after a pause of its own."""
 
 
 MIGRATION = 'job_name=~"rowlock-migrate-.*"'
@@ -133,7 +135,7 @@ ALERTS = [
         # The proxy refuses requests then, and who gets none has no share of them that fails. Where nobody asks for
         # readiness, requests still come. Who answers nothing counts nothing, and still shows its figures.
         f"{_missing(HTTP)}\nor\n({_going_on(ASKED)} unless on (namespace) {_going_on(READY)})"
-        f"\nor\n({OFTEN} unless on (namespace) {_going_on(ASKED)})",
+        f"\nor\n({OFTEN} and on (namespace) {SEEN} unless on (namespace) {_going_on(ASKED)})",
     ),
     Alert(
         "RowlockOverdueHold",

@@ -89,7 +89,8 @@ class MapBodies:
         async with self._turn(lock, "encode"):
             newest = self._wanted.pop(session_id, seat_map)
             if (known := self._fitting(session_id, seat_map)) is None:
-                chosen = newest if newest.layout is seat_map.layout else seat_map
+                is_newer = newest.layout is seat_map.layout and newest.as_of >= seat_map.as_of
+                chosen = newest if is_newer else seat_map
                 known = await asyncio.to_thread(_encode, session_id, chosen, self._known.get(session_id))
                 self._known[session_id] = known
         return known

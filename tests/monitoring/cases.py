@@ -176,6 +176,8 @@ SERVING = [
          minute=13),
     Case(API, "one of two answers no more", _two_apis(_api(ok="5+12x9 113x90"), READY), fires=False, minute=19),
     Case(API, "it answered nothing for two minutes", _api(ok="5+12x9 113x2 113+12x9"), fires=False, minute=14),
+    Case(API, "Prometheus saw nothing for three minutes", _api(ok="5+12x9 _x3 161+12x9", unavailable="0x9 _x3 0x9"),
+         fires=False, minute=13),
     Case(API, "nobody asks since an hour", _api(ok="5+12x9 113x90"), fires=False, minute=71),
     Case(API, "somebody has looked", _api(ok="5x9 6 7 10x20"), fires=False, minute=14),
     Case(API, "somebody asks every five minutes", _api(ok="5x4 6x4 7x4 8x4 9x4"), fires=False, minute=24),
