@@ -151,7 +151,8 @@ def _free_port_from_settings() -> int:
                 probe.bind((loaded.host, port))
             except OSError as error:
                 raise RunError(
-                    f"port {port} of {loaded.host} can't be had for {what} ({error.strerror}); {variable} names another"
+                    f"port {port} of {loaded.host} can't be had for {what} ({error.strerror}); {variable} names "
+                    "another port, ROWLOCK_HOST another address"
                 ) from None
     return loaded.port
 

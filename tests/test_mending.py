@@ -27,6 +27,8 @@ PAGE = (Path(__file__).parents[1] / "docs" / "runbooks" / "audit-failed.md").rea
     r"```sql\n\\set reservation (\S+)\n\\set seat (\S+)\n(begin;.*?)```", PAGE, re.DOTALL
 )
 (LOOK_UP,) = re.findall(r"```sql\n\s*(select finished_at.*?from audits;)", PAGE, re.DOTALL)
+(FIND_GONE,) = re.findall(r"```sql\n(select number \+ 1 as first_gone.*?;)\n```", PAGE, re.DOTALL)
+(FIND_OWNERS,) = re.findall(r"```sql\n\s*(select id, state, seat_ids from reservations where SEAT = any.*?;)", PAGE)
 MENDS = dict(re.findall(r"^\| (.+?) \| (?:`(.+?)`|nothing.*?) \|$", PAGE, re.MULTILINE))
 
 STRAY = "The seat has a reservation that does not know it, or that is gone"
@@ -155,6 +157,31 @@ async def test_whoever_has_no_api_reads_in_psql_what_the_last_round_and_the_one_
     assert row is not None
     assert json.loads(row["violations"]).keys() == {"ownerless", "log"}
     assert json.loads(row["found_so_far"]).keys() == found.keys()
+    await sql.execute(EMPTY_TABLES)
+
+
+async def test_the_numbers_that_are_gone_are_found_also_at_the_end(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    customers = await make_customers(sql, settings, 6)
+    seats = (await make_session(sql, settings)).seat_ids
+    for customer, seat in zip(customers, seats, strict=False):
+        await give(sql, customer, seat)
+    await number_all(engine, settings)
+    assert await sql.fetch(FIND_GONE) == []
+    await sql.execute("delete from events where number = any(array[3, 4, 7])")
+    await give(sql, customers[0], seats[6])
+    assert list(map(tuple, await sql.fetch(FIND_GONE))) == [(3, 4), (7, 7)]
+    await sql.execute(EMPTY_TABLES)
+
+
+async def test_both_owners_of_a_seat_are_found(sql: Connection, settings: Settings) -> None:
+    customers = await make_customers(sql, settings, 2)
+    seats = (await make_session(sql, settings)).seat_ids
+    owners = {await give(sql, customer, seat) for customer, seat in zip(customers, seats, strict=False)}
+    await sql.execute("update reservations set seat_ids = array[$1::bigint, $2]", seats[0], seats[1])
+    found = await sql.fetch(FIND_OWNERS.replace("SEAT", str(seats[0])))
+    assert {row["id"] for row in found} == owners
     await sql.execute(EMPTY_TABLES)
 
 

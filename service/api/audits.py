@@ -54,7 +54,8 @@ class AuditReply(Reply):
     checked: Annotated[
         dict[str, int],
         Field(
-            description="Rows that were looked at",
+            description="Rows that were looked at. `holds`: those that were overdue; `events`: with the open holds "
+            "that were compared with them",
             examples=[{"holds": 0, "seats": 16, "reservations": 3, "events": 6, "maps": 1}],
         ),
     ]

@@ -302,7 +302,7 @@ AUDIT_INTERVAL_SECONDS = AUDIT.gauge(
 )
 AUDIT_UNLOOKED = AUDIT.gauge(
     "rowlock_audit_unlooked",
-    "holds or maps",
+    "rows or maps",
     "What the last finished round could not look at, and knows nothing of. events: open holds, and what looked wrong, "
     "that could not be compared with the log, because open holds, new events or events without a number were too many, "
     "or the log was trimmed meanwhile, is another one, or was read by the release before; maps: those that could not "
@@ -313,7 +313,8 @@ AUDIT_UNLOOKED = AUDIT.gauge(
 AUDIT_CHECKED = AUDIT.counter(
     "rowlock_audit_checked_total",
     "rows",
-    "What this expirer's audit has looked at.",
+    "What this expirer's audit has looked at. holds: those that were overdue; events: also the open holds that were "
+    "compared with the log.",
     {"what": values.AUDITED},
 )
 AUDIT_REPAIRED = AUDIT.counter("rowlock_audit_repairs_total", "maps", "Maps that the audit has thrown out of Redis.")
