@@ -76,11 +76,12 @@ class Stretch:
         last = rows[-1]["number"] if rows else after
         row = await connection.fetchrow(READ_NEXT, last)
         assert row is not None
-        is_at_end = row["first"] is not None or (row["given"] or 0) <= last
-        if is_at_end or not (rows or row["is_there"]):
-            is_emptied = not is_at_end
-            return cls(row["given"] if is_emptied else after, rows, before, is_emptied=is_emptied)
-        return cls(after, rows, before, row["given"] if row["is_there"] else None)
+        if row["first"] is not None or (row["given"] or 0) <= last:
+            return cls(after, rows, before)
+        if row["is_there"]:
+            return cls(after, rows, before, cut_at=row["given"])
+        # The end has been removed since it was read, as the keeper does with all before it.
+        return cls(after, rows, before) if rows else cls(row["given"], is_emptied=True)
 
     def is_full(self) -> bool:
         """Whether another one may follow."""

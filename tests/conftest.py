@@ -19,6 +19,7 @@ from service.database import Connection, create_engine
 from service.settings import Settings
 from tests.broker import forget_everything
 from tests.factories import make_settings
+from tests.seat_maps import Projection, projecting, with_redis
 from tests.servers import NEWEST, OLDEST, Servers
 from tests.verdict import broken_rules
 
@@ -124,4 +125,12 @@ async def serving(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
 async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """The API in this process."""
     async with serving(settings) as made:
+        yield made
+
+
+@pytest.fixture
+async def projection(settings: Settings, redis: Redis | Container) -> AsyncIterator[Projection]:
+    """Its watermark outlives the test."""
+    url = settings.database_url.get_secret_value()
+    async with projecting(with_redis(url, redis, map_fresh_ms=60_000, map_wait_ms=5_000)) as made:
         yield made

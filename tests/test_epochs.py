@@ -34,13 +34,6 @@ from pg_control_system(), pg_control_checkpoint()
 LONG = {"map_fresh_ms": 60_000, "map_wait_ms": 5_000}
 
 
-@pytest.fixture
-async def projection(settings: Settings, redis: Redis | Container) -> AsyncIterator[Projection]:
-    """With a watermark that outlives the test."""
-    async with projecting(with_redis(settings.database_url.get_secret_value(), redis, **LONG)) as made:
-        yield made
-
-
 async def mapped(projection: Projection, on_sale: OnSale) -> bytes:
     """The states, as Redis has them."""
     seat_map = await projection.get(on_sale)

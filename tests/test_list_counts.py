@@ -1,31 +1,18 @@
 """The counts in the list of sessions: from the maps in Redis where they are fresh, for the others from PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import httpx
-import pytest
 
-from dev.containers import Container
 from dev.postgres import Postgres
-from dev.servers import Redis
 from service.database import Connection
 from service.listings import Counts, SessionList
 from service.seatcache import WATERMARK
-from service.settings import Settings
 from tests.conftest import serving
 from tests.factories import book, make_customers, make_session, pay
 from tests.forcing import give
-from tests.seat_maps import Projection, projecting, unreadable, with_redis
+from tests.seat_maps import Projection, unreadable
 from tests.waiting import until, until_lock_waits
-
-
-@pytest.fixture
-async def projection(settings: Settings, redis: Redis | Container) -> AsyncIterator[Projection]:
-    """With a watermark that outlives the test."""
-    url = settings.database_url.get_secret_value()
-    async with projecting(with_redis(url, redis, map_fresh_ms=60_000, map_wait_ms=5_000)) as made:
-        yield made
 
 
 async def counts(projection: Projection, *session_ids: int) -> list[Counts]:

@@ -26,13 +26,6 @@ from tests.waiting import until, until_lock_waits
 LONG = {"map_fresh_ms": 60_000, "map_wait_ms": 5_000}
 
 
-@pytest.fixture
-async def projection(settings: Settings, redis: Redis | Container) -> AsyncIterator[Projection]:
-    """With a watermark that outlives the test."""
-    async with projecting(with_redis(settings.database_url.get_secret_value(), redis, **LONG)) as made:
-        yield made
-
-
 def hang(monkeypatch: pytest.MonkeyPatch, *, before_read: bool) -> tuple[asyncio.Event, asyncio.Event]:
     """Lets a builder stand still right before, or right after, it reads the seats: it is there; it may go on."""
     is_there, may_go_on = asyncio.Event(), asyncio.Event()

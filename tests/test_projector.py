@@ -12,23 +12,20 @@ from dev.containers import Container
 from dev.postgres import Postgres
 from dev.servers import Redis
 from service.database import Connection
-from service.errors import CacheAway
 from service.reservation import State
-from service.seatcache import BUMP, PLACE, WATERMARK
+from service.seatcache import WATERMARK
 from service.settings import Settings
 from service.settling import SettleRequest
 from tests.factories import book, hold_of, make_customer, make_customers, make_session
 from tests.forcing import give, give_all, make_box_office
 from tests.processes import api_process, expirer_process
 from tests.seat_maps import (
-    NO_MARKS,
     Projection,
     assert_map_is_right,
     projecting,
     stored_states,
     until_from,
     with_redis,
-    write_no_mark,
 )
 from tests.waiting import until, until_lock_waits
 
@@ -43,15 +40,6 @@ end $$;
 create trigger hang_at_cursor before update of number on cursors
 for each row when (new.name = 'cache') execute function hang_at_cursor();
 """
-
-
-@pytest.fixture
-async def projection(settings: Settings, redis: Redis | Container) -> AsyncIterator[Projection]:
-    """With a watermark that outlives the test."""
-    async with projecting(
-        with_redis(settings.database_url.get_secret_value(), redis, map_fresh_ms=60_000, map_wait_ms=5_000)
-    ) as made:
-        yield made
 
 
 @asynccontextmanager
@@ -141,47 +129,6 @@ async def test_the_maps_know_nothing_of_sessions_that_nobody_looked_at(
     await give(sql, await make_customer(sql, settings), on_sale.seat_ids[0])
     await projection.step()
     assert await projection.redis.keys(f"*:{on_sale.id}:*") == []
-
-
-@pytest.mark.parametrize("no_mark", NO_MARKS)
-async def test_a_damaged_watermark_is_nobody_s_error_and_is_healed_by_the_next_step(
-    projection: Projection, sql: Connection, settings: Settings, no_mark: str
-) -> None:
-    on_sale = await make_session(sql, settings)
-    await projection.step()
-    assert (await projection.get(on_sale)).source == "redis"
-    await write_no_mark(projection.redis, no_mark)
-    assert (await projection.get(on_sale)).source == "postgresql"
-    assert await projection.maps.counts([on_sale.id]) == {}
-    await projection.step()
-    assert (await projection.get(on_sale)).source == "redis"
-    assert await projection.maps.counts([on_sale.id]) == {on_sale.id: (0, 0)}
-
-
-@pytest.mark.parametrize("no_place", [b"x", b"history/run|x", b"history/run|", b"\xff|1"])
-async def test_a_damaged_place_is_overwritten_by_the_next_step(projection: Projection, no_place: bytes) -> None:
-    await projection.step()
-    place = await projection.redis.get(PLACE)
-    await projection.redis.set(PLACE, no_place)
-    await projection.step()
-    assert await projection.redis.get(PLACE) == place
-
-
-async def test_without_an_operator_s_count_that_is_one_nothing_is_called_fresh(projection: Projection) -> None:
-    await projection.redis.set(BUMP, "x")
-    with pytest.raises(CacheAway, match="rowlock:bump is no number"):
-        await projection.step()
-    assert await projection.redis.get(WATERMARK) is None
-    await projection.redis.set(BUMP, 2)
-    await projection.step()
-    assert (await projection.epoch()).endswith("-2")
-
-
-async def test_an_operator_s_count_of_another_type_is_none(projection: Projection) -> None:
-    await projection.redis.rpush(BUMP, "2")
-    with pytest.raises(CacheAway, match="WRONGTYPE"):
-        await projection.step()
-    assert await projection.redis.get(WATERMARK) is None
 
 
 async def test_one_projector_works_and_another_takes_over_when_it_says_nothing_any_more(

@@ -8,25 +8,15 @@ import httpx
 import orjson
 import pytest
 
-from dev.containers import Container
-from dev.servers import Redis
 from service.api.mapbody import accepts_gzip
 from service.database import Connection
 from service.seatcache import WATERMARK
 from service.settings import Settings
 from tests.conftest import serving
 from tests.factories import OnSale, book, make_customer, make_manager, make_session, pay
-from tests.seat_maps import Projection, ask, assert_map_is_right, projecting, with_redis
+from tests.seat_maps import Projection, ask, assert_map_is_right
 
 ODD = ['"A"', "\\", "Ä1", "座1", "💺", "<b>", "a'b", "}]", "{", "é", "\u00df\u0301", "%d", "A B", "\\u0041", "''", ","]
-
-
-@pytest.fixture
-async def projection(settings: Settings, redis: Redis | Container) -> AsyncIterator[Projection]:
-    """Its watermark outlives the test."""
-    url = settings.database_url.get_secret_value()
-    async with projecting(with_redis(url, redis, map_fresh_ms=60_000, map_wait_ms=5_000)) as made:
-        yield made
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@
 
 import math
 import time
+from collections import Counter
 from typing import Any, NoReturn
 
 import httpx
 import pytest
+from prometheus_client import Gauge
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer.audit import LOOK_SECONDS, SAVE_FOUND_SECONDS, SAVE_SECONDS, Audit, Turn
@@ -179,3 +181,20 @@ async def test_a_replica_that_has_begun_without_postgresql_says_nothing_of_the_l
 def fail(*_: object) -> NoReturn:
     """In place of a connection."""
     raise DatabaseAway
+
+
+@pytest.mark.parametrize("violations", [{}, {"money": found(1)}])
+async def test_no_gauge_is_something_else_for_a_moment(
+    engine: AsyncEngine, settings: Settings, monkeypatch: pytest.MonkeyPatch, violations: dict[str, Found]
+) -> None:
+    told: Counter[int] = Counter()
+    set_to = Gauge.set
+
+    def set_and_count(child: Gauge, value: float) -> None:
+        told[id(child)] += 1
+        set_to(child, value)
+
+    audit = Audit(engine, settings, "test", None)
+    monkeypatch.setattr(Gauge, "set", set_and_count)
+    audit._show(Standing(None, violations))
+    assert set(told.values()) == {1}
