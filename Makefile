@@ -7,7 +7,8 @@ BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
 
 # What speaks to RabbitMQ and Redis.
-NEWEST := topology.py relay.py hints.py inbox.py cache.py seat_cache.py
+NEWEST := events/test_topology.py expirer/test_relay.py events/test_hints.py expirer/test_inbox.py \
+  seatmap/test_cache.py seatmap/test_seat_cache.py
 
 .PHONY: help run test faults newest chart monitoring image compose e2e up down check workflows fmt docs lock clean
 
@@ -17,18 +18,18 @@ help: ## lists these verbs
 run: $(BIN)/.installed ## API, expirer and demo data on a PostgreSQL of its own, until Ctrl-C; ROWLOCK_PORT (3000)
 	@exec $(BIN)/python -m dev.run
 
-test: $(BIN)/.installed ## every test, on real servers; ARGS="tests/test_races.py -k hot" for some
+test: $(BIN)/.installed ## every test, on real servers; ARGS="tests/ledger/test_races.py -k hot" for some
 	@dev/install-packages postgresql-15 redis-server rabbitmq-server
 	@$(BIN)/python -m pytest $(ARGS)
 
 faults: $(BIN)/.installed ## long tests of faults and punctuality, which want the machine for themselves
 	@dev/install-packages postgresql-15 redis-server rabbitmq-server
 	@$(BIN)/python -m pytest -n 0 -p tests.conftest $(or $(ARGS),load/tests)
-	@$(if $(ARGS),,ROWLOCK_TEST_STORM_SECONDS=60 $(BIN)/python -m pytest -n 0 tests/test_sequencer.py -k storm)
+	@$(if $(ARGS),,ROWLOCK_TEST_STORM_SECONDS=60 $(BIN)/python -m pytest -n 0 tests/events/test_sequencer.py -k storm)
 
 newest: $(BIN)/.installed ## tests of broker and cache on the newest PostgreSQL, Redis and RabbitMQ, in containers; needs Docker
 	@dev/need-docker
-	@ROWLOCK_TEST_SERVERS=compose $(BIN)/python -m pytest -n 0 $(or $(ARGS),$(addprefix tests/test_,$(NEWEST)))
+	@ROWLOCK_TEST_SERVERS=compose $(BIN)/python -m pytest -n 0 $(or $(ARGS),$(addprefix tests/,$(NEWEST)))
 
 chart: $(BIN)/.installed ## what helm makes of the chart, without a cluster; needs helm and kubeconform on PATH
 	@for program in helm kubeconform; do command -v $$program >/dev/null || { echo "rowlock: $$program is missing: install it" >&2; exit 1; }; done

@@ -4,14 +4,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from service.metrics.catalogue import GROUPS
-from service.metrics.families import Family, Group
+from service.observability.metrics.catalogue import GROUPS
+from service.observability.metrics.families import Family, Group
 
 PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
 HEAD = """# Metrics
 
 `GET /metrics` on a port of its own: `ROWLOCK_METRICS_PORT` of the API, `ROWLOCK_EXPIRER_METRICS_PORT` of the expirer.
-The names are given in `service/metrics/catalogue.py`, and this page is made of it by `make docs`.
+The names are given in `service/observability/metrics/catalogue.py`, and this page is made of it by `make docs`.
 No label has an id, an address or anything else of which there may be any number. A gauge is NaN where nobody knows:
 what is asked of a store that is away, what observer or audit could not look at for 30 seconds, or the lag of a reader
 that has no cursor: RabbitMQ or Redis was never switched on, or its cursor was dropped. The loops `relay` and

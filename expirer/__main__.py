@@ -13,12 +13,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from expirer import cursors, parked
-from expirer.loops import Loops
-from service import VERSION, hosts, settings, telemetry, tracing
+from expirer.commands import cursors, parked
+from expirer.wiring import Loops
+from service import VERSION, hosts, settings
 from service.database import create_engine, ping
 from service.errors import NotReady, Unavailable
-from service.metrics.exposition import exposed
+from service.observability import logs, tracing
+from service.observability.metrics.exposition import exposed
 from service.settings import Settings
 
 START_FAILED = 3
@@ -79,7 +80,7 @@ def main() -> None:
         loaded = settings.load()
     except NotReady as error:
         sys.exit(f"expirer: {error}")
-    telemetry.configure_logging(loaded.log_level, loaded.log_format)
+    logs.configure_logging(loaded.log_level, loaded.log_format)
     # uvicorn raises the signal that ended it once more: that it was handled is the end of it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service import cursors
 from service.database import transaction
 from service.errors import Unavailable
+from service.events import cursors
 from service.settings import Settings
 
 log = structlog.stdlib.get_logger("rowlock.expirer")

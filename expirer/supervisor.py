@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import structlog
 
 from service.errors import Unavailable
-from service.failures import Failures, kind_of
-from service.metrics import catalogue
+from service.observability.failures import Failures, kind_of
+from service.observability.metrics import catalogue
 
 BACKOFF_SECONDS = 0.5
 BACKOFF_SECONDS_MAX = 2.0

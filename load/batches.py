@@ -18,16 +18,16 @@ import asyncpg
 import uvloop
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from expirer.inbox import Inbox
+from expirer.loops.inbox import Inbox
 from load.servers import measured
-from service import telemetry
 from service.broker.messages import Hint
 from service.database import Connection, create_engine
 from service.migrate import migrate
+from service.observability import logs
 from service.settings import Settings
-from tests.broker import send_hints
-from tests.factories import hold_of, make_customers, make_overdue, make_session, make_settings
-from tests.forcing import give_all
+from tests.stage.broker import send_hints
+from tests.stage.factories import hold_of, make_customers, make_overdue, make_session, make_settings
+from tests.stage.forcing import give_all
 
 ROUNDS = 5
 LETTERS_ALONE, LETTERS_IN_BATCHES = 150, 2_500
@@ -112,7 +112,7 @@ async def _open_inbox(engine: AsyncEngine, settings: Settings) -> AsyncIterator[
 async def main() -> None:
     """Prints a line for each way, and the ratio."""
     # A line for each letter would take its time too.
-    telemetry.configure_logging("warning")
+    logs.configure_logging("warning")
     with measured() as servers:
         await migrate(servers.postgres.url())
         settings = make_settings(servers.postgres.url(), broker_url=servers.rabbitmq.url)

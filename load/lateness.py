@@ -17,9 +17,9 @@ import httpx
 from load.servers import Servers, measured
 from service.database import Connection
 from service.migrate import migrate
-from tests.factories import Account, book, make_customers, make_session, make_settings
-from tests.processes import api_process, expirer_process
-from tests.waiting import until
+from tests.stage.factories import Account, book, make_customers, make_session, make_settings
+from tests.stage.processes import api_process, expirer_process
+from tests.stage.waiting import until
 
 HOLDS = 2_000
 OVER_SECONDS = 10

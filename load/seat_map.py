@@ -33,8 +33,8 @@ from service.api.listings import SeatMapReply
 from service.cache import Cache
 from service.migrate import migrate
 from service.settings import load
-from tests.factories import OnSale, book, make_customers, make_session, make_settings, release
-from tests.processes import expirer_process, gunicorn_process
+from tests.stage.factories import OnSale, book, make_customers, make_session, make_settings, release
+from tests.stage.processes import expirer_process, gunicorn_process
 
 SEATS = 1_000
 CONNECTIONS = 32

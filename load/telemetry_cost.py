@@ -28,13 +28,13 @@ from prometheus_client import Metric
 from dev.postgres import free_port
 from load.servers import Servers, measured
 from service import app as product
-from service.metrics.families import Family
 from service.migrate import migrate
-from tests.collector import Collector, collecting
-from tests.factories import Account, make_customers, make_session, make_settings
-from tests.metering import parsed, read
-from tests.processes import Process, gunicorn_process
-from tests.waiting import until
+from service.observability.metrics.families import Family
+from tests.stage.collector import Collector, collecting
+from tests.stage.factories import Account, make_customers, make_session, make_settings
+from tests.stage.metering import parsed, read
+from tests.stage.processes import Process, gunicorn_process
+from tests.stage.waiting import until
 
 CONNECTIONS = 16
 WARM_UP_SECONDS = 1.5

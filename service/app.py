@@ -15,24 +15,26 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from service import VERSION, settings, telemetry, tracing
-from service.accounts import Delays, Passwords
+from service import VERSION, settings
+from service.accounts.delays import Delays
+from service.accounts.passwords import Passwords
+from service.accounts.tokens import Tokens
+from service.admission.ratelimit import RateLimits
 from service.api import accounts, audits, customer, health, listings, manager, problems, refusals
 from service.api.context import Context
 from service.api.mapbody import MapBodies
 from service.api.middleware import BodyLimit, RequestLog
-from service.booking import BoxOffice
 from service.cache import Cache
-from service.claims import Rules
 from service.database import create_engine, ping
 from service.errors import NotReady, RowlockError, Unavailable
-from service.listings import SessionList
-from service.metrics import recording
-from service.metrics.exposition import exposed
-from service.ratelimit import RateLimits
-from service.seatmap import SeatMaps
+from service.ledger.booking import BoxOffice
+from service.ledger.claims import Rules
+from service.observability import logs, tracing
+from service.observability.metrics import recording
+from service.observability.metrics.exposition import exposed
+from service.seatmap.maps import SeatMaps
+from service.sessions.listing import SessionList
 from service.settings import Settings
-from service.tokens import Tokens
 
 DESCRIPTION = """
 Sign up or in, press *Authorize* and paste the token. Hold seats, and pay before `expiresAt`: who does not pay
@@ -57,7 +59,7 @@ class State(TypedDict):
 def create_app(loaded: Settings | None = None) -> FastAPI:
     """The API. Raises NotReady where the settings are wrong; the lifespan does where the schema is too old."""
     loaded = loaded or settings.load()
-    telemetry.configure_logging(loaded.log_level, loaded.log_format)
+    logs.configure_logging(loaded.log_level, loaded.log_format)
     app = FastAPI(
         title="Rowlock",
         summary="Seat reservations that are never sold twice",

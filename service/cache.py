@@ -17,8 +17,8 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from service.database import refuse_in_transaction
 from service.errors import CacheAway
-from service.failures import Failures
-from service.metrics import catalogue
+from service.observability.failures import Failures
+from service.observability.metrics import catalogue
 from service.settings import Settings
 
 BACKOFF_MS = 100

@@ -17,10 +17,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from service.errors import Busy, DatabaseAway, NotReady, OutcomeUnknown
-from service.metrics import catalogue, recording
 from service.migrations import NEWEST
+from service.observability.metrics import catalogue, recording
+from service.observability.statements import TracedConnection
 from service.settings import Settings
-from service.statements import TracedConnection
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]

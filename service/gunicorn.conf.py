@@ -12,16 +12,17 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from uvicorn_worker import UvicornWorker
 
-from service import settings, telemetry
+from service import settings
 from service.errors import NotReady
 from service.hosts import authority
+from service.observability import logs
 
 try:
     _settings = settings.load()
 except NotReady as error:
     sys.exit(f"rowlock: {error}")
 
-telemetry.configure_logging(_settings.log_level, _settings.log_format)
+logs.configure_logging(_settings.log_level, _settings.log_format)
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no types

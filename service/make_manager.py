@@ -10,11 +10,13 @@ import sys
 
 from email_validator import EmailNotValidError, validate_email
 
-from service import accounts, settings
-from service.accounts import PASSWORD_BYTES_MAX, NewAccount
+from service import settings
+from service.accounts import accounts
+from service.accounts.accounts import NewAccount
+from service.accounts.passwords import PASSWORD_BYTES_MAX, Passwords
+from service.accounts.tokens import Role
 from service.database import create_engine, ping
 from service.errors import AddressInUse, NotReady, Unavailable
-from service.tokens import Role
 
 PASSWORD_LENGTH_MIN = 12
 
@@ -29,7 +31,7 @@ async def make_manager(email: str, name: str) -> str:
             return f"{email} is a manager from the next sign-in on."
         password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
         _check(email, password)
-        passwords = accounts.Passwords(loaded.password_queue_max)
+        passwords = Passwords(loaded.password_queue_max)
         await accounts.sign_up(engine, passwords, NewAccount(email, password, name, Role.MANAGER))
         return f"{email} is a new manager."
     finally:

@@ -17,11 +17,11 @@ from dev.servers import RabbitMQ, Redis
 from service.app import create_app
 from service.database import Connection, create_engine
 from service.settings import Settings
-from tests.broker import forget_everything
-from tests.factories import make_settings
-from tests.seat_maps import Projection, projecting, with_redis
-from tests.servers import NEWEST, OLDEST, Servers
-from tests.verdict import broken_rules
+from tests.stage.broker import forget_everything
+from tests.stage.factories import make_settings
+from tests.stage.seat_maps import Projection, projecting, with_redis
+from tests.stage.servers import NEWEST, OLDEST, Servers
+from tests.stage.verdict import broken_rules
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dev.monitoring.expressions import CUSTOMERS, OUR_FAULT, REQUESTED
-from service.metrics import catalogue
+from service.observability.metrics import catalogue
 
 Severity = Literal["page", "ticket"]
 

@@ -15,9 +15,9 @@ from dev.servers import RabbitMQ
 from load.batches import compare
 from service.database import create_engine
 from service.migrate import migrate
-from tests.factories import make_settings
-from tests.servers import Servers
-from tests.verdict import broken_rules
+from tests.stage.factories import make_settings
+from tests.stage.servers import Servers
+from tests.stage.verdict import broken_rules
 
 RATIO_MIN = 8
 ROUNDS = 3

@@ -14,13 +14,13 @@ from dev.postgres import Postgres
 from service.broker.topology import PARKED_QUEUE
 from service.database import Connection
 from service.settings import Settings
-from tests.broker import Listener, first_time, listening, message_count, versions_told, write_queues_down
-from tests.factories import make_settings
-from tests.holdings import count_states, make_holds
-from tests.processes import Process, expirer_process
-from tests.relaying import Broker
-from tests.verdict import broken_rules
-from tests.waiting import until
+from tests.stage.broker import Listener, first_time, listening, message_count, versions_told, write_queues_down
+from tests.stage.factories import make_settings
+from tests.stage.holdings import count_states, make_holds
+from tests.stage.processes import Process, expirer_process
+from tests.stage.relaying import Broker
+from tests.stage.verdict import broken_rules
+from tests.stage.waiting import until
 
 HOLD_SECONDS = 1
 SWEEP_MS = 200

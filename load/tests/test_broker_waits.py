@@ -14,18 +14,18 @@ from kombu import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.postgres import Postgres, free_port
-from service import eventlog
 from service.broker.link import Link, hear
 from service.broker.publisher import Published, Publisher
 from service.database import Connection as Sql
 from service.errors import BrokerAway
-from service.eventlog import Logged
+from service.events import log as event_log
+from service.events.log import Logged
 from service.settings import Settings
-from tests.broker import FULL_AFTER_ONE, bound_queue, connected, received
-from tests.factories import make_settings
-from tests.holdings import make_numbered
-from tests.processes import ROOT
-from tests.relaying import Broker
+from tests.stage.broker import FULL_AFTER_ONE, bound_queue, connected, received
+from tests.stage.factories import make_settings
+from tests.stage.holdings import make_numbered
+from tests.stage.processes import ROOT
+from tests.stage.relaying import Broker
 
 CONNECT_MS, ANSWER_MS = 1_500, 2_000
 SLACK_SECONDS = 5
@@ -49,7 +49,7 @@ def with_broker(database_url: str, url: str) -> Settings:
 async def events(engine: AsyncEngine, sql: Sql, settings: Settings) -> list[Logged]:
     """Four holds, to be published."""
     await make_numbered(engine, sql, settings, 4)
-    return await eventlog.read_numbered(sql, 0, 10)
+    return await event_log.read_numbered(sql, 0, 10)
 
 
 @contextmanager

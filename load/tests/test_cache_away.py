@@ -23,11 +23,11 @@ from dev.postgres import Postgres
 from dev.servers import Redis
 from service.database import Connection
 from service.settings import Settings
-from tests.factories import Account, OnSale, book, make_customers, make_session, pay, release
-from tests.processes import Process, api_process, expirer_process
-from tests.seat_maps import assert_map_is_right, until_from
-from tests.stalls import measured_on_a_working_machine
-from tests.truth import Seen, assert_true
+from tests.stage.factories import Account, OnSale, book, make_customers, make_session, pay, release
+from tests.stage.processes import Process, api_process, expirer_process
+from tests.stage.seat_maps import assert_map_is_right, until_from
+from tests.stage.stalls import measured_on_a_working_machine
+from tests.stage.truth import Seen, assert_true
 
 REDIS_TIMEOUT_MS = 250
 MAP_FRESH_MS = 1_000

@@ -10,15 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.postgres import Postgres, debian_binaries, wheel_binaries
 from service.database import Connection, create_engine
+from service.ledger.settling import settle
 from service.reservation import State
 from service.settings import Settings
-from service.settling import settle
-from tests.broker import listening, versions_told
-from tests.factories import make_settings, settle_of
-from tests.holdings import make_holds, make_numbered, number_all
-from tests.relaying import Broker, cursor, relaying, until_published
-from tests.servers import NEWEST, Servers
-from tests.verdict import broken_rules
+from tests.stage.broker import listening, versions_told
+from tests.stage.factories import make_settings, settle_of
+from tests.stage.holdings import make_holds, make_numbered, number_all
+from tests.stage.relaying import Broker, cursor, relaying, until_published
+from tests.stage.servers import NEWEST, Servers
+from tests.stage.verdict import broken_rules
 
 pytestmark = pytest.mark.oldest_postgresql
 

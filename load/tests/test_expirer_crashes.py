@@ -16,19 +16,19 @@ import pytest
 from dev.containers import Container
 from dev.postgres import Postgres
 from dev.servers import RabbitMQ, Redis
-from expirer import keeper, queues
+from expirer.loops import keeper, queues
 from service.broker.topology import PARKED_QUEUE
 from service.database import Connection
 from service.migrate import migrate
 from service.settings import Settings
-from tests.broker import first_time, listening, message_count, versions_told
-from tests.factories import hold_of, make_customer, make_overdue, make_session, make_settings
-from tests.forcing import give, give_all, state_of
-from tests.letters import consumers
-from tests.processes import Process, expirer_process
-from tests.servers import Servers
-from tests.verdict import broken_rules
-from tests.waiting import WAIT_SECONDS_MAX, until
+from tests.stage.broker import first_time, listening, message_count, versions_told
+from tests.stage.factories import hold_of, make_customer, make_overdue, make_session, make_settings
+from tests.stage.forcing import give, give_all, state_of
+from tests.stage.letters import consumers
+from tests.stage.processes import Process, expirer_process
+from tests.stage.servers import Servers
+from tests.stage.verdict import broken_rules
+from tests.stage.waiting import WAIT_SECONDS_MAX, until
 
 EXPIRERS = 3
 HOLDS, HOLD_SECONDS = 500, 2

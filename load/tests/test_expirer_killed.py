@@ -16,14 +16,14 @@ from dev.postgres import Postgres
 from service.broker.topology import EXPIRED_QUEUE, PARKED_QUEUE
 from service.database import Connection
 from service.settings import Settings
-from tests.broker import first_time, listening, send_hints, until_waiting, versions_told
-from tests.factories import make_overdue, make_settings
-from tests.forcing import locked
-from tests.holdings import count_states, hints_of, make_holds
-from tests.processes import Process, expirer_process
-from tests.proxy import COMMIT, Fault, Proxy, proxy_before
-from tests.relaying import Broker
-from tests.waiting import until, until_lock_waits
+from tests.stage.broker import first_time, listening, send_hints, until_waiting, versions_told
+from tests.stage.factories import make_overdue, make_settings
+from tests.stage.forcing import locked
+from tests.stage.holdings import count_states, hints_of, make_holds
+from tests.stage.processes import Process, expirer_process
+from tests.stage.proxy import COMMIT, Fault, Proxy, proxy_before
+from tests.stage.relaying import Broker
+from tests.stage.waiting import until, until_lock_waits
 
 ACK, PUBLISH = b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x28"
 """The methods of AMQP, by class and number."""

@@ -15,18 +15,18 @@ from amqp.exceptions import NotFound
 from dev.containers import Container
 from dev.postgres import Postgres
 from dev.servers import RabbitMQ, Redis
-from expirer import queues
+from expirer.loops import queues
 from load.lateness import percentile, read_lateness
 from service.broker.topology import PARKED_QUEUE, holds_queue
 from service.database import Connection
 from service.settings import Settings
-from tests.broker import connected, message_count
-from tests.factories import hold_of, make_customer, make_session
-from tests.forcing import give_all
-from tests.letters import consumers
-from tests.processes import expirer_process
-from tests.stalls import measured_on_a_working_machine
-from tests.waiting import WAIT_SECONDS_MAX, until
+from tests.stage.broker import connected, message_count
+from tests.stage.factories import hold_of, make_customer, make_session
+from tests.stage.forcing import give_all
+from tests.stage.letters import consumers
+from tests.stage.processes import expirer_process
+from tests.stage.stalls import measured_on_a_working_machine
+from tests.stage.waiting import WAIT_SECONDS_MAX, until
 
 BROKER_MS_MAX, SWEEP_MS_MAX = 300, 1_200
 BEFORE, AFTER = 2, 4

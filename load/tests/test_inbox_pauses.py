@@ -15,17 +15,17 @@ from service.database import Connection, create_engine
 from service.errors import BrokerAway, Busy, DatabaseAway, Unavailable
 from service.migrate import migrate
 from service.settings import Settings
-from tests.broker import message_count, send_hints, until_waiting, write_queues_down
 from tests.conftest import EMPTY_TABLES
-from tests.factories import make_overdue, make_settings
-from tests.holdings import count_states, hints_of, make_holds
-from tests.inboxes import inbox_of, make_dead_letters, settle_all
-from tests.metering import scrape
-from tests.processes import expirer_process
-from tests.relaying import Broker
-from tests.servers import Servers
-from tests.verdict import broken_rules
-from tests.waiting import until
+from tests.stage.broker import message_count, send_hints, until_waiting, write_queues_down
+from tests.stage.factories import make_overdue, make_settings
+from tests.stage.holdings import count_states, hints_of, make_holds
+from tests.stage.inboxes import inbox_of, make_dead_letters, settle_all
+from tests.stage.metering import scrape
+from tests.stage.processes import expirer_process
+from tests.stage.relaying import Broker
+from tests.stage.servers import Servers
+from tests.stage.verdict import broken_rules
+from tests.stage.waiting import until
 
 LETTERS = 1_000
 AWAY_SECONDS = 60

@@ -22,10 +22,10 @@ from load.lateness import HOLDS, HOLDS_PER_CUSTOMER, OVER_SECONDS, percentile, r
 from service.broker.topology import EXPIRED_QUEUE, PARKED_QUEUE
 from service.database import Connection
 from service.settings import Settings
-from tests.broker import message_count
-from tests.factories import Account, hold_of, make_customer, make_customers, make_session
-from tests.forcing import give, give_all, state_of
-from tests.letters import (
+from tests.stage.broker import message_count
+from tests.stage.factories import Account, hold_of, make_customer, make_customers, make_session
+from tests.stage.forcing import give, give_all, state_of
+from tests.stage.letters import (
     Alter,
     Interceptor,
     all_delayed,
@@ -35,9 +35,9 @@ from tests.letters import (
     every_tenth_dropped,
     intercepted,
 )
-from tests.processes import expirer_process
-from tests.stalls import measured_on_a_working_machine
-from tests.waiting import until
+from tests.stage.processes import expirer_process
+from tests.stage.stalls import measured_on_a_working_machine
+from tests.stage.waiting import until
 
 BROKER_MS_MAX, SWEEP_MS_MAX = 300, 1_200
 HOLD_SECONDS = 2

@@ -5,15 +5,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from dev.postgres import Postgres
-from expirer import sweep
+from expirer.loops import sweep
 from service.broker.publisher import Publisher
 from service.broker.topology import holds_queue
 from service.database import Connection
 from service.settings import Settings
-from tests.broker import FULL_AFTER_ONE, bound_queue, connected, first_time, listening, message_count, received
-from tests.factories import make_overdue, make_settings
-from tests.holdings import count_states, hints_of, make_holds, make_numbered, number_all
-from tests.relaying import Broker, cursor, relaying
+from tests.stage.broker import FULL_AFTER_ONE, bound_queue, connected, first_time, listening, message_count, received
+from tests.stage.factories import make_overdue, make_settings
+from tests.stage.holdings import count_states, hints_of, make_holds, make_numbered, number_all
+from tests.stage.relaying import Broker, cursor, relaying
 
 HINTS = 1_500
 LENGTH_MAX = 1_000
@@ -125,7 +125,7 @@ async def test_a_queue_that_refuses_is_told_of_at_once_then_once_a_minute_and_wh
                 for _ in range(5):
                     await relay.step()
                 with monkeypatch.context() as patched:
-                    patched.setattr("service.failures.REMINDER_SECONDS", 0)
+                    patched.setattr("service.observability.failures.REMINDER_SECONDS", 0)
                     await relay.step()
                 full.delete()
                 for _ in range(2):

@@ -14,13 +14,13 @@ from kombu import Queue
 from dev.postgres import Postgres
 from service.database import Connection
 from service.settings import Settings
-from tests.broker import bound_queue, connected, first_time
-from tests.crowd import enter_all
-from tests.factories import Account, make_customer, make_session, make_settings
-from tests.forcing import give
-from tests.processes import Process, expirer_process
-from tests.relaying import Broker
-from tests.waiting import until
+from tests.stage.broker import bound_queue, connected, first_time
+from tests.stage.crowd import enter_all
+from tests.stage.factories import Account, make_customer, make_session, make_settings
+from tests.stage.forcing import give
+from tests.stage.processes import Process, expirer_process
+from tests.stage.relaying import Broker
+from tests.stage.waiting import until
 
 EXPIRERS = 3
 TAKEN_OVER_SECONDS_MAX = 2.0

@@ -6,21 +6,14 @@ from uuid import UUID
 from fastapi import APIRouter, Depends
 from pydantic import AfterValidator, BeforeValidator, EmailStr, Field
 
-from service import accounts
-from service.accounts import PASSWORD_BYTES_MAX, NewAccount
+from service.accounts import accounts
+from service.accounts.accounts import NewAccount
+from service.accounts.passwords import PASSWORD_BYTES_MAX
+from service.accounts.tokens import Principal, Role
 from service.api import refusals, shown
 from service.api.context import Context, InContext, limit_sign_in
 from service.api.fields import NO_CONTROL_CHARACTERS, Body, Name, Printable, Reply, broken
-from service.errors import (
-    AddressInUse,
-    Busy,
-    DatabaseAway,
-    Invalid,
-    OutcomeUnknown,
-    TooManyRequests,
-    WrongCredentials,
-)
-from service.tokens import Principal, Role
+from service.errors import AddressInUse, Busy, DatabaseAway, Invalid, OutcomeUnknown, TooManyRequests, WrongCredentials
 
 router = APIRouter(tags=["accounts"])
 

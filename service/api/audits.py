@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 from fastapi import APIRouter
 from pydantic import Field
 
-from service import verdicts
 from service.api import refusals, shown
 from service.api.context import AsManager, InContext
 from service.api.fields import Reply
+from service.audit import verdicts
+from service.audit.verdicts import Found
 from service.database import snapshot
 from service.errors import Busy, DatabaseAway, Forbidden, TooManyRequests, Unauthenticated
-from service.verdicts import Found
 
 router = APIRouter(prefix="/manager", tags=["manager"])
 

@@ -8,15 +8,16 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.accounts import Delays, Passwords
+from service.accounts.delays import Delays
+from service.accounts.passwords import Passwords
+from service.accounts.tokens import Principal, Role, Tokens
+from service.admission.ratelimit import Limit, RateLimits
 from service.api.mapbody import MapBodies
-from service.booking import BoxOffice
 from service.errors import Forbidden, Unauthenticated
-from service.listings import SessionList
-from service.ratelimit import Limit, RateLimits
-from service.seatmap import SeatMaps
+from service.ledger.booking import BoxOffice
+from service.seatmap.maps import SeatMaps
+from service.sessions.listing import SessionList
 from service.settings import Settings
-from service.tokens import Principal, Role, Tokens
 
 TIME_HEADER = "Rowlock-Time"
 """PostgreSQL's present time in a reply, which a countdown to `expiresAt` starts from."""

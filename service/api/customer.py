@@ -10,10 +10,10 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
+from service.accounts.tokens import Principal
 from service.api import problems, refusals, shown
 from service.api.context import TIME_HEADER, AsCustomer, Context, InContext, time_header
 from service.api.fields import Body, FromDigits, Reply, SeatId, broken
-from service.claims import Held, HoldRequest
 from service.errors import (
     Busy,
     DatabaseAway,
@@ -33,10 +33,10 @@ from service.errors import (
     TooManyRequests,
     Unauthenticated,
 )
-from service.metrics.recording import operation
+from service.ledger.claims import Held, HoldRequest
+from service.ledger.settling import SettleRequest
+from service.observability.metrics.recording import operation
 from service.reservation import Reservation, Seat, State
-from service.settling import SettleRequest
-from service.tokens import Principal
 
 router = APIRouter(prefix="/customer", tags=["customer"])
 

@@ -7,7 +7,6 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from service import listings
 from service.api import mapbody, problems, refusals, shown
 from service.api.context import AsCustomer, InContext, limit_read
 from service.api.cursors import Cursor, decode_reservation, decode_session, encode_session
@@ -15,6 +14,7 @@ from service.api.customer import HeldSeat
 from service.api.fields import ID_MAX, FromDigits, Reply
 from service.database import snapshot
 from service.errors import Busy, DatabaseAway, Forbidden, NotFound, TooManyRequests, Unauthenticated
+from service.ledger.history import Purchase, history
 from service.reservation import SeatState, State
 
 router = APIRouter(prefix="/customer", tags=["customer"])
@@ -195,12 +195,12 @@ async def list_history(
     wanted = None if state == "ALL" else State(state)
     async with snapshot(context.engine) as connection:
         before = decode_reservation(cursor)
-        page = await listings.history(connection, customer.account_id, wanted, before, size + 1)
+        page = await history(connection, customer.account_id, wanted, before, size + 1)
     lines = [_line(purchase) for purchase in page[:size]]
     return HistoryPage(reservations=lines, next=str(lines[-1].reservation_id) if len(page) > size else None)
 
 
-def _line(purchase: listings.Purchase) -> HistoryLine:
+def _line(purchase: Purchase) -> HistoryLine:
     reservation = purchase.reservation
     return HistoryLine(
         reservation_id=reservation.id,

@@ -9,13 +9,13 @@ from pydantic import AfterValidator, Field
 from pydantic_extra_types.currency_code import ISO4217
 from starlette.responses import Response
 
-from service import sessions
 from service.api import refusals, shown
 from service.api.context import AsManager, InContext
 from service.api.fields import Body, Name, Placement, Reply, Time, broken
 from service.database import transaction
 from service.errors import Busy, DatabaseAway, Forbidden, OutcomeUnknown, TooManyRequests, Unauthenticated
-from service.sessions import NewSession
+from service.sessions import creation
+from service.sessions.creation import NewSession
 
 router = APIRouter(prefix="/manager", tags=["manager"])
 
@@ -46,7 +46,7 @@ class CreateSession(Body):
     showtime: Annotated[
         Time,
         Field(
-            description=f"RFC 3339 with its offset, in the future, at most {sessions.SHOWTIME_YEARS_MAX} years ahead",
+            description=f"RFC 3339 with its offset, in the future, at most {creation.SHOWTIME_YEARS_MAX} years ahead",
             examples=["2030-06-01T18:00:00Z"],
         ),
     ]
@@ -95,7 +95,7 @@ async def create(body: CreateSession, context: InContext, manager: AsManager) ->
     """All seats are available, at the session's price, until showtime."""
     new = NewSession(body.movie, body.room, body.showtime, body.duration, body.price, body.currency, body.placements)
     async with transaction(context.engine) as connection:
-        session, seats = await sessions.create(connection, new, manager.account_id)
+        session, seats = await creation.create(connection, new, manager.account_id)
     # Dumped directly: 100,000 seats as models would stop the other requests for half a second.
     reply = {
         "sessionId": session.id,

@@ -19,8 +19,8 @@ from cachetools import LRUCache
 
 from service.errors import Busy
 from service.reservation import SeatState
-from service.seatmap import LAYOUT_SEATS_MAX, SeatMap
-from service.seatreads import Layout
+from service.seatmap.maps import LAYOUT_SEATS_MAX, SeatMap
+from service.seatmap.stored import Layout
 
 SEATS_MAX = LAYOUT_SEATS_MAX
 """Of all sessions whose bodies are remembered; 200 bytes a seat."""

@@ -13,11 +13,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
-from service import tracing
+from service.accounts.tokens import Role, Tokens
 from service.api import problems
 from service.errors import RowlockError, Unauthenticated
-from service.metrics import catalogue, recording
-from service.tokens import Role, Tokens
+from service.observability import tracing
+from service.observability.metrics import catalogue, recording
 
 REQUEST_ID_HEADER = "X-Request-ID"
 ACCEPTABLE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

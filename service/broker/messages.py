@@ -7,8 +7,8 @@ from uuid import UUID
 
 import orjson
 
-from service.eventlog import Logged
-from service.tracing import HEADER, TRACEPARENT
+from service.events.log import Logged
+from service.observability.tracing import HEADER, TRACEPARENT
 
 
 @dataclass(frozen=True, slots=True)

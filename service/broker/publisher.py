@@ -11,10 +11,10 @@ from service.broker.link import Link, hear
 from service.broker.messages import Hint, encode_event
 from service.broker.topology import EVENTS, HINTS, routing_key
 from service.errors import BrokerAway
-from service.eventlog import Logged
-from service.metrics import catalogue
+from service.events.log import Logged
+from service.observability.metrics import catalogue
+from service.observability.tracing import HEADER
 from service.settings import Settings
-from service.tracing import HEADER
 
 PERSISTENT = 2
 KEEP_ALIVE_SECONDS = 5

@@ -3,12 +3,12 @@
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from expirer import sweep
+from expirer.loops import sweep
 from service.database import Connection
 from service.settings import Settings
 from tests.chart.rendering import Object, of_kind, rendered
-from tests.factories import make_overdue
-from tests.holdings import make_holds
+from tests.stage.factories import make_overdue
+from tests.stage.holdings import make_holds
 
 COMPONENTS = ["api", "expirer"]
 TRIGGERS = [{"type": "cron", "metadata": {"start": "0 9 * * *"}}]

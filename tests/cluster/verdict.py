@@ -2,7 +2,7 @@
 
 from tests.cluster.kubernetes import Release, until
 from tests.cluster.shoppers import Shoppers
-from tests.verdict import RULES
+from tests.stage.verdict import RULES
 
 COUNT_OVERDUE = """
 select count(*)

@@ -14,7 +14,7 @@ from dev.monitoring.picture import Curve, Drawn, highest, picture
 from tests.conftest import EMPTY_TABLES
 from tests.monitoring.prometheus import Prometheus, as_asked
 from tests.monitoring.system import CUSTOMERS, watched
-from tests.servers import NEWEST, Servers
+from tests.stage.servers import NEWEST, Servers
 
 DOCS = Path(__file__).parents[2] / "docs"
 SECONDS = 20

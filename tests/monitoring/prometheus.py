@@ -10,7 +10,7 @@ import yaml
 
 from dev.servers import Server
 from tests.monitoring.promtool import program
-from tests.waiting import until
+from tests.stage.waiting import until
 
 STEP_SECONDS = 1
 SEE_SECONDS_MAX = 30

@@ -10,12 +10,12 @@ from dev.containers import Container
 from dev.postgres import Postgres
 from dev.servers import RabbitMQ, Redis
 from service.database import Connection
-from tests.broker import send_letter
-from tests.factories import book, pay, release
-from tests.forcing import locked
 from tests.monitoring.prometheus import until_ended, until_firing
 from tests.monitoring.system import System
-from tests.waiting import until, until_lock_waits
+from tests.stage.broker import send_letter
+from tests.stage.factories import book, pay, release
+from tests.stage.forcing import locked
+from tests.stage.waiting import until, until_lock_waits
 
 LOCK_SECONDS, SELL_SECONDS = 16, 20
 PROVOKE_SECONDS_MAX = 40

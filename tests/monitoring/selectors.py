@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from prometheus_client import Counter, Histogram
 
-from service.metrics.catalogue import GROUPS
+from service.observability.metrics.catalogue import GROUPS
 
 FOREIGN = {
     "process_cpu_seconds_total": {"instance"},

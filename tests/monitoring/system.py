@@ -22,10 +22,10 @@ from dev.postgres import SUPERUSER, Postgres, free_port
 from dev.servers import RabbitMQ, Redis
 from service.app import create_app
 from service.database import Connection
-from tests.crowd import enter_all
-from tests.factories import Account, book, make_customers, make_session, make_settings, pay, release
 from tests.monitoring.prometheus import Prometheus
-from tests.processes import Process, expirer_process, gunicorn_process
+from tests.stage.crowd import enter_all
+from tests.stage.factories import Account, book, make_customers, make_session, make_settings, pay, release
+from tests.stage.processes import Process, expirer_process, gunicorn_process
 
 HOLD_SECONDS = 2
 FACTOR = 20

@@ -14,11 +14,11 @@ from dev.postgres import Postgres
 from dev.servers import RabbitMQ, Redis
 from service.database import Connection
 from tests.conftest import EMPTY_TABLES
-from tests.forcing import locked
 from tests.monitoring.prometheus import Prometheus, as_asked
 from tests.monitoring.provoking import OF_AN_HOUR, PROVOCATIONS, Provocations, Stage, cause_deadlock, sell_calmly
 from tests.monitoring.selectors import selectors
 from tests.monitoring.system import watched
+from tests.stage.forcing import locked
 
 STORM_SECONDS = 20
 REFUSED_SECONDS = 4

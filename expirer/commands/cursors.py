@@ -1,0 +1,60 @@
+"""`python -m expirer cursors list|drop`: who reads the log, and how an operator forgets one that was switched off for
+good: as long as it has a cursor, nothing that it has not read is removed.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from service import settings
+from service.database import Connection, create_engine, transaction
+from service.errors import NotReady, Unavailable
+from service.events import cursors
+from service.events.cursors import Cursor
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints what it did; exits with 1 and a sentence where it can't."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        sys.stdout.write(asyncio.run(_run(parsed)) + "\n")
+    except NotReady as error:
+        sys.exit(f"cursors: {error}")
+    except Unavailable as error:
+        sys.exit(f"cursors: PostgreSQL does not answer as it should: {error!r}, {error.__cause__!r}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m expirer cursors", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("list", help="one line for each reader")
+    verbs.add_parser("drop", help="forget a reader; switched on again, it starts at the end").add_argument("name")
+    return parser
+
+
+async def _run(parsed: argparse.Namespace) -> str:
+    engine = create_engine(settings.load(), "rowlock-cursors")
+    try:
+        async with transaction(engine) as connection:
+            readers = await cursors.list_cursors(connection)
+            if parsed.verb == "list":
+                return "\n".join([f"{len(readers)} readers", *map(_line, readers)])
+            return await _drop(connection, readers, parsed.name)
+    finally:
+        await engine.dispose()
+
+
+async def _drop(connection: Connection, readers: Sequence[Cursor], name: str) -> str:
+    if name not in {cursor.name for cursor in readers}:
+        raise NotReady(f"there is no reader {name}")
+    if not await cursors.drop_cursor(connection, name):
+        raise NotReady(f"somebody reads for {name}: switch it off first")
+    return f"{name} is forgotten"
+
+
+def _line(cursor: Cursor) -> str:
+    return (
+        f"{cursor.name:<12}  {cursor.unread:>9} unread  moved {cursor.moved_at:%Y-%m-%dT%H:%M:%SZ}"
+        f"  {cursor.reader or 'nobody reads'}"
+    )

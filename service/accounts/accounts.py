@@ -1,0 +1,137 @@
+"""Accounts: sign-up, sign-in and roles."""
+
+import unicodedata
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from uuid import UUID
+
+import asyncpg
+from email_validator import EmailNotValidError, validate_email
+from sqlalchemy.ext.asyncio import AsyncEngine
+from uuid_utils.compat import uuid7
+
+from service.accounts.delays import Delays
+from service.accounts.passwords import Passwords
+from service.accounts.tokens import Principal, Role
+from service.database import Connection, snapshot, transaction
+from service.errors import AddressInUse, WrongCredentials
+
+FORGET_FAILURES_MINUTES = 15
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccount:
+    """Who signs up, with the password as it was typed."""
+
+    email: str
+    password: str = field(repr=False)
+    name: str
+    role: Role
+
+
+def canonical(email: str) -> str:
+    """The address as it is stored and looked for: however its domain is written, and in any case, which is not up to
+    the database's locale. What is no address stays what it is, and is not found.
+    """
+    with suppress(EmailNotValidError):
+        email = validate_email(email, check_deliverability=False).normalized
+    return unicodedata.normalize("NFC", email.lower())
+
+
+INSERT_ACCOUNT = """
+insert into accounts (id, email, name, password_hash, role)
+values ($1, $2, $3, $4, $5)
+"""
+
+
+async def sign_up(engine: AsyncEngine, passwords: Passwords, new: NewAccount) -> UUID:
+    """The new account's id. Raises AddressInUse; an address is the same in upper and lower case."""
+    account_id = uuid7()
+    password_hash = await passwords.hash(new.password)
+    try:
+        async with transaction(engine) as connection:
+            await connection.execute(
+                INSERT_ACCOUNT, account_id, canonical(new.email), new.name, password_hash, new.role.value
+            )
+    except asyncpg.UniqueViolationError as error:
+        if error.constraint_name != "accounts_email":
+            raise
+        raise AddressInUse from None
+    return account_id
+
+
+# Counted as a failure before it is checked, so that attempts made at once delay each other too.
+COUNT_ATTEMPT = """
+insert into sign_in_failures as old (email_hash, failures, last_at)
+values ($1, 1, clock_timestamp())
+on conflict (email_hash) do update
+set failures = case
+        when old.last_at < clock_timestamp() - make_interval(mins => $2) then 1
+        else least(old.failures + 1, 1000)
+    end,
+    last_at = clock_timestamp()
+returning failures
+"""
+
+FIND_ACCOUNT = """
+select id, name, role, password_hash
+from accounts
+where lower(email) = lower($1)
+"""
+
+FORGET_FAILURES = """
+delete from sign_in_failures
+where email_hash = $1
+"""
+
+
+async def sign_in(
+    engine: AsyncEngine, passwords: Passwords, delays: Delays, email: str, password: str
+) -> tuple[Principal, str]:
+    """Who it is, and the name. Raises WrongCredentials, the same after the same time for an unknown address."""
+    email = canonical(email)
+    email_hash = sha256(email.encode()).digest()
+    async with snapshot(engine) as connection:
+        attempts = await connection.fetchval(COUNT_ATTEMPT, email_hash, FORGET_FAILURES_MINUTES)
+        account = await connection.fetchrow(FIND_ACCOUNT, email)
+    await delays.wait(attempts - 1)
+    if not await passwords.verify(password, account["password_hash"] if account else None) or account is None:
+        raise WrongCredentials
+    async with snapshot(engine) as connection:
+        await connection.execute(FORGET_FAILURES, email_hash)
+    return Principal(account["id"], Role(account["role"])), account["name"]
+
+
+# An array, because a join with so many, as the planner sees it, would scan the table.
+TRIM_FAILURES = """
+delete from sign_in_failures
+where email_hash = any(array(
+    select email_hash
+    from sign_in_failures
+    where last_at < statement_timestamp() - make_interval(mins => $1)
+    order by last_at
+    limit $2
+    for update skip locked
+))
+"""
+
+
+async def trim_failures(connection: Connection, batch_max: int) -> int:
+    """Removes up to `batch_max` counts that are forgotten anyway; returns how many."""
+    tag = await connection.execute(TRIM_FAILURES, FORGET_FAILURES_MINUTES, batch_max)
+    return int(str(tag).removeprefix("DELETE "))
+
+
+PROMOTE_ACCOUNT = """
+update accounts
+set role = 'MANAGER'
+where lower(email) = lower($1)
+"""
+
+
+async def make_manager(engine: AsyncEngine, email: str) -> bool:
+    """Gives the account the role MANAGER, from its next sign-in on; False where there is none."""
+    async with transaction(engine) as connection:
+        tag: str = await connection.execute(PROMOTE_ACCOUNT, canonical(email))
+    return tag != "UPDATE 0"

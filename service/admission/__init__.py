@@ -1,0 +1,4 @@
+"""Who may come in: rate limits.
+
+May be imported by the API.
+"""

@@ -1,0 +1,61 @@
+"""A customer's history: purchases, and every attempt."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from service.database import Connection
+from service.ledger.settling import row_to_reservation
+from service.reservation import Reservation, Seat, State
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """A line of the history: the reservation, what it is for, its seats by position, and when it was paid."""
+
+    reservation: Reservation
+    movie: str
+    room: str
+    showtime: datetime
+    seats: tuple[Seat, ...]
+    paid_at: datetime | None
+
+
+LIST_HISTORY = """
+select r.id, customer_id, session_id, seat_ids, state, total, r.currency, r.created_at, expires_at, settled_at,
+    movie, room, showtime, paid_at
+from reservations as r
+join sessions on sessions.id = session_id
+left join payments on reservation_id = r.id
+where customer_id = $1
+and r.id < $2
+and ($3::text is null or state = $3)
+order by r.id desc
+limit $4
+"""
+
+LIST_SEATS = """
+select id, position, placement, price
+from seats
+where id = any($1::bigint[])
+"""
+
+
+async def history(
+    connection: Connection, customer_id: UUID, state: State | None, before: UUID, size: int
+) -> list[Purchase]:
+    """Up to `size` of the customer's reservations, the newest first, older than `before`; None is every state."""
+    rows = await connection.fetch(LIST_HISTORY, customer_id, before, state and state.value, size)
+    seat_ids = list({seat_id for row in rows for seat_id in row["seat_ids"]})
+    seats = {row["id"]: Seat(*row) for row in await connection.fetch(LIST_SEATS, seat_ids)}
+    return [
+        Purchase(
+            row_to_reservation(row),
+            row["movie"],
+            row["room"],
+            row["showtime"],
+            tuple(sorted((seats[seat_id] for seat_id in row["seat_ids"]), key=lambda seat: seat.position)),
+            row["paid_at"],
+        )
+        for row in rows
+    ]

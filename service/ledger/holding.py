@@ -1,0 +1,213 @@
+"""The first write: makes reservations. With `service.ledger.settling` the only code that locks or changes seats.
+
+The caller owns the transaction and keeps the lock order: see `service.ledger.booking`.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from service.database import Connection, columns, expect_rows, lock_rows
+from service.errors import Refusal
+from service.events import log as event_log
+from service.events.log import Event, Kind, SeatChange
+from service.ledger.claims import (
+    Accepted,
+    Claim,
+    Held,
+    HoldRequest,
+    LockedSeat,
+    Overdue,
+    Remembered,
+    Render,
+    Rules,
+    Situation,
+    find_remembered,
+)
+from service.observability import tracing
+from service.reservation import Seat, SeatState, State
+
+LOCK_CUSTOMERS = """
+select id
+from accounts
+where id = any($1::uuid[])
+order by id
+for no key update
+"""
+
+# A statement after the lock: in the same one the row that a twin has just committed would be invisible.
+FIND_REMEMBERED = """
+select r.id, r.customer_id, r.idempotency_key, r.request_fingerprint, r.reply
+from unnest($1::uuid[], $2::text[]) as asked (customer_id, idempotency_key)
+join reservations as r using (customer_id, idempotency_key)
+union all
+select r.id, null, null, r.request_fingerprint, r.reply
+from unnest($3::uuid[]) as asked (id)
+join reservations as r using (id)
+"""
+
+LOCK_SEATS_TO_HOLD = """
+select seats.id, position, placement, seats.price, session_id, state, reservation_id, version, showtime, currency
+from seats
+join sessions on sessions.id = session_id
+where seats.id = any($1::bigint[])
+order by seats.id
+for no key update of seats
+"""
+
+READ_CLOCK = """
+select clock_timestamp()
+"""
+
+# HELD or CONFIRMED in one statement, overdue or not: else a payment in flight slips past the customer's limit.
+READ_CLAIMS = """
+select r.id, r.customer_id, r.session_id, cardinality(r.seat_ids) as seat_count, r.state, r.expires_at
+from unnest($1::uuid[], $2::bigint[]) as asked (customer_id, session_id)
+join reservations as r using (customer_id, session_id)
+where r.state in ('HELD', 'CONFIRMED')
+union all
+select r.id, null, null, 0, r.state, r.expires_at
+from unnest($3::uuid[]) as owner (id)
+join reservations as r using (id)
+where r.state = 'HELD'
+"""
+
+WRITE_HOLDS = """
+with inserted_reservations as (
+    insert into reservations (
+        id, customer_id, session_id, seat_ids, state, total, currency, created_at, expires_at,
+        idempotency_key, request_fingerprint, reply, traceparent
+    )
+    select
+        id, customer_id, session_id, seat_ids::bigint[], 'HELD', total, currency, created_at, expires_at,
+        idempotency_key, request_fingerprint, reply, traceparent
+    from unnest(
+        $1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::text[],
+        $7::timestamptz[], $8::timestamptz[], $9::text[], $10::bytea[], $11::text[], $12::text[]
+    ) as held (
+        id, customer_id, session_id, seat_ids, total, currency,
+        created_at, expires_at, idempotency_key, request_fingerprint, reply, traceparent
+    )
+),
+updated_seats as (
+    update seats
+    set state = 'HELD', reservation_id = taken.reservation_id, version = version + 1
+    from unnest($13::bigint[], $14::uuid[]) as taken (seat_id, reservation_id)
+    where seats.id = taken.seat_id
+    and seats.state = 'AVAILABLE'
+    returning 1
+)
+select count(*)
+from updated_seats
+"""
+
+
+async def hold(
+    connection: Connection, requests: Sequence[HoldRequest], rules: Rules, render: Render
+) -> list[Held | Overdue | Refusal]:
+    """One answer for each request, in their order; what an earlier member is granted, a later one finds taken."""
+    customer_ids = sorted({request.customer_id for request in requests})
+    customers = await lock_rows(connection, "customers", LOCK_CUSTOMERS, customer_ids)
+    remembered = await _find_remembered(connection, requests)
+    new = [request for request in requests if find_remembered(remembered, request) is None]
+    seats = await _lock_seats_to_hold(connection, {seat_id for request in new for seat_id in request.seat_ids})
+    now: datetime = await connection.fetchval(READ_CLOCK)
+    claims, overdue_holders = await _read_claims(connection, new, seats, now)
+    situation = Situation(
+        now, rules, render, {row["id"] for row in customers}, remembered, seats, claims, overdue_holders
+    )
+    answers = [situation.decide(request) for request in requests]
+    if situation.accepted:
+        await _write_holds(connection, situation.accepted)
+    return answers
+
+
+async def _find_remembered(
+    connection: Connection, requests: Sequence[HoldRequest]
+) -> dict[UUID | tuple[UUID, str], Remembered]:
+    keyed = [request for request in requests if request.idempotency_key is not None]
+    rows = await connection.fetch(
+        FIND_REMEMBERED,
+        [request.customer_id for request in keyed],
+        [request.idempotency_key for request in keyed],
+        [request.reservation_id for request in requests],
+    )
+    return {
+        (row["customer_id"], row["idempotency_key"]) if row["customer_id"] else row["id"]: Remembered(
+            row["id"], row["request_fingerprint"], row["reply"]
+        )
+        for row in rows
+    }
+
+
+async def _lock_seats_to_hold(connection: Connection, seat_ids: Iterable[int]) -> dict[int, LockedSeat]:
+    rows = await lock_rows(connection, "seats", LOCK_SEATS_TO_HOLD, sorted(seat_ids))
+    return {
+        row["id"]: LockedSeat(
+            Seat(row["id"], row["position"], row["placement"], row["price"]),
+            row["session_id"],
+            row["showtime"],
+            row["currency"],
+            SeatState(row["state"]),
+            row["reservation_id"],
+            row["version"],
+        )
+        for row in rows
+    }
+
+
+async def _read_claims(
+    connection: Connection, requests: Sequence[HoldRequest], seats: dict[int, LockedSeat], now: datetime
+) -> tuple[dict[tuple[UUID, int], list[Claim]], set[UUID]]:
+    """The claims by customer and session, and which owners of the seats are overdue holds."""
+    pairs = {
+        (request.customer_id, seats[seat_id].session_id)
+        for request in requests
+        for seat_id in request.seat_ids
+        if seat_id in seats
+    }
+    rows = await connection.fetch(
+        READ_CLAIMS,
+        [customer_id for customer_id, _ in pairs],
+        [session_id for _, session_id in pairs],
+        list({seat.reservation_id for seat in seats.values() if seat.state is SeatState.HELD}),
+    )
+    claims: dict[tuple[UUID, int], list[Claim]] = {}
+    overdue_holders: set[UUID] = set()
+    for row in rows:
+        is_overdue = row["state"] == State.HELD and row["expires_at"] <= now
+        if row["customer_id"] is not None:
+            claim = Claim(row["id"], row["seat_count"], is_overdue)
+            claims.setdefault((row["customer_id"], row["session_id"]), []).append(claim)
+        elif is_overdue:
+            overdue_holders.add(row["id"])
+    return claims, overdue_holders
+
+
+async def _write_holds(connection: Connection, accepted: Sequence[Accepted]) -> None:
+    reservations = [
+        (
+            hold.reservation.id,
+            hold.reservation.customer_id,
+            hold.reservation.session_id,
+            "{" + ",".join(map(str, hold.reservation.seat_ids)) + "}",
+            hold.reservation.total,
+            hold.reservation.currency,
+            hold.reservation.created_at,
+            hold.reservation.expires_at,
+            hold.request.idempotency_key,
+            hold.request.fingerprint(),
+            hold.reply,
+            tracing.traceparent_of(hold.reservation.id),
+        )
+        for hold in accepted
+    ]
+    taken = [(seat_id, hold.reservation.id) for hold in accepted for seat_id in hold.reservation.seat_ids]
+    updated = await connection.fetchval(WRITE_HOLDS, *columns(reservations), *columns(taken))
+    expect_rows("seats held", updated, len(taken))
+    await event_log.append(connection, [_event(hold) for hold in accepted])
+
+
+def _event(hold: Accepted) -> Event:
+    changes = [SeatChange(row.seat.id, row.seat.position, SeatState.HELD, row.version + 1) for row in hold.seats]
+    return Event(Kind.HELD, hold.reservation.session_id, hold.reservation.id, changes, hold.reservation.created_at)

@@ -1,0 +1,175 @@
+"""What happens, turned into metrics: the edges and the loops say it in their own words, and only here is it counted."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import asyncpg
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from service import errors
+from service.observability.metrics import catalogue
+from service.reservation import Reservation
+
+REASONS: dict[type[Exception], str] = {
+    errors.SeatsTaken: "taken",
+    errors.SeatLimitReached: "limit",
+    errors.HoldExpired: "expired",
+    errors.SaleClosed: "closed",
+    errors.NotFound: "not_found",
+    errors.SeatsUnknown: "not_found",
+    errors.SeatsOfSeveralSessions: "several_sessions",
+    errors.IdempotencyKeyReused: "key_reused",
+    errors.ReservationPaid: "paid",
+    errors.ReservationCancelled: "cancelled",
+    errors.Unauthenticated: "no_account",
+    errors.DatabaseAway: "away",
+    errors.OutcomeUnknown: "unknown",
+}
+DATABASE_ERRORS: dict[type[Exception], str] = {
+    PoolTimeoutError: "pool_timeout",
+    asyncpg.LockNotAvailableError: "lock_timeout",
+    asyncpg.QueryCanceledError: "statement_timeout",
+    asyncpg.DeadlockDetectedError: "deadlock",
+    asyncpg.SerializationError: "serialization",
+    errors.OutcomeUnknown: "commit_unknown",
+}
+"""Whatever else is translated says that PostgreSQL is away."""
+OUR_FAULTS = ("unavailable", "failed")
+"""Outcomes of requests that the error budget pays."""
+CONFLICT, TOO_MANY, UNAVAILABLE = 409, 429, 503
+
+
+@dataclass(slots=True)
+class Operation:
+    """One that is under way; whoever runs it says what only the answer tells. `total` is in minor units."""
+
+    changed: bool = False
+    seats: int = 0
+    total: int = 0
+    currency: str = ""
+
+
+@contextmanager
+def operation(name: str) -> Iterator[Operation]:
+    """Counts and times the block as `hold`, `pay` or `release`; what it raises tells the outcome."""
+    running = Operation()
+    began = time.perf_counter()
+    try:
+        yield running
+    except Exception as error:
+        catalogue.OPERATION_SECONDS.of(name, _outcome(error)).observe(time.perf_counter() - began)
+        if isinstance(error, errors.RowlockError):
+            catalogue.REFUSALS.of(name, _reason(error)).inc()
+        raise
+    catalogue.OPERATION_SECONDS.of(name, "done" if running.changed else "repeated").observe(time.perf_counter() - began)
+    if running.changed:
+        catalogue.SEATS.of(name).inc(running.seats)
+        if name == "pay":
+            catalogue.PAID.of(running.currency).inc(running.total)
+
+
+@dataclass(slots=True)
+class Expiry:
+    """A batch of the inbox or the sweep: what it has ended, and how many it passed over."""
+
+    reservations: Sequence[Reservation] = ()
+    skipped: int = 0
+
+
+@contextmanager
+def expiry(by: str) -> Iterator[Expiry]:
+    """Counts and times a batch, where it finds something or fails; the block fills in what it has committed."""
+    batch = Expiry()
+    began = time.perf_counter()
+    try:
+        yield batch
+    except Exception as error:
+        catalogue.OPERATION_SECONDS.of("expire", _outcome(error)).observe(time.perf_counter() - began)
+        raise
+    catalogue.ROWS_SKIPPED.of(by).inc(batch.skipped)
+    if batch.reservations:
+        seconds = time.perf_counter() - began
+        catalogue.OPERATION_SECONDS.of("expire", "done").observe(seconds)
+        batch_done(by, len(batch.reservations), seconds)
+        holds_ended(by, batch.reservations)
+
+
+def requests_expected(routed: Iterable[tuple[str, str]]) -> None:
+    """Failures of these methods and routes begin at 0: a series that begins with its first one never shows it."""
+    for method, route in routed:
+        for outcome in OUR_FAULTS:
+            catalogue.HTTP_SECONDS.of(method, route, outcome)
+
+
+def request_answered(method: str, route: str | None, status: int, seconds: float) -> None:
+    """`route` is the template, None where the path is none; `status` 0 where no answer could be sent."""
+    catalogue.HTTP_SECONDS.of(method, route or "other", _answer(status)).observe(seconds)
+
+
+def map_given(source: str, age_ms: int) -> None:
+    """A request has got a seat map."""
+    catalogue.MAP_READS.of(source).inc()
+    catalogue.MAP_AGE_SECONDS.of(source).observe(age_ms / 1000)
+
+
+def retried(reason: str) -> None:
+    """A transaction is tried once more."""
+    catalogue.RETRIES.of(reason).inc()
+
+
+def database_failed(error: Exception) -> None:
+    """What the driver or the pool has raised, before it is translated."""
+    kind = next((kind for type_, kind in DATABASE_ERRORS.items() if isinstance(error, type_)), "away")
+    catalogue.DATABASE_ERRORS.of(kind).inc()
+
+
+def holds_ended(by: str, ended: Iterable[Reservation]) -> None:
+    """They have expired: by the inbox, the sweep, or a buyer."""
+    counted, lateness = catalogue.HOLDS_EXPIRED.of(by), catalogue.LATENESS_SECONDS.of(by)
+    for reservation in ended:
+        assert reservation.settled_at is not None
+        counted.inc()
+        lateness.observe((reservation.settled_at - reservation.expires_at).total_seconds())
+
+
+def batch_done(loop: str, items: int, seconds: float) -> None:
+    """One batch of a loop; an empty one does not count."""
+    if items:
+        catalogue.BATCH_ITEMS.of(loop).observe(items)
+        catalogue.BATCH_SECONDS.of(loop).observe(seconds)
+
+
+def _outcome(error: Exception) -> str:
+    match error:
+        case errors.OutcomeUnknown():
+            return "unknown"
+        case errors.Unavailable():
+            return "unavailable"
+        case errors.RowlockError():
+            return "refused"
+        case _:
+            return "failed"
+
+
+def _reason(error: errors.RowlockError) -> str:
+    if isinstance(error, errors.Busy):
+        return "locked" if error.what == "lock" else "busy"
+    return REASONS.get(type(error), "other")
+
+
+def _answer(status: int) -> str:
+    match status:
+        case _ if status < 100:  # noqa: PLR2004 - none was sent
+            return "failed"
+        case _ if status < 400:  # noqa: PLR2004 - from here on refusals
+            return "ok"
+        case 409:
+            return "conflict"
+        case 429:
+            return "limited"
+        case 503:
+            return "unavailable"
+        case _:
+            return "refused" if status < 500 else "failed"  # noqa: PLR2004 - from here on the service's fault

@@ -1,0 +1,197 @@
+"""Who may what: every route for nobody, another customer, the owner and a manager, in one table."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+import httpx
+import pytest
+
+from dev.postgres import Postgres
+from service.app import create_app
+from service.database import Connection
+from service.settings import Settings
+from tests.stage.edge import Refused, ledger
+from tests.stage.factories import (
+    Account,
+    OnSale,
+    book,
+    make_customers,
+    make_manager,
+    make_session,
+    make_settings,
+    pay,
+    release,
+)
+from tests.stage.forcing import locked
+
+UNAUTHENTICATED = Refused(401, "unauthenticated")
+NEEDS_CUSTOMER = Refused(403, "forbidden", says="CUSTOMER")
+NEEDS_MANAGER = Refused(403, "forbidden", says="MANAGER")
+NOT_YOURS = Refused(404, "not-found", says="reservation")
+SESSION = {
+    "movie": "Nosferatu",
+    "room": "Room 2",
+    "showtime": "2100-06-01T18:00:00Z",
+    "duration": 94,
+    "price": 900,
+    "currency": "EUR",
+    "placements": [f"B{number}" for number in range(16)],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a route is tried on: a session with free seats, and a hold of the owner's."""
+
+    client: httpx.AsyncClient
+    session: OnSale
+    reservation_id: str
+
+    @property
+    def free_seat(self) -> int:
+        """A seat that nobody has."""
+        return self.session.seat_ids[-1]
+
+
+Asker = Account | None
+Request = Callable[[Stage], httpx.Request]
+
+
+def request(method: str, path: str, body: Callable[[Stage], object] = lambda _: None) -> Request:
+    """Fills the path's parameters and the body from the stage."""
+
+    def build(stage: Stage) -> httpx.Request:
+        filled = path.format(seatId=stage.free_seat, sessionId=stage.session.id, reservationId=stage.reservation_id)
+        return stage.client.build_request(method, filled, json=body(stage))
+
+    return build
+
+
+def sign_up_body(stage: Stage) -> object:
+    """Somebody who can sign in."""
+    return {"email": f"{stage.reservation_id}@example.com", "password": "correct horse", "name": "Ada"}
+
+
+Row = tuple[int | Refused, int | Refused, int | Refused, int | Refused]
+ANYBODY_GETS_200: Row = (200, 200, 200, 200)
+CUSTOMERS_GET_201: Row = (UNAUTHENTICATED, 201, 201, NEEDS_CUSTOMER)
+OWNER_GETS_200: Row = (UNAUTHENTICATED, NOT_YOURS, 200, NEEDS_CUSTOMER)
+WRONG_PASSWORD = Refused(401, "wrong-credentials")
+
+# The answers to nobody, another customer, the owner of the hold, and a manager.
+WHO_MAY_WHAT: dict[tuple[str, str], tuple[Row, Request]] = {
+    ("post", "/sign-up"): ((201, 201, 201, 201), request("POST", "/sign-up", sign_up_body)),
+    ("post", "/sign-in"): (
+        (WRONG_PASSWORD, WRONG_PASSWORD, WRONG_PASSWORD, WRONG_PASSWORD),
+        request("POST", "/sign-in", lambda _: {"email": "nobody@example.com", "password": "correct horse"}),
+    ),
+    ("post", "/manager/create"): (
+        (UNAUTHENTICATED, NEEDS_MANAGER, NEEDS_MANAGER, 201),
+        request("POST", "/manager/create", lambda _: SESSION),
+    ),
+    ("get", "/customer/list-sessions"): (ANYBODY_GETS_200, request("GET", "/customer/list-sessions")),
+    ("get", "/customer/session/{sessionId}"): (ANYBODY_GETS_200, request("GET", "/customer/session/{sessionId}")),
+    ("post", "/customer/book/{seatId}"): (CUSTOMERS_GET_201, request("POST", "/customer/book/{seatId}")),
+    ("post", "/customer/book"): (
+        CUSTOMERS_GET_201,
+        request("POST", "/customer/book", lambda stage: {"seatIds": [stage.free_seat]}),
+    ),
+    ("put", "/customer/pay/{reservationId}"): (OWNER_GETS_200, request("PUT", "/customer/pay/{reservationId}")),
+    ("delete", "/customer/reservation/{reservationId}"): (
+        OWNER_GETS_200,
+        request("DELETE", "/customer/reservation/{reservationId}"),
+    ),
+    ("get", "/customer/list-history"): (
+        (UNAUTHENTICATED, 200, 200, NEEDS_CUSTOMER),
+        request("GET", "/customer/list-history"),
+    ),
+    ("get", "/manager/audit"): (
+        (UNAUTHENTICATED, NEEDS_MANAGER, NEEDS_MANAGER, 200),
+        request("GET", "/manager/audit"),
+    ),
+    ("get", "/livez"): (ANYBODY_GETS_200, request("GET", "/livez")),
+    ("get", "/readyz"): (ANYBODY_GETS_200, request("GET", "/readyz")),
+}
+ASKERS = ("nobody", "another customer", "the owner", "a manager")
+
+
+def test_the_table_has_every_route() -> None:
+    paths = create_app(make_settings("postgresql://rowlock@127.0.0.1/rowlock")).openapi()["paths"]
+    assert {(method, path) for path, methods in paths.items() for method in methods} == set(WHO_MAY_WHAT)
+
+
+@pytest.mark.parametrize("who", range(4), ids=lambda who: ASKERS[who])
+async def test_every_route_answers_as_the_table_says_and_a_refusal_writes_nothing(
+    who: int, client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    owner, stranger = await make_customers(sql, settings, 2)
+    asker = (None, stranger, owner, await make_manager(sql, settings))[who]
+    wrong: dict[tuple[str, str], str] = {}
+    for route, (row, build) in WHO_MAY_WHAT.items():
+        session = await make_session(sql, settings)
+        held = (await book(client, owner, session.seat_ids[0])).json()
+        asked = build(Stage(client, session, held["reservationId"]))
+        asked.headers.update(asker.headers if asker else {})
+        before = await ledger(sql)
+        reply = await client.send(asked)
+        if complaint := complaint_about(reply, row[who]):
+            wrong[route] = complaint
+        elif isinstance(row[who], Refused) and await ledger(sql) != before:
+            wrong[route] = "was refused and has written"
+    assert wrong == {}
+
+
+def complaint_about(reply: httpx.Response, expected: int | Refused) -> str | None:
+    """What is wrong with the reply; None where it is as expected."""
+    if isinstance(expected, Refused):
+        return expected.complaint(reply)
+    return None if reply.status_code == expected else f"{reply.status_code} {reply.text[:300]}"
+
+
+async def test_what_nobody_is_refused_says_how_to_sign_in(client: httpx.AsyncClient) -> None:
+    for method, path in (("GET", "/customer/list-history"), ("POST", "/customer/book/1"), ("POST", "/manager/create")):
+        assert (await client.request(method, path)).headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_a_paid_reservation_of_another_customer_looks_as_if_there_were_none(
+    client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    owner, stranger = await make_customers(sql, settings, 2)
+    session = await make_session(sql, settings)
+    paid = (await book(client, owner, session.seat_ids[0])).json()["reservationId"]
+    await pay(client, owner, paid)
+    before = await ledger(sql)
+    unknown = "01926e2c-5a00-7000-8000-000000000001"
+    for method, path in (("PUT", "/customer/pay"), ("DELETE", "/customer/reservation")):
+        of_another, of_nobody = [
+            (await client.request(method, f"{path}/{id_}", headers=stranger.headers)).json() for id_ in (paid, unknown)
+        ]
+        assert of_another | {"requestId": ""} == of_nobody | {"requestId": ""}
+        assert of_another["status"] == 404
+    assert await ledger(sql) == before
+
+
+async def test_nobody_else_can_wait_for_or_lock_a_reservation_of_another_customer(
+    client: httpx.AsyncClient, postgres: Postgres, sql: Connection, settings: Settings
+) -> None:
+    owner, stranger = await make_customers(sql, settings, 2)
+    session = await make_session(sql, settings)
+    held = (await book(client, owner, session.seat_ids[0])).json()["reservationId"]
+    # Who waited for this lock would be told "busy" in the end, and so that there is something.
+    async with locked(postgres, "reservations", UUID(held)):
+        replies = [await pay(client, stranger, held), await release(client, stranger, held)]
+    assert [NOT_YOURS.complaint(reply) for reply in replies] == [None, None]
+
+
+async def test_a_history_has_only_ones_own_reservations(
+    client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    owner, stranger = await make_customers(sql, settings, 2)
+    session = await make_session(sql, settings)
+    own = {}
+    for customer, seat_id in zip((owner, stranger), session.seat_ids, strict=False):
+        own[customer] = (await book(client, customer, seat_id)).json()["reservationId"]
+    for customer, reservation_id in own.items():
+        page = await client.get("/customer/list-history?state=ALL", headers=customer.headers)
+        assert [line["reservationId"] for line in page.json()["reservations"]] == [reservation_id]

@@ -1,0 +1,139 @@
+"""The documentation at /api-docs: from this server alone, with an example for every body and every refusal."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from service.api import problems
+from service.app import create_app
+from service.database import Connection
+from service.settings import Settings
+from tests.stage.edge import TYPE_PREFIX
+from tests.stage.factories import make_customer, make_manager, make_session, make_settings
+
+REFERENCES = re.compile(r"""(?:src|href|url)\s*[=:]\s*["']([^"']+)["']|url\(["']?([^"')]+)""")
+OTHER_HOST = re.compile(r"^(?:[a-z]+:)?//")
+DOCUMENT: dict[str, Any] = create_app(make_settings("postgresql://rowlock@127.0.0.1/rowlock")).openapi()
+SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
+
+
+def operations() -> Iterator[tuple[str, dict[str, Any]]]:
+    """All of them, as (METHOD /path, operation)."""
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
+OPERATIONS = dict(operations())
+
+
+async def test_the_page_refers_to_no_other_host_and_all_that_it_refers_to_is_there(client: httpx.AsyncClient) -> None:
+    page = await client.get("/api-docs")
+    assert page.status_code == 200
+    assert "http://" not in page.text
+    assert "https://" not in page.text
+    references = {first or second for first, second in REFERENCES.findall(page.text)}
+    assert {"/openapi.json", "/api-docs/assets/swagger-ui-bundle.js", "/api-docs/assets/swagger-ui.css"} <= references
+    for reference in references:
+        assert not OTHER_HOST.match(reference), reference
+        asset = await client.get(reference)
+        assert asset.status_code == 200, reference
+        assert len(asset.content) > 100, reference
+
+
+async def test_the_style_sheet_loads_nothing_from_another_host(client: httpx.AsyncClient) -> None:
+    style = (await client.get("/api-docs/assets/swagger-ui.css")).text
+    loaded = re.findall(r"url\(([^)]*)\)|@import\s+([^;]*)", style)
+    assert [url for found in loaded for url in found if OTHER_HOST.match(url.strip("\"' "))] == []
+
+
+async def test_the_document_that_is_served_is_the_applications_own(client: httpx.AsyncClient) -> None:
+    served = (await client.get("/openapi.json")).json()
+    assert served["paths"].keys() == DOCUMENT["paths"].keys()
+    assert "Problem" in served["components"]["schemas"]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_says_what_it_does_who_may_and_what_it_answers(name: str) -> None:
+    operation = OPERATIONS[name]
+    assert operation["summary"]
+    assert operation["description"]
+    assert operation["tags"]
+    codes = set(operation["responses"])
+    assert sum(code.startswith("2") for code in codes) == 1
+    assert ("security" in operation) is ({"401", "403"} <= codes)
+    assert ("requestBody" not in operation) or {"400", "413", "415", "422"} <= codes
+    assert "503" in codes or name == "GET /livez"
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_documented_refusal_has_examples_of_its_own_status_and_type(name: str) -> None:
+    refusals = {code: answer for code, answer in OPERATIONS[name]["responses"].items() if code.startswith(("4", "5"))}
+    for code, answer in refusals.items():
+        assert list(answer["content"]) == ["application/problem+json"]
+        content = answer["content"]["application/problem+json"]
+        assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+        assert content["examples"]
+        for example_name, example in content["examples"].items():
+            value = example["value"]
+            assert (value["type"], value["status"]) == (TYPE_PREFIX + example_name, int(code))
+            assert set(SCHEMAS["Problem"]["required"]) <= set(value)
+            assert all(value[member] for member in ("title", "detail", "requestId"))
+
+
+def test_every_refusal_that_the_edge_knows_is_documented_somewhere_but_what_belongs_to_no_route() -> None:
+    documented = {
+        example
+        for operation in OPERATIONS.values()
+        for answer in operation["responses"].values()
+        for example in answer.get("content", {}).get("application/problem+json", {}).get("examples", {})
+    }
+    known = {problem.name for problem in problems.PROBLEMS.values()}
+    assert known - documented == {"route-not-found", "method-not-allowed", "internal-error"}
+    assert documented <= known
+
+
+def explains_itself(schema: dict[str, Any]) -> bool:
+    """Whether a reader sees what a value looks like: by an example, by the values that there are, or by the parts."""
+    if schema.keys() & {"examples", "example", "enum", "const", "$ref", "default"}:
+        return True
+    parts = [*schema.get("anyOf", []), *schema.get("allOf", []), *([schema["items"]] if "items" in schema else [])]
+    return any(explains_itself(part) for part in parts)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, schema in SCHEMAS.items() if "properties" in schema and name != "Problem"]
+)
+def test_every_field_of_every_body_has_an_example(name: str) -> None:
+    properties: dict[str, Any] = SCHEMAS[name]["properties"]
+    assert [field for field, schema in properties.items() if not explains_itself(schema)] == []
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_parameter_explains_itself(name: str) -> None:
+    for parameter in OPERATIONS[name].get("parameters", []):
+        assert explains_itself(parameter["schema"]) or parameter.get("description"), parameter["name"]
+
+
+def example_of(name: str) -> dict[str, Any]:
+    """A body made of the examples of its fields, as the page offers it."""
+    return {field: schema["examples"][0] for field, schema in SCHEMAS[name]["properties"].items()}
+
+
+async def test_the_bodies_that_the_page_offers_are_accepted(
+    client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    customer, manager = await make_customer(sql, settings), await make_manager(sql, settings)
+    made = await client.post("/manager/create", json=example_of("CreateSession"), headers=manager.headers)
+    assert made.status_code == 201
+    await make_session(sql, settings)
+    for path, name, status in (
+        ("/sign-up", "SignUp", 201),
+        ("/sign-in", "SignIn", 200),
+        ("/customer/book", "Hold", 201),
+    ):
+        reply = await client.post(path, json=example_of(name), headers=customer.headers)
+        assert reply.status_code == status, reply.text

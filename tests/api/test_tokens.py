@@ -1,0 +1,199 @@
+"""Tokens: what is not ours, whole, signed and still valid opens nothing; what is remembered is bounded."""
+
+import hmac
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import jwt
+import orjson
+import pytest
+
+from service.accounts import tokens
+from service.accounts.tokens import Principal, Role, Tokens
+from service.database import Connection
+from service.errors import Unauthenticated
+from service.settings import Settings
+from tests.stage.edge import Refused, ledger
+from tests.stage.factories import TOKEN_SECRET, make_customer, make_session, make_settings
+from tests.stage.waiting import until
+
+REFUSED = Refused(401, "unauthenticated", says="bearer token")
+SETTINGS = make_settings("postgresql://rowlock@127.0.0.1/rowlock")
+
+
+def claims_of(account_id: object, **changes: Any) -> dict[str, Any]:
+    """The claims of a good token; a change to None leaves the claim out."""
+    now = int(time.time())
+    claims = {
+        "sub": str(account_id),
+        "role": "CUSTOMER",
+        "iss": SETTINGS.token_issuer,
+        "aud": SETTINGS.token_audience,
+        "iat": now,
+        "exp": now + 3_600,
+    } | changes
+    return {name: value for name, value in claims.items() if value is not None}
+
+
+def signed(account_id: object, *, secret: str = TOKEN_SECRET, algorithm: str = "HS256", **changes: Any) -> str:
+    """A token that somebody else might have made; by hand, because the library makes no bad ones."""
+    unsigned = f"{part({'alg': algorithm, 'typ': 'JWT'})}.{part(claims_of(account_id, **changes))}"
+    digest = hmac.digest(secret.encode(), unsigned.encode(), f"sha{algorithm[2:]}")
+    return f"{unsigned}.{encoded(digest)}"
+
+
+def encoded(octets: bytes) -> str:
+    """Base64 as tokens have it."""
+    return urlsafe_b64encode(octets).decode().rstrip("=")
+
+
+def part(value: Any) -> str:
+    """One part of a token."""
+    return encoded(orjson.dumps(value))
+
+
+def with_role(token: str, role: str) -> str:
+    """The same token with another role, and the signature that it had."""
+    header, claims, signature = token.split(".")
+    changed = orjson.loads(urlsafe_b64decode(claims + "==")) | {"role": role}
+    return f"{header}.{part(changed)}.{signature}"
+
+
+def forged(account_id: object) -> dict[str, str]:
+    """Tokens that must open nothing."""
+    good, past = signed(account_id), int(time.time()) - 1
+    unsigned = jwt.encode(claims_of(account_id), None, "none")
+    return {
+        "expired": signed(account_id, exp=past),
+        "expired long ago": signed(account_id, exp=0),
+        "not valid yet": signed(account_id, nbf=int(time.time()) + 600),
+        "another secret": signed(account_id, secret="x" * 32),
+        "another issuer": signed(account_id, iss="somebody else"),
+        "another audience": signed(account_id, aud="somebody else"),
+        "no signature": unsigned,
+        "no signature, in capitals": f"{part({'alg': 'NONE', 'typ': 'JWT'})}.{unsigned.split('.')[1]}.",
+        "its signature taken off": good.rpartition(".")[0] + ".",
+        "HS384": signed(account_id, algorithm="HS384"),
+        "HS512": signed(account_id, algorithm="HS512"),
+        "truncated": good[:-1],
+        "truncated by half": good[: len(good) // 2],
+        "two parts": good.rpartition(".")[0],
+        "its role changed": with_role(good, "MANAGER"),
+        "no exp": signed(account_id, exp=None),
+        "no iss": signed(account_id, iss=None),
+        "no aud": signed(account_id, aud=None),
+        "no sub": signed(account_id, sub=None),
+        "no role": signed(account_id, role=None),
+        "an unknown role": signed(account_id, role="ADMIN"),
+        "a sub that is no id": signed("ada"),
+        "a sub that is a number": signed(account_id, sub=1),
+        "an aud that is a number": signed(account_id, aud=1),
+        "an exp that is a string": signed(account_id, exp="tomorrow"),
+        "no token": "x.y.z",
+    }
+
+
+def odd_headers(good: str) -> dict[str, bytes]:
+    """Values of Authorization that must open nothing."""
+    return {
+        "empty": b"",
+        "scheme only": b"Bearer",
+        "scheme and blank": b"Bearer ",
+        "another scheme": b"Basic " + good.encode(),
+        "no scheme": good.encode(),
+        "two tokens": f"Bearer {good}, Bearer {good}".encode(),
+        "two tokens in one": f"Bearer {good} {good}".encode(),
+        "not ASCII": b"Bearer \xff\xfe.\xff.\xff",
+        "UTF-8": "Bearer ü.ü.ü".encode(),
+        "long": b"Bearer " + b"x" * 60_000,
+    }
+
+
+async def test_a_token_that_is_not_ours_whole_signed_and_valid_opens_nothing(
+    client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    customer = await make_customer(sql, settings)
+    seat_id = (await make_session(sql, settings)).seat_ids[0]
+    headers = {name: f"Bearer {token}".encode() for name, token in forged(customer.id).items()}
+    headers |= odd_headers(signed(customer.id))
+    before = await ledger(sql)
+    wrong = {}
+    for name, value in headers.items():
+        for method, path in (("GET", "/customer/list-history"), ("POST", f"/customer/book/{seat_id}")):
+            reply = await client.request(method, path, headers=[(b"Authorization", value)])
+            if complaint := REFUSED.complaint(reply):
+                wrong[f"{name}: {path}"] = complaint
+            assert reply.headers.get("WWW-Authenticate") == "Bearer", name
+    assert wrong == {}
+    assert await ledger(sql) == before
+
+
+async def test_a_good_token_opens_whichever_way_its_scheme_is_written(
+    client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    customer = await make_customer(sql, settings)
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        headers = {"Authorization": f"{scheme} {signed(customer.id)}"}
+        assert (await client.get("/customer/list-history", headers=headers)).status_code == 200
+
+
+async def test_a_token_of_an_account_that_is_gone_holds_nothing(
+    client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    seat_id = (await make_session(sql, settings)).seat_ids[0]
+    before = await ledger(sql)
+    reply = await client.post(f"/customer/book/{seat_id}", headers={"Authorization": f"Bearer {signed(uuid4())}"})
+    assert REFUSED.complaint(reply) is None
+    assert await ledger(sql) == before
+
+
+def test_an_issued_token_says_who_for_how_long_and_is_accepted() -> None:
+    issuer = Tokens(SETTINGS)
+    principal = Principal(uuid4(), Role.MANAGER)
+    token, expires_at = issuer.issue(principal)
+    claims = jwt.decode(token, TOKEN_SECRET, algorithms=["HS256"], audience=SETTINGS.token_audience)
+    assert jwt.get_unverified_header(token)["alg"] == "HS256"
+    assert set(claims) == {"sub", "role", "iss", "aud", "iat", "exp"}
+    assert claims["exp"] - claims["iat"] == SETTINGS.token_minutes * 60
+    assert datetime.fromtimestamp(claims["exp"], UTC) == expires_at
+    assert issuer.check(token) == Tokens(SETTINGS).check(token) == principal
+
+
+def test_a_token_for_another_issuer_or_audience_is_not_ours() -> None:
+    token = Tokens(SETTINGS).issue(Principal(uuid4(), Role.CUSTOMER))[0]
+    for change in ({"token_issuer": "theirs"}, {"token_audience": "theirs"}):
+        with pytest.raises(Unauthenticated):
+            Tokens(SETTINGS.model_copy(update=change)).check(token)
+
+
+async def test_a_remembered_token_is_refused_once_it_has_expired() -> None:
+    checker = Tokens(SETTINGS)
+    token = signed(uuid4(), exp=int(time.time()) + 2)
+    assert checker.check(token).role is Role.CUSTOMER
+
+    async def is_refused() -> bool:
+        try:
+            checker.check(token)
+        except Unauthenticated:
+            return True
+        return False
+
+    await until(is_refused, "the end of the token")
+    assert token not in checker._checked
+
+
+def test_as_many_tokens_are_remembered_as_the_bound_says_and_no_refused_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tokens.CACHED_MAX == 10_000
+    monkeypatch.setattr(tokens, "CACHED_MAX", 3)
+    checker = Tokens(SETTINGS)
+    for _ in range(5):
+        checker.check(checker.issue(Principal(uuid4(), Role.CUSTOMER))[0])
+    assert len(checker._checked) == 3
+    for token in forged(uuid4()).values():
+        with pytest.raises(Unauthenticated):
+            checker.check(token)
+    assert len(checker._checked) == 3

@@ -1,0 +1,199 @@
+"""What the page on a failed audit says to do by hand: the audit finds the fault, and nothing after the mends."""
+
+import json
+import re
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from expirer.loops import sweep
+from service.audit.verdicts import Found, Tally, keep_turn, take_turn
+from service.database import Connection
+from service.ledger.settling import settle
+from service.reservation import State
+from service.settings import Settings
+from tests.conftest import EMPTY_TABLES
+from tests.stage.audits import do_round, progress
+from tests.stage.factories import make_customers, make_session, settle_of
+from tests.stage.faults import FAULTS, UNTOLD
+from tests.stage.forcing import give
+from tests.stage.holdings import number_all
+
+PAGE = (Path(__file__).parents[2] / "docs" / "runbooks" / "audit-failed.md").read_text()
+((RESERVATION, SEAT, TRANSACTION),) = re.findall(
+    r"```sql\n\\set reservation (\S+)\n\\set seat (\S+)\n(begin;.*?)```", PAGE, re.DOTALL
+)
+(LOOK_UP,) = re.findall(r"```sql\n\s*(select finished_at.*?from audits;)", PAGE, re.DOTALL)
+(FIND_GONE,) = re.findall(r"```sql\n(select number \+ 1 as first_gone.*?;)\n```", PAGE, re.DOTALL)
+(FIND_OWNERS,) = re.findall(r"```sql\n\s*(select id, state, seat_ids from reservations where SEAT = any.*?;)", PAGE)
+MENDS = dict(re.findall(r"^\| (.+?) \| (?:`(.+?)`|nothing.*?) \|$", PAGE, re.MULTILINE))
+
+STRAY = "The seat has a reservation that does not know it, or that is gone"
+OVER = "A reservation that is over still has seats"
+LOST = "A hold has lost a seat, or the seat does not say so"
+SOLD = "A paid reservation has lost its seat, or the seat does not say so"
+RIGHT = "The seat's version or state was changed, or the reservation ended or was made, and it is right as it is"
+AMOUNT = "What was paid is written down wrongly"
+UNPAID = "What was paid is not written down"
+UNSOLD = "A payment is of a reservation that is only held, or that has ended unpaid"
+TOTAL = "The total is not what the seats cost"
+GONE = "Events are gone from the log, after one of this reservation"
+
+# By fault: the lines to go by, each with the reservation and the seat to put in.
+FIRST_LOST = (LOST, "first", "first_seat")
+MENDED = {
+    "a seat in two live reservations": [FIRST_LOST],
+    "a seat in two paid reservations": [(LOST, "second", "paid_seat"), (UNSOLD, "second", "paid_seat")],
+    "an owner that does not know of the seat": [(STRAY, "second", "first_seat"), FIRST_LOST],
+    "a hold without its seat": [FIRST_LOST],
+    "a hold whose seat is sold": [FIRST_LOST],
+    "a paid reservation without its seat": [(SOLD, "paid", "paid_seat")],
+    "a held seat whose hold has ended": [(OVER, "first", "first_seat")],
+    "a seat whose reservation is gone": [(STRAY, "first", "first_seat"), (STRAY, "first", "other_seat")],
+    "a hold whose seat belongs to one that has ended": [(OVER, "second", "first_seat"), FIRST_LOST],
+    "a sold seat that nobody has paid": [(UNPAID, "paid", "paid_seat")],
+    "a payment of another amount": [(AMOUNT, "paid", "paid_seat")],
+    "a payment in another currency": [(AMOUNT, "paid", "paid_seat")],
+    "another price than the seats have": [(TOTAL, "paid", "paid_seat"), (AMOUNT, "paid", "paid_seat")],
+    "a payment for what is only held": [(UNSOLD, "first", "first_seat")],
+    "a payment for what has ended": [(UNSOLD, "first", "first_seat"), (OVER, "first", "first_seat")],
+    "an end that the log does not know": [(OVER, "first", "first_seat")],
+    "an end that the log tells otherwise": [(RIGHT, "paid", "paid_seat")],
+    "an end that the log tells otherwise, and goes on": [(RIGHT, "paid", "paid_seat")],
+    "a held seat that was changed without a word": [(RIGHT, "first", "first_seat")],
+    "a sold seat that was changed without a word": [(RIGHT, "paid", "paid_seat")],
+    "a seat that the log tells otherwise": [FIRST_LOST],
+    "a seat that has forgotten a change": [(RIGHT, "first", "first_seat")],
+    "a hold that the log does not know": [(RIGHT, "untold", "untold_seat")],
+    "a sale that the log does not know": [(RIGHT, "untold", "untold_seat")],
+    "a hold that has begun and ended without a word": [(RIGHT, "untold", "untold_seat")],
+    "an event that is gone from the log": [(GONE, "first", "first_seat")],
+    "the last event is gone from the log": [(GONE, "paid", "paid_seat"), (GONE, "paid", "paid_seat")],
+    "all events are gone from the log": [(RIGHT, "first", "first_seat"), (RIGHT, "second", "second_seat")],
+}
+NOT_HERE = {"a hold that nobody ends"}
+"""It has a page of its own."""
+# The sequencer goes on after what a fault has numbered.
+NUMBERED = "update cursors set number = greatest(number, (select max(number) from events)) where name = 'log'"
+
+
+def _filled_in(reservation: object, seat: object, mend: str = "") -> str:
+    """What psql makes of the page's transaction, which ends nothing by itself."""
+    statements: str = TRANSACTION.replace("-- THE MEND", mend)
+    return statements.replace(":'reservation'", f"'{reservation}'").replace(":seat", str(seat))
+
+
+def test_each_line_of_the_page_and_each_fault_that_the_audit_finds_is_tried_here() -> None:
+    assert MENDS.keys() == {line for lines in MENDED.values() for line, *_ in lines}
+    assert MENDED.keys() == FAULTS.keys() - NOT_HERE
+
+
+@pytest.mark.parametrize("what", MENDED)
+async def test_what_the_page_says_ends_the_fault(
+    engine: AsyncEngine, sql: Connection, settings: Settings, what: str
+) -> None:
+    customer, other = await make_customers(sql, settings, 2)
+    seats = (await make_session(sql, settings)).seat_ids
+    paid = await give(sql, customer, seats[2])
+    named: dict[str, int | UUID] = {
+        "first": await give(sql, customer, seats[0], seats[4]),
+        "second": await give(sql, other, seats[1]),
+        "paid": paid,
+        "untold": UUID(UNTOLD),
+        "first_seat": seats[0],
+        "second_seat": seats[1],
+        "paid_seat": seats[2],
+        "untold_seat": seats[3],
+        "other_seat": seats[4],
+    }
+    async with sql.transaction():
+        await settle(sql, [settle_of(paid, State.CONFIRMED)])
+    await number_all(engine, settings)
+    await sql.execute(FAULTS[what][0].format(**named))
+    await sql.execute(NUMBERED)
+    assert await do_round(engine, sql, settings)
+    for line, reservation, seat in MENDED[what]:
+        await sql.execute(_filled_in(named[reservation], named[seat], MENDS[line]) + "commit;")
+        await number_all(engine, settings)
+    assert await do_round(engine, sql, settings) == {}
+    await sweep.step(engine, settings)
+    assert await do_round(engine, sql, settings) == {}
+    await sql.execute(EMPTY_TABLES)
+
+
+async def test_the_event_of_a_mend_tells_of_no_seat_of_another_session(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    (customer,) = await make_customers(sql, settings, 1)
+    seats = (await make_session(sql, settings)).seat_ids
+    foreign = (await make_session(sql, settings)).seat_ids[0]
+    held = await give(sql, customer, *seats[:2])
+    await sql.execute(_filled_in(held, foreign) + "commit;")
+    told = await sql.fetchval("select seats::text from events order by id desc limit 1")
+    assert [seat["seatId"] for seat in json.loads(told)] == seats[:2]
+    await number_all(engine, settings)
+    assert await do_round(engine, sql, settings) == {}
+    await sql.execute(EMPTY_TABLES)
+
+
+async def test_whoever_has_no_api_reads_in_psql_what_the_last_round_and_the_one_under_way_have_found(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    (customer,) = await make_customers(sql, settings, 1)
+    seats = (await make_session(sql, settings)).seat_ids
+    held = await give(sql, customer, seats[0])
+    await number_all(engine, settings)
+    await sql.execute("update seats set state = 'AVAILABLE', reservation_id = null where id = $1", seats[0])
+    assert await do_round(engine, sql, settings)
+    found = {"owners": Found(1, [{"reservation_id": str(held)}])}
+    await sql.execute("update audits set finished_at = finished_at - interval '1 day'")
+    begun = await take_turn(sql, "somebody", 1)
+    assert begun is not None
+    assert await keep_turn(sql, "somebody", begun.at, progress(Tally({}, found, {})))
+    row = await sql.fetchrow(LOOK_UP)
+    assert row is not None
+    assert json.loads(row["violations"]).keys() == {"ownerless", "log"}
+    assert json.loads(row["found_so_far"]).keys() == found.keys()
+    await sql.execute(EMPTY_TABLES)
+
+
+async def test_the_numbers_that_are_gone_are_found_also_at_the_end(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    customers = await make_customers(sql, settings, 6)
+    seats = (await make_session(sql, settings)).seat_ids
+    for customer, seat in zip(customers, seats, strict=False):
+        await give(sql, customer, seat)
+    await number_all(engine, settings)
+    assert await sql.fetch(FIND_GONE) == []
+    await sql.execute("delete from events where number = any(array[3, 4, 7])")
+    await give(sql, customers[0], seats[6])
+    assert list(map(tuple, await sql.fetch(FIND_GONE))) == [(3, 4), (7, 7)]
+    await sql.execute(EMPTY_TABLES)
+
+
+async def test_both_owners_of_a_seat_are_found(sql: Connection, settings: Settings) -> None:
+    customers = await make_customers(sql, settings, 2)
+    seats = (await make_session(sql, settings)).seat_ids
+    owners = {await give(sql, customer, seat) for customer, seat in zip(customers, seats, strict=False)}
+    await sql.execute("update reservations set seat_ids = array[$1::bigint, $2]", seats[0], seats[1])
+    found = await sql.fetch(FIND_OWNERS.replace("SEAT", str(seats[0])))
+    assert {row["id"] for row in found} == owners
+    await sql.execute(EMPTY_TABLES)
+
+
+async def test_who_puts_no_example_in_changes_nothing(sql: Connection, settings: Settings) -> None:
+    (customer,) = await make_customers(sql, settings, 1)
+    seats = (await make_session(sql, settings)).seat_ids
+    held = await give(sql, customer, seats[0])
+    for reservation, seat in ((held, SEAT), (RESERVATION, seats[0])):
+        with pytest.raises(asyncpg.PostgresError):
+            await sql.execute(_filled_in(reservation, seat))
+        await sql.execute("rollback")
+
+
+def test_the_transaction_is_ended_by_whoever_has_read_what_it_did() -> None:
+    assert "commit" not in TRANSACTION

@@ -1,0 +1,299 @@
+"""`make run` as a user meets it: it comes up with demo data, stops as a whole, keeps its data, says what is wrong."""
+# ruff: noqa: ASYNC240 - a file more or less delays nobody here
+
+import asyncio
+import errno
+import os
+import re
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+
+from dev import demo, run
+from dev.data_folder import opened
+from dev.postgres import Postgres, free_port
+from service.database import Connection
+from tests.stage.processes import ROOT
+from tests.stage.waiting import until
+
+END_SECONDS_MAX = 90
+KINDS = ("postgres", "gunicorn", "expirer")
+
+
+def environment(folder: Path, **changes: str | int) -> dict[str, str]:
+    """The variables of somebody who has set none, but for a data folder and a port of the test's own."""
+    values = {"data_dir": folder, "port": free_port(), **changes}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ROWLOCK_")}
+    return kept | {f"ROWLOCK_{name.upper()}": str(value) for name, value in values.items()}
+
+
+async def start(variables: dict[str, str]) -> asyncio.subprocess.Process:
+    """What `make run` runs."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "dev.run",
+        cwd=ROOT,
+        env=variables,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+async def output_of_failed_run(variables: dict[str, str]) -> str:
+    """What it said before it ended with 1 by itself."""
+    process = await start(variables)
+    output, _ = await asyncio.wait_for(process.communicate(), END_SECONDS_MAX)
+    assert process.returncode == 1, output
+    return output.decode()
+
+
+@asynccontextmanager
+async def running(variables: dict[str, str]) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """It runs, and has said so: its process and that text; Ctrl-C at the end, after which it exits with 0."""
+    process = await start(variables)
+    assert process.stdout is not None
+    try:
+        text = (await asyncio.wait_for(process.stdout.readuntil(b"Ctrl-C stops it."), END_SECONDS_MAX)).decode()
+        yield process, text
+        process.send_signal(signal.SIGINT)
+        rest, _ = await asyncio.wait_for(process.communicate(), END_SECONDS_MAX)
+        assert process.returncode == 0, rest
+        assert b"the data stays" in rest
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+
+def started_with(folder: Path) -> Iterator[tuple[int, str]]:
+    """The processes that were started with this data folder or by somebody who was: their ids and command lines."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            # PostgreSQL, whose variables another account may not read, has the folder in its command.
+            if str(folder) in command or f"ROWLOCK_DATA_DIR={folder}\0".encode() in (path / "environ").read_bytes():
+                yield int(path.name), command
+        except OSError:
+            continue
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A data folder, not made yet, where PostgreSQL's account gets to; nothing of it may be left running."""
+    with tempfile.TemporaryDirectory(prefix="rowlock-run-") as made:
+        Path(made).chmod(0o755)
+        yield Path(made, "data")
+        assert list(started_with(Path(made, "data"))) == []
+
+
+async def test_it_comes_up_with_demo_data_and_a_second_run_keeps_what_was_bought(folder: Path) -> None:
+    variables = environment(folder)
+    async with running(variables) as (_, text):
+        commands = [line.strip() for line in text.splitlines() if line.startswith("  curl") or "token=$(" in line]
+        assert len(commands) == 3
+        shell = await asyncio.create_subprocess_exec(
+            "bash", "-euc", "\n".join(commands), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        output = (await shell.communicate())[0].decode()
+        assert '"state":"HELD"' in output
+        for show in demo.SHOWS:
+            seats = show.rows * show.seats_per_row
+            assert f'"available":{seats},"held":0,"sold":0' in output
+        assert len({kind for _, line in started_with(folder) for kind in KINDS if kind in line}) == 3
+    assert list(started_with(folder)) == []
+    async with running(variables) as (_, text):
+        token, before = await _sign_in(text)
+        assert len(before) == 1
+        api = httpx.AsyncClient(base_url=_address(text), headers={"Authorization": f"Bearer {token}"})
+        async with api:
+            sessions = (await api.get("/customer/list-sessions")).json()["sessions"]
+            assert [session["movie"] for session in sessions] == [show.movie for show in demo.SHOWS]
+            assert "swagger" in (await api.get("/api-docs")).text
+
+
+def _has_ipv6() -> bool:
+    with socket.socket(socket.AF_INET6) as probe:
+        return probe.connect_ex(("::1", 9)) != errno.EADDRNOTAVAIL
+
+
+WITH_IPV6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no ::1")
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.2", pytest.param("::1", marks=WITH_IPV6), pytest.param("::", marks=WITH_IPV6)]
+)
+async def test_everything_answers_where_it_says_also_on_another_address(folder: Path, host: str) -> None:
+    async with running(environment(folder, host=host, metrics_port=0, expirer_port=0)) as (_, text):
+        urls = re.findall(r"http://\S+/(?:readyz|livez|metrics)\b", text)
+        assert [url.rpartition("/")[2] for url in urls] == ["readyz", "livez", "metrics"]
+        by_ipv4 = [url.replace("[::1]", "127.0.0.1") for url in urls] if host == "::" else []
+        async with httpx.AsyncClient() as client:
+            assert {url: (await client.get(url)).status_code for url in urls + by_ipv4} == dict.fromkeys(
+                urls + by_ipv4, 200
+            )
+        (database,) = re.findall(r"postgresql://\S+", text)
+        connection = await asyncpg.connect(database)
+        assert await connection.fetchval("select count(*) from sessions") == len(demo.SHOWS)
+        await connection.close()
+
+
+def _address(text: str) -> str:
+    found = re.search(r"(http://\S+)/api-docs", text)
+    assert found
+    return found.group(1)
+
+
+async def _sign_in(text: str) -> tuple[str, list[object]]:
+    """The first demo customer's token and whole history."""
+    async with httpx.AsyncClient(base_url=_address(text)) as api:
+        body = {"email": demo.CUSTOMERS[0], "password": demo.PASSWORD}
+        token = (await api.post("/sign-in", json=body)).json()["token"]
+        history = await api.get("/customer/list-history?state=ALL", headers={"Authorization": f"Bearer {token}"})
+        return token, history.json()["reservations"]
+
+
+async def test_it_changes_no_mode_and_no_owner_of_a_folder_that_is_there(folder: Path) -> None:
+    folder.mkdir(mode=0o711)
+    before = {path: path.stat() for path in (folder, folder.parent)}
+    async with running(environment(folder)):
+        pass
+    for path, was in before.items():
+        now = path.stat()
+        assert (now.st_mode, now.st_uid, now.st_gid) == (was.st_mode, was.st_uid, was.st_gid)
+
+
+async def test_another_postgresql_is_used_where_a_variable_names_it(
+    folder: Path, postgres: Postgres, sql: Connection
+) -> None:
+    async with running(environment(folder, database_url=postgres.url())) as (_, text):
+        assert not [line for _, line in started_with(folder) if "postgres -D" in line]
+        assert postgres.password not in text
+        assert await sql.fetchval("select count(*) from sessions") == len(demo.SHOWS)
+
+
+@pytest.mark.parametrize(("command", "log"), [("-m expirer", "expirer.log"), ("postgres -D", "postgresql/log")])
+async def test_when_a_part_ends_by_itself_the_rest_is_stopped_and_its_log_is_shown(
+    folder: Path, command: str, log: str
+) -> None:
+    process = await start(environment(folder))
+    assert process.stdout is not None
+    await asyncio.wait_for(process.stdout.readuntil(b"Ctrl-C stops it."), END_SECONDS_MAX)
+    part = min(pid for pid, line in started_with(folder) if command in line)
+    os.kill(part, signal.SIGKILL)
+    rest, _ = await asyncio.wait_for(process.communicate(), END_SECONDS_MAX)
+    assert process.returncode == 1
+    assert f"{folder}/{log} ends with" in rest.decode()
+
+
+@pytest.mark.parametrize("killed", ["-m dev.run", "-m gunicorn"])
+async def test_whoever_is_killed_hard_nothing_is_left_running(folder: Path, killed: str) -> None:
+    process = await start(environment(folder))
+    assert process.stdout is not None
+    await asyncio.wait_for(process.stdout.readuntil(b"Ctrl-C stops it."), END_SECONDS_MAX)
+    os.kill(min(pid for pid, line in started_with(folder) if killed in line), signal.SIGKILL)
+    await asyncio.wait_for(process.communicate(), END_SECONDS_MAX)
+
+    async def all_gone() -> bool:
+        return not list(started_with(folder))
+
+    await until(all_gone, "the end of all that it had started")
+
+
+async def test_clean_leaves_the_data_of_a_run_alone(folder: Path) -> None:
+    clean = [sys.executable, "-m", "dev.data_folder"]
+    with opened(folder):
+        refused = await asyncio.create_subprocess_exec(
+            *clean, cwd=ROOT, env=environment(folder), stderr=asyncio.subprocess.PIPE
+        )
+        assert b"another make run uses" in (await refused.communicate())[1]
+        assert refused.returncode == 1
+    assert folder.exists()
+    removed = await asyncio.create_subprocess_exec(*clean, cwd=ROOT, env=environment(folder))
+    assert await removed.wait() == 0
+    assert not folder.exists()
+
+
+async def test_ctrl_c_while_it_starts_leaves_nothing_running(folder: Path) -> None:
+    process = await start(environment(folder))
+    assert process.stdout is not None
+    await process.stdout.readuntil(b"starting PostgreSQL")
+    process.send_signal(signal.SIGINT)
+    await asyncio.wait_for(process.communicate(), END_SECONDS_MAX)
+    assert process.returncode == 0
+
+
+async def test_a_port_in_use_is_named_with_the_variable_that_changes_it(folder: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        output = await output_of_failed_run(environment(folder, port=port))
+    assert f"port {port}" in output
+    assert "ROWLOCK_PORT" in output
+    assert "Traceback" not in output
+
+
+async def test_a_folder_in_use_is_named(folder: Path) -> None:
+    with opened(folder):
+        output = await output_of_failed_run(environment(folder))
+    assert f"another make run uses the data folder {folder}" in output
+
+
+@pytest.mark.parametrize("broken", ["postgresql/data/base/file", "postgresql/data/PG_VERSION", "postgresql/password"])
+async def test_a_broken_data_folder_is_named_and_left_as_it_is(folder: Path, broken: str) -> None:
+    path = folder / broken
+    path.parent.mkdir(parents=True)
+    path.write_text("18\n")
+    output = await output_of_failed_run(environment(folder))
+    assert str(folder / "postgresql") in output
+    assert "Traceback" not in output
+    assert path.read_text() == "18\n"
+
+
+async def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
+    folder.write_text("a file")
+    output = await output_of_failed_run(environment(folder))
+    assert f"the data folder {folder} can't be used" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("port", "80000", "ROWLOCK_PORT: Input should be less than or equal to 65535"),
+        ("hold_seconds", "soon", "ROWLOCK_HOLD_SECONDS: Input should be a valid integer"),
+        ("database_url", "mysql://somewhere", "ROWLOCK_DATABASE_URL"),
+        ("database_url", "postgresql://nobody@127.0.0.1:1/nothing", "can't connect to the PostgreSQL of ROWLOCK_DATA"),
+        ("open_manager_sign_up", "false", "ROWLOCK_OPEN_MANAGER_SIGN_UP"),
+    ],
+)
+async def test_a_setting_that_is_wrong_is_named(folder: Path, variable: str, value: str, expected: str) -> None:
+    output = await output_of_failed_run(environment(folder, **{variable: value}))
+    assert expected in output
+    assert "Traceback" not in output
+
+
+async def test_a_process_that_does_not_answer_in_time_is_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.mkdir()
+    monkeypatch.setattr(run, "START_SECONDS_MAX", 0.5)
+    monkeypatch.setenv("ROWLOCK_DATA_DIR", str(folder))
+    monkeypatch.setenv("ROWLOCK_DATABASE_URL", "postgresql://nowhere")
+    monkeypatch.setenv("ROWLOCK_TOKEN_SECRET", "x" * 32)
+    with (
+        pytest.raises(run.RunError, match="did not answer within"),
+        run._started("it", ["sleep", "60"], folder / "log", f"http://127.0.0.1:{free_port()}/"),
+    ):
+        pass
+
+    async def gone() -> bool:
+        return "sleep 60 " not in {line for _, line in started_with(folder)}
+
+    await until(gone, "the end of the process")

@@ -1,0 +1,215 @@
+"""The expirer's loops side by side: how long each waits, what it survives, when it counts as dead, how it stops."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+from structlog.testing import capture_logs
+
+from expirer import supervisor
+from expirer.supervisor import BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, Supervisor
+from service.errors import BrokerAway
+from tests.stage.waiting import until
+
+SECONDS_MAX = 10
+FOREVER = 3_600.0
+
+Outcome = float | Exception
+
+
+def steps_of(*outcomes: Outcome) -> tuple[Callable[[], Awaitable[float]], list[float]]:
+    """A step that gives these one after the other, the last one again and again; and when it was called."""
+    calls: list[float] = []
+
+    async def step() -> float:
+        calls.append(time.monotonic())
+        outcome = outcomes[min(len(calls), len(outcomes)) - 1]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    return step, calls
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the loops wait; they do not really, and stop where they would wait for ever."""
+    waited: list[float] = []
+
+    async def pause(self: Supervisor, _end: asyncio.Event, seconds: float) -> None:
+        waited.append(seconds)
+        if seconds == FOREVER:
+            self.stop()
+
+    monkeypatch.setattr(Supervisor, "_pause", pause)
+    return waited
+
+
+async def run(watched: Supervisor) -> None:
+    """Runs it to its end, which must come."""
+    await asyncio.wait_for(watched.run(), SECONDS_MAX)
+
+
+async def until_called(calls: Sequence[float], times: int = 1) -> None:
+    """Returns when the step was called so often, and what follows from that has happened."""
+
+    async def enough() -> bool:
+        return len(calls) >= times
+
+    await asyncio.sleep(0)
+    await until(enough, f"{times} calls")
+
+
+async def test_a_loop_waits_as_long_as_its_step_says(pauses: list[float]) -> None:
+    step, calls = steps_of(0, 0, 1.5, FOREVER)
+    await run(Supervisor({"loop": step}))
+    assert pauses == [0, 0, 1.5, FOREVER]
+    assert len(calls) == 4
+
+
+async def test_failures_are_survived_and_make_the_waits_longer_up_to_a_limit(pauses: list[float]) -> None:
+    failures = 12
+    step, _ = steps_of(*[ValueError("no")] * failures, FOREVER)
+    await run(Supervisor({"loop": step}))
+    assert len(pauses) == failures + 1
+    for n, seconds in enumerate(pauses[:failures]):
+        longest = min(BACKOFF_SECONDS * 2**n, BACKOFF_SECONDS_MAX)
+        assert longest / 2 <= seconds <= longest
+    assert pauses[failures - 1] >= BACKOFF_SECONDS_MAX / 2
+
+
+async def test_after_a_success_the_waits_for_failures_begin_anew(pauses: list[float]) -> None:
+    bad = OSError("away")
+    step, _ = steps_of(bad, bad, bad, bad, 1.0, bad, FOREVER)
+    await run(Supervisor({"loop": step}))
+    assert pauses[4] == 1.0
+    assert pauses[5] <= BACKOFF_SECONDS
+
+
+async def test_a_loop_that_hangs_delays_no_other() -> None:
+    hanging = asyncio.Event()
+
+    async def hang() -> float:
+        await hanging.wait()
+        return 0
+
+    step, calls = steps_of(0, 0, 0, FOREVER)
+    watched = Supervisor({"hanging": hang, "loop": step})
+    running = asyncio.create_task(run(watched))
+    await until_called(calls, 4)
+    hanging.set()
+    watched.stop()
+    await running
+
+
+async def test_stopping_ends_a_pause_and_begins_no_further_step() -> None:
+    step, calls = steps_of(FOREVER)
+    watched = Supervisor({"loop": step})
+    running = asyncio.create_task(run(watched))
+    await until_called(calls)
+    watched.stop()
+    await running
+    assert len(calls) == 1
+
+
+async def test_stopping_lets_the_step_at_hand_finish() -> None:
+    begun, may_finish, finished = asyncio.Event(), asyncio.Event(), []
+
+    async def step() -> float:
+        begun.set()
+        await may_finish.wait()
+        finished.append("step")
+        return 0
+
+    watched = Supervisor({"loop": step})
+    running = asyncio.create_task(run(watched))
+    await begun.wait()
+    watched.stop()
+    await asyncio.sleep(0)
+    assert not running.done()
+    may_finish.set()
+    await running
+    assert finished == ["step"]
+
+
+class Clock:
+    """Stands until it is moved."""
+
+    now = 1_000.0
+
+    def monotonic(self) -> float:
+        """As `time.monotonic`."""
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The supervisor's clock."""
+    made = Clock()
+    monkeypatch.setattr(supervisor, "time", made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("outcome", "silent_after"),
+    [(0.0, 5.0), (60.0, 65.0), (ValueError("no"), 5.0 + BACKOFF_SECONDS)],
+    ids=["after a full batch", "while it waits as its step said", "after a failure"],
+)
+async def test_a_loop_is_silent_once_its_next_step_is_overdue_for_too_long(
+    clock: Clock, outcome: Outcome, silent_after: float
+) -> None:
+    hanging = asyncio.Event()
+    first, calls = steps_of(outcome)
+
+    async def step() -> float:
+        if calls:
+            await hanging.wait()
+        return await first()
+
+    watched = Supervisor({"loop": step, "other": steps_of(FOREVER)[0]})
+    running = asyncio.create_task(run(watched))
+    await until_called(calls)
+    assert watched.silent(5) == []
+    clock.now += silent_after - BACKOFF_SECONDS
+    assert watched.silent(5) == []
+    clock.now += BACKOFF_SECONDS + 0.01
+    assert watched.silent(5) == ["loop"]
+    watched.stop()
+    hanging.set()
+    await running
+
+
+async def test_a_loop_that_never_finishes_its_first_step_becomes_silent(clock: Clock) -> None:
+    hanging = asyncio.Event()
+
+    async def hang() -> float:
+        await hanging.wait()
+        return 0
+
+    watched = Supervisor({"loop": hang})
+    running = asyncio.create_task(run(watched))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert watched.silent(5) == []
+    clock.now += 5.01
+    assert watched.silent(5) == ["loop"]
+    hanging.set()
+    watched.stop()
+    await running
+
+
+@pytest.mark.usefixtures("pauses")
+async def test_a_loop_tells_once_that_it_fails_and_once_that_it_works_again(clock: Clock) -> None:
+    step, _ = steps_of(*[BrokerAway("no")] * 20, 0.0, 0.0, FOREVER)
+
+    async def second_by_second() -> float:
+        clock.now += 1
+        return await step()
+
+    with capture_logs() as lines:
+        await run(Supervisor({"loop": second_by_second}))
+    assert lines == [
+        {"event": "step failed", "log_level": "warning", "failures": 1, "seconds": 0, "error": "BrokerAway('no')"},
+        {"event": "step works again", "log_level": "info", "failures": 20, "seconds": 20},
+    ]

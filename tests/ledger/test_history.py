@@ -1,0 +1,81 @@
+"""A customer's history: what was paid for, the newest first, or every attempt in the state that is asked for."""
+
+from datetime import datetime
+
+import httpx
+import pytest
+
+from service.database import Connection
+from service.settings import Settings
+from tests.stage.factories import PRICE, book, make_customer, make_overdue, make_session, pay
+from tests.stage.reservations import STATES, make_history
+
+
+@pytest.mark.parametrize("state", ["", "CONFIRMED", "HELD", "EXPIRED", "CANCELLED", "ALL"])
+async def test_a_history_shows_what_was_paid_for_or_what_is_in_the_state_that_is_asked_for(
+    state: str, client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    history = await make_history(client, sql, settings)
+    query = f"?state={state}" if state else ""
+    page = (await client.get(f"/customer/list-history{query}", headers=history.customer.headers)).json()
+    wanted = STATES if state == "ALL" else (state or "CONFIRMED",)
+    assert [(line["reservationId"], line["state"]) for line in page["reservations"]] == [
+        (id_, state) for id_, state in reversed(history.made) if state in wanted
+    ]
+    assert page["next"] is None
+
+
+async def test_a_page_of_one_state_is_as_full_as_the_limit_whatever_lies_between(
+    client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    history = await make_history(client, sql, settings)
+    paid = [id_ for id_, state in reversed(history.made) if state == "CONFIRMED"]
+    headers = history.customer.headers
+    first = (await client.get("/customer/list-history?limit=2", headers=headers)).json()
+    assert [line["reservationId"] for line in first["reservations"]] == paid[:2]
+    # Newer ones do not move what comes after the cursor.
+    await book(client, history.customer, history.session.seat_ids[-1])
+    parameters = {"limit": "2", "cursor": first["next"]}
+    second = (await client.get("/customer/list-history", params=parameters, headers=headers)).json()
+    assert [line["reservationId"] for line in second["reservations"]] == paid[2:]
+    assert second["next"] is None
+
+
+async def test_a_line_of_the_history_tells_what_when_and_for_how_much(
+    client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    customer = await make_customer(sql, settings)
+    session = await make_session(sql, settings)
+    held = (await book(client, customer, session.seat_ids[2], session.seat_ids[0])).json()
+    paid = (await pay(client, customer, held["reservationId"])).json()
+    (line,) = (await client.get("/customer/list-history", headers=customer.headers)).json()["reservations"]
+    assert line["seats"] == held["seats"]
+    assert [seat["placement"] for seat in line["seats"]] == ["A1", "A3"]
+    assert (line["movie"], line["room"], line["sessionId"]) == ("Metropolis", "Room 1", session.id)
+    assert (line["total"], line["currency"], line["state"]) == (2 * PRICE, "EUR", "CONFIRMED")
+    assert line["createdAt"] == held["serverTime"]
+    assert line["expiresAt"] == held["expiresAt"]
+    assert line["settledAt"] == line["paidAt"] == paid["settledAt"]
+    showtime = await sql.fetchval("select showtime from sessions")
+    assert datetime.fromisoformat(line["showtime"]) == showtime
+
+
+async def test_only_what_is_paid_has_a_time_of_payment(
+    client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    history = await make_history(client, sql, settings)
+    page = await client.get("/customer/list-history?state=ALL", headers=history.customer.headers)
+    for line in page.json()["reservations"]:
+        assert (line["paidAt"] is not None) is (line["state"] == "CONFIRMED")
+        assert (line["settledAt"] is None) is (line["state"] == "HELD")
+
+
+async def test_a_history_keeps_the_price_of_the_time_of_the_hold(
+    client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    customer = await make_customer(sql, settings)
+    session = await make_session(sql, settings)
+    held = (await book(client, customer, session.seat_ids[0])).json()
+    await make_overdue(sql, held["reservationId"])
+    (line,) = (await client.get("/customer/list-history?state=HELD", headers=customer.headers)).json()["reservations"]
+    assert (line["total"], line["seats"][0]["price"]) == (PRICE, PRICE)

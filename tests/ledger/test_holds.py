@@ -1,0 +1,82 @@
+"""Holding seats: all or nothing, named refusals, the customer's limit, the end of the sale, what is in the log."""
+
+from datetime import UTC, datetime, timedelta
+
+import httpx
+
+from service.database import Connection
+from service.settings import Settings
+from tests.stage.factories import PRICE, book, make_customer, make_customers, make_overdue, make_session, pay, release
+
+
+async def test_a_hold_answers_with_its_seats_its_total_and_a_deadline_thirty_seconds_later(
+    client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    customer = await make_customer(sql, settings)
+    session = await make_session(sql, settings)
+    reply = await book(client, customer, session.seat_ids[1], session.seat_ids[0])
+    assert reply.status_code == 201
+    held = reply.json()
+    assert [seat["placement"] for seat in held["seats"]] == ["A1", "A2"]
+    assert (held["state"], held["total"], held["currency"]) == ("HELD", 2 * PRICE, "EUR")
+    made, ends = (datetime.fromisoformat(held[name]) for name in ("serverTime", "expiresAt"))
+    assert ends - made == timedelta(seconds=30)
+
+
+async def test_a_hold_that_overlaps_another_names_every_taken_seat_and_takes_none(
+    client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    first, second = await make_customers(sql, settings, 2)
+    seats = (await make_session(sql, settings)).seat_ids
+    await book(client, first, seats[0], seats[2])
+    reply = await book(client, second, *seats[:4])
+    assert reply.status_code == 409
+    assert reply.json()["type"] == "urn:rowlock:problem:seats-taken"
+    assert reply.json()["seatIds"] == [seats[0], seats[2]]
+    assert (await book(client, second, seats[1], seats[3])).status_code == 201
+
+
+async def test_the_next_buyer_gets_an_overdue_seat_without_any_expirer(
+    client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    first, second = await make_customers(sql, settings, 2)
+    seats = (await make_session(sql, settings)).seat_ids
+    held = (await book(client, first, seats[0], seats[1])).json()
+    await make_overdue(sql, held["reservationId"])
+    assert (await book(client, second, seats[1], seats[2])).status_code == 201
+    assert await sql.fetchval("select state from reservations where id = $1", held["reservationId"]) == "EXPIRED"
+
+
+async def test_own_overdue_holds_do_not_fill_the_limit(
+    client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    customer = await make_customer(sql, settings)
+    seats = (await make_session(sql, settings)).seat_ids
+    held = (await book(client, customer, *seats[:10])).json()
+    refused = await book(client, customer, seats[10])
+    assert refused.json()["type"] == "urn:rowlock:problem:seat-limit-reached"
+    assert (refused.json()["seatsMax"], refused.json()["seatsClaimed"]) == (10, 10)
+    await make_overdue(sql, held["reservationId"])
+    assert (await book(client, customer, seats[10])).status_code == 201
+
+
+async def test_paid_seats_count_towards_the_limit_and_released_ones_do_not(
+    client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    customer = await make_customer(sql, settings)
+    seats = (await make_session(sql, settings)).seat_ids
+    paid = (await book(client, customer, *seats[:6])).json()
+    assert (await pay(client, customer, paid["reservationId"])).status_code == 200
+    held = (await book(client, customer, *seats[6:10])).json()
+    assert (await book(client, customer, seats[10])).status_code == 409
+    assert (await release(client, customer, held["reservationId"])).status_code == 200
+    assert (await book(client, customer, *seats[6:10])).status_code == 201
+
+
+async def test_selling_ends_at_showtime(client: httpx.AsyncClient, sql: Connection, settings: Settings) -> None:
+    customer = await make_customer(sql, settings)
+    session = await make_session(sql, settings)
+    await sql.execute("update sessions set showtime = clock_timestamp() where id = $1", session.id)
+    reply = await book(client, customer, session.seat_ids[0])
+    assert (reply.status_code, reply.json()["type"]) == (409, "urn:rowlock:problem:sale-closed")
+    assert datetime.fromisoformat(reply.json()["showtime"]) <= datetime.now(UTC)

@@ -1,0 +1,166 @@
+"""Schema upgrades: two at once, newer and broken databases, and what starts on a schema that is too old."""
+
+import asyncio
+import importlib
+import json
+import re
+from collections.abc import AsyncIterator
+from functools import partial
+
+import asyncpg
+import pytest
+
+from dev.postgres import Postgres, free_port
+from expirer.loops import sweep
+from service.database import Connection, create_engine
+from service.errors import NotReady
+from service.migrate import LOCK_FOR_MIGRATION
+from service.migrations import FOLDER, NEWEST
+from tests.stage.commands import API, EXPIRER, MIGRATE, Result, run
+from tests.stage.databases import own_database
+from tests.stage.factories import make_settings
+from tests.stage.processes import api_process, environment, expirer_process
+from tests.stage.waiting import until, until_lock_waits
+
+TABLES = """
+select array_agg(tablename::text order by tablename)
+from pg_tables
+where schemaname = 'public'
+"""
+BOTH_WAIT_LONG = """
+select count(*) = 2
+from pg_stat_activity
+where datname = current_database()
+and wait_event_type = 'Lock'
+and query_start <= clock_timestamp() - interval '1.5 s'
+"""
+ALL_TABLES = [
+    "accounts", "alembic_version", "audits", "cursors", "events", "hold_queues", "payments", "reservations", "seats",
+    "sessions", "sign_in_failures",
+]  # fmt: skip
+
+
+@pytest.fixture
+async def url(postgres: Postgres) -> AsyncIterator[str]:
+    """The URL of a database without any table."""
+    async with own_database(postgres, "to_migrate") as made:
+        yield made
+
+
+@pytest.fixture
+async def empty(url: str) -> AsyncIterator[Connection]:
+    """A connection to it."""
+    connection = await asyncpg.connect(url)
+    yield connection
+    await connection.close()
+
+
+async def migrate(url: str) -> Result:
+    """How the command ends."""
+    return await run(MIGRATE, environment(url))
+
+
+@pytest.mark.oldest_postgresql
+async def test_two_migrations_at_once_make_one_schema_and_a_third_finds_it(url: str, empty: Connection) -> None:
+    first = await asyncpg.connect(url)
+    await first.execute(f"begin; {LOCK_FOR_MIGRATION}")
+    both = [asyncio.create_task(migrate(url)) for _ in range(2)]
+    await until_lock_waits(empty, 2, "%pg_advisory_xact_lock%")
+    # For longer than a step waits for a table: whoever migrates first may take its time.
+    await until(partial(empty.fetchval, BOTH_WAIT_LONG), "two migrations that wait for 1.5 s")
+    assert await empty.fetchval(TABLES) is None
+    await first.close()
+    for result in [*await asyncio.gather(*both), await migrate(url)]:
+        assert result == Result(0, f"The schema is {NEWEST} or newer.\n", "")
+    assert await empty.fetchval(TABLES) == ALL_TABLES
+    assert [tuple(row) for row in await empty.fetch("select version_num from alembic_version")] == [(NEWEST,)]
+
+
+@pytest.mark.oldest_postgresql
+async def test_migrating_a_newer_database_succeeds_and_does_nothing(url: str, empty: Connection) -> None:
+    await make_version(empty, "9999")
+    assert (await migrate(url)).code == 0
+    assert await empty.fetchval(TABLES) == ["alembic_version"]
+    assert await empty.fetchval("select version_num from alembic_version") == "9999"
+
+
+@pytest.mark.oldest_postgresql
+async def test_a_migration_that_fails_changes_nothing_and_says_why_in_a_line(url: str, empty: Connection) -> None:
+    await empty.execute("create table cursors (name text)")
+    result = await migrate(url)
+    assert result == Result(1, "", 'migrate: relation "cursors" already exists\n')
+    assert await empty.fetchval(TABLES) == ["cursors"]
+
+
+@pytest.mark.oldest_postgresql
+async def test_a_migration_that_gets_no_lock_gives_way_and_changes_nothing(url: str, empty: Connection) -> None:
+    await empty.execute("begin; create table seats ()")
+    assert await migrate(url) == Result(1, "", "migrate: canceling statement due to lock timeout\n")
+    await empty.execute("rollback")
+    assert await empty.fetchval(TABLES) is None
+
+
+def too_old(number: str | None) -> str:
+    """What is said about a schema with this number."""
+    return f"the database's schema is {number or 'empty'}, this release needs {NEWEST}: run python -m service.migrate"
+
+
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [(API, None), (EXPIRER, "0000")],
+    ids=["the API on an empty one", "the expirer on an older one"],
+)
+async def test_a_process_refuses_an_older_schema_and_says_what_to_run(
+    url: str, empty: Connection, command: tuple[str, ...], number: str | None
+) -> None:
+    if number:
+        await make_version(empty, number)
+    result = await run(command, environment(url, port=free_port(), expirer_port=free_port()))
+    assert result.code == 3
+    lines = map(json.loads, result.errors.splitlines())
+    assert [line["reason"] for line in lines if line["event"] == "not starting"] == [too_old(number)]
+
+
+async def test_nothing_works_on_an_older_schema_that_shows_up_later(url: str) -> None:
+    engine = create_engine(make_settings(url), "rowlock-test")
+    with pytest.raises(NotReady, match=re.escape(too_old(None))):
+        await sweep.step(engine, make_settings(url))
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # the pool that it is has it
+    await engine.dispose()
+
+
+async def test_the_processes_serve_on_a_newer_schema(url: str, empty: Connection) -> None:
+    assert (await migrate(url)).code == 0
+    await empty.execute("update alembic_version set version_num = '9999'")
+    async with api_process(url), expirer_process(url):
+        pass
+
+
+async def make_version(connection: Connection, number: str) -> None:
+    """As if the schema with this number were there."""
+    await connection.execute("create table alembic_version (version_num varchar(32) primary key)")
+    await connection.execute("insert into alembic_version values ($1)", number)
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("postgresql://ada:pw@127.0.0.1:1/rowlock", "migrate: .*Connect call failed.*"),
+        ("postgresql://no-such-host.invalid/rowlock", "migrate: .+"),
+        ("mysql://127.0.0.1/rowlock", "migrate: settings: ROWLOCK_DATABASE_URL: .*postgresql.*"),
+    ],
+)
+async def test_migrating_without_a_server_fails_with_a_sentence(address: str, reason: str) -> None:
+    result = await migrate(address)
+    assert (result.code, result.output) == (1, "")
+    assert re.fullmatch(reason + "\n", result.errors)
+
+
+def test_steps_are_numbered_without_gaps_and_each_is_one_file_of_sql() -> None:
+    numbers = sorted(path.stem for path in FOLDER.glob("*.sql"))
+    assert numbers == [f"{n:04}" for n in range(1, len(numbers) + 1)]
+    assert numbers == sorted(path.stem for path in (FOLDER / "versions").glob("*.py"))
+    assert numbers[-1] == NEWEST
+    for before, number in zip([None, *numbers], numbers, strict=False):
+        step = importlib.import_module(f"service.migrations.versions.{number}")
+        assert (step.revision, step.down_revision) == (number, before)

@@ -1,0 +1,148 @@
+"""Bounded queues before PostgreSQL: who is refused, when, and that every slot comes back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from dev.postgres import Postgres
+from service.database import Connection
+from service.errors import Busy
+from service.ledger.booking import BoxOffice
+from service.ledger.claims import Held, Rules
+from service.ledger.settling import Settled
+from service.reservation import State
+from service.settings import Settings
+from tests.conftest import serving
+from tests.stage.factories import Account, book, hold_of, make_customer, make_customers, make_session
+from tests.stage.forcing import give, hold_one, locked, make_box_office, patient_settings, settle_one, state_of
+from tests.stage.pools import checked_out
+from tests.stage.waiting import until_lock_waits
+
+POOL_SIZE = 2
+
+
+@pytest.fixture
+def settings(postgres: Postgres, sql: Connection) -> Settings:  # noqa: ARG001 - the database is emptied first
+    """A small pool whose slots are not waited for, and locks that are."""
+    return patient_settings(postgres, pool_size=POOL_SIZE, pool_wait_ms=200)
+
+
+@pytest.fixture
+def box_office(engine: AsyncEngine) -> BoxOffice:
+    """The two writes."""
+    return make_box_office(engine)
+
+
+@asynccontextmanager
+async def every_slot_taken(
+    box_office: BoxOffice, postgres: Postgres, sql: Connection, customers: list[Account], seat_id: int
+) -> AsyncIterator[list[asyncio.Task[Held | Exception]]]:
+    """Somebody keeps the seat locked during the block, and so many holds wait for it that no slot is left."""
+    async with locked(postgres, "seats", seat_id):
+        waiting = [asyncio.create_task(hold_one(box_office, hold_of(who, seat_id))) for who in customers[:POOL_SIZE]]
+        await until_lock_waits(sql, POOL_SIZE)
+        yield waiting
+
+
+async def assert_one_winner(waiting: list[asyncio.Task[Held | Exception]]) -> None:
+    """The holds that waited for one seat have all been answered, and one has it."""
+    answers = await asyncio.gather(*waiting)
+    assert sorted(type(answer).__name__ for answer in answers) == ["Held", "SeatsTaken"]
+
+
+async def test_without_a_free_slot_a_hold_is_refused_in_time_and_the_pool_recovers(
+    box_office: BoxOffice, engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
+) -> None:
+    customers = await make_customers(sql, settings, POOL_SIZE + 1)
+    seats = (await make_session(sql, settings)).seat_ids
+    late = hold_of(customers[-1], seats[1])
+    async with every_slot_taken(box_office, postgres, sql, customers, seats[0]) as waiting:
+        refused = await asyncio.wait_for(hold_one(box_office, late), 10)
+        assert isinstance(refused, Busy)
+        assert refused.what == "connection"
+    await assert_one_winner(waiting)
+    assert checked_out(engine) == 0
+    assert isinstance(await hold_one(box_office, late), Held)
+
+
+async def test_without_a_free_slot_the_answer_is_503_busy_and_the_process_stays_alive_and_ready(
+    postgres: Postgres, sql: Connection, settings: Settings
+) -> None:
+    customer, other = await make_customers(sql, settings, 2)
+    seats = (await make_session(sql, settings)).seat_ids
+    async with serving(settings.model_copy(update={"pool_size": 1})) as client:
+        async with locked(postgres, "seats", seats[0]):
+            waiting = asyncio.create_task(book(client, customer, seats[0]))
+            await until_lock_waits(sql)
+            assert_busy(await book(client, other, seats[1]))
+            for path in ("/livez", "/readyz"):
+                assert (await client.get(path)).status_code == 200
+        assert (await waiting).status_code == 201
+        assert (await book(client, other, seats[1])).status_code == 201
+
+
+def assert_busy(reply: httpx.Response) -> None:
+    """It says that nothing was changed and when to come back."""
+    assert (reply.status_code, reply.json()["type"]) == (503, "urn:rowlock:problem:busy")
+    assert int(reply.headers["Retry-After"]) >= 1
+
+
+async def test_writes_beyond_their_maximum_are_refused_at_once_and_later_ones_are_not(
+    engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
+) -> None:
+    customers = await make_customers(sql, settings, POOL_SIZE + 1)
+    seats = (await make_session(sql, settings)).seat_ids
+    held = await give(sql, customers[-1], seats[1])
+    box_office = BoxOffice(engine, Rules(30, 10), writes_max=POOL_SIZE, outcome_wait_ms=1_000)
+    async with every_slot_taken(box_office, postgres, sql, customers, seats[0]) as waiting:
+        with pytest.raises(Busy, match="queue"):
+            await hold_one(box_office, hold_of(customers[-1], seats[2]))
+        with pytest.raises(Busy, match="queue"):
+            await settle_one(box_office, held, State.CONFIRMED, customers[-1])
+    await assert_one_winner(waiting)
+    assert isinstance(await hold_one(box_office, hold_of(customers[-1], seats[2])), Held)
+    assert isinstance(await settle_one(box_office, held, State.CONFIRMED, customers[-1]), Settled)
+
+
+async def test_a_write_whose_caller_is_cancelled_is_finished_and_its_slot_comes_back(
+    box_office: BoxOffice, engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
+) -> None:
+    holder, payer = await make_customers(sql, settings, 2)
+    seats = (await make_session(sql, settings)).seat_ids
+    held = await give(sql, payer, seats[1])
+    asked = hold_of(holder, seats[0])
+    async with locked(postgres, "seats", *seats[:2]):
+        callers = [
+            asyncio.create_task(hold_one(box_office, asked)),
+            asyncio.create_task(settle_one(box_office, held, State.CONFIRMED, payer)),
+        ]
+        await until_lock_waits(sql, 2)
+        for caller in callers:
+            caller.cancel()
+        await asyncio.wait(callers)
+        assert all(caller.cancelled() for caller in callers)
+        assert checked_out(engine) == 2, "the work goes on"
+    await box_office.drain()
+    assert checked_out(engine) == 0
+    assert [await state_of(sql, id_) for id_ in (asked.reservation_id, held)] == ["HELD", "CONFIRMED"]
+
+
+async def test_draining_returns_when_the_last_write_is_done_and_not_before(
+    box_office: BoxOffice, postgres: Postgres, sql: Connection, settings: Settings
+) -> None:
+    customer = await make_customer(sql, settings)
+    seat = (await make_session(sql, settings)).seat_ids[0]
+    asked = hold_of(customer, seat)
+    async with locked(postgres, "seats", seat):
+        caller = asyncio.create_task(hold_one(box_office, asked))
+        await until_lock_waits(sql)
+        draining = asyncio.create_task(box_office.drain())
+        await asyncio.wait([draining], timeout=0.1)
+        assert not draining.done()
+    await draining
+    assert await state_of(sql, asked.reservation_id) == "HELD"
+    assert isinstance(await caller, Held)

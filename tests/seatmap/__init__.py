@@ -1,0 +1,1 @@
+"""Tests of what the product has under this name."""

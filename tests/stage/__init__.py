@@ -1,0 +1,1 @@
+"""What the tests share: servers, factories, forced orders, proxies, and the verdict in SQL."""

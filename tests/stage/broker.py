@@ -1,0 +1,179 @@
+"""RabbitMQ as somebody beside the product uses it: binds queues, reads them, and clears up between the tests."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from amqp.exceptions import NotFound
+from kombu import Connection, Exchange, Producer, Queue
+
+from dev.containers import Container
+from dev.servers import RabbitMQ
+from service.broker.messages import Hint
+from service.broker.publisher import Line, drain
+from service.broker.topology import DEAD, EVENTS, EXPIRED_QUEUE, HINTS, PARKED_QUEUE, holds_queue
+from tests.stage.waiting import until
+
+WAIT_SECONDS_MAX = 20
+TTLS_OF_TESTS_MS = (1_000, 2_000, 3_000, 5_000, 10_000, 30_000, 60_000)
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Connection]:
+    """A connection of the test's own."""
+    with Connection(url, connect_timeout=10, heartbeat=0) as connection:
+        connection.ensure_connection(max_retries=3, interval_start=0.1)
+        yield connection
+
+
+def forget_everything(url: str) -> None:
+    """Deletes the product's queues and exchanges, so that a test begins as on a new RabbitMQ."""
+    with connected(url) as connection:
+        queues = [EXPIRED_QUEUE, PARKED_QUEUE, *(holds_queue(ttl_ms, 1_000) for ttl_ms in TTLS_OF_TESTS_MS)]
+        for entity in (*queues, EVENTS, HINTS, DEAD):
+            try:
+                with connection.channel() as channel:
+                    entity(channel).delete()
+            except NotFound:
+                continue
+
+
+def write_queues_down(server: RabbitMQ | Container) -> None:
+    """RabbitMQ writes the names of new quorum queues down within a second only, and never finds one again for which it
+    was killed too early: to be called between the making of the queues and the kill.
+    """
+    server.control("eval", "[dets:sync(Table) || Table <- dets:all()], ok.")
+
+
+def bound_queue(connection: Connection, name: str, routing_key: str = "#", **arguments: Any) -> Queue:
+    """A queue of somebody else's, which gets the events from now on and ends with the connection."""
+    channel = connection.channel()
+    queue = Queue(name, Exchange(EVENTS.name, "topic"), routing_key, exclusive=True, queue_arguments=arguments)
+    bound = queue(channel)
+    bound.declare()
+    return bound
+
+
+FULL_AFTER_ONE: dict[str, Any] = {"x-max-length": 1, "x-overflow": "reject-publish"}
+"""Arguments of a queue that is full with one message, and refuses others: the policy that the relay warns of."""
+
+
+def received(queue: Queue, count: int) -> list[Any]:
+    """The bodies of so many messages, as JSON; fails where they do not come."""
+    bodies: list[Any] = []
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    while len(bodies) < count:
+        message = queue.get(no_ack=True)
+        if message is not None:
+            bodies.append(orjson.loads(message.body))
+        else:
+            assert time.monotonic() < deadline, f"{len(bodies)} of {count} messages came"
+            time.sleep(0.01)
+    return bodies
+
+
+def message_count(url: str, queue: Queue) -> int:
+    """How many messages wait in the queue; 0 where there is none."""
+    with connected(url) as connection:
+        try:
+            with connection.channel() as channel:
+                return int(queue(channel).queue_declare(passive=True).message_count)
+        except NotFound:
+            return 0
+
+
+async def until_waiting(url: str, queue: Queue, count: int) -> None:
+    """Returns when exactly so many messages wait in the queue."""
+
+    async def waiting() -> bool:
+        return message_count(url, queue) == count
+
+    await until(waiting, f"{count} messages in {queue.name}")
+
+
+def send_hints(url: str, hints: Iterable[Hint]) -> None:
+    """Lets these be dead letters; on return they are safe in the inbox's queue."""
+    with connected(url) as connection:
+        declare_inbox(connection)
+        line = Line.open(connection, DEAD.name, must_take=True)
+        for hint in hints:
+            line.send("", hint.encode(), hint.traceparent)
+        drain(connection, (line,), WAIT_SECONDS_MAX)
+        assert not line.waiting | line.refused
+
+
+def send_letter(url: str, body: bytes, **properties: Any) -> None:
+    """Lets something that may be no hint be a dead letter."""
+    with Connection(url, transport_options={"confirm_publish": True}) as connection:
+        declare_inbox(connection)
+        message = {"content_type": "application/json", "content_encoding": "utf-8", "delivery_mode": 2, **properties}
+        Producer(connection.channel()).publish(body, exchange=DEAD, **message)
+
+
+def declare_inbox(connection: Connection) -> None:
+    """The queues where dead letters go; the product may or may not have made them."""
+    with connection.channel() as channel:
+        for part in (DEAD, PARKED_QUEUE, EXPIRED_QUEUE):
+            part(channel).declare()
+
+
+@dataclass(slots=True)
+class Listener:
+    """Somebody else's durable queue of all events; `events` is what has come out of it, in order."""
+
+    url: str
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def queue(self) -> Queue:
+        """It outlives RabbitMQ."""
+        return Queue("tests.listener", Exchange(EVENTS.name, "topic"), "#")
+
+    def read(self) -> list[dict[str, Any]]:
+        """Takes what is there now; returns all that ever came."""
+        with connected(self.url) as connection, connection.channel() as channel:
+            queue = self.queue(channel)
+            while (message := queue.get(no_ack=True)) is not None:
+                self.events.append(orjson.loads(message.body))
+        return self.events
+
+    async def until(self, number: int) -> list[dict[str, Any]]:
+        """Returns all that ever came when the event with this number is among it."""
+
+        async def came() -> bool:
+            return any(event["number"] == number for event in self.read())
+
+        await until(came, f"event {number}")
+        return self.events
+
+
+@contextmanager
+def listening(url: str) -> Iterator[Listener]:
+    """Listens from now on."""
+    listener = Listener(url)
+    with connected(url) as connection:
+        listener.queue(connection.channel()).declare()
+    try:
+        yield listener
+    finally:
+        with connected(url) as connection:
+            listener.queue(connection.channel()).delete()
+
+
+def first_time(events: Iterable[dict[str, Any]]) -> list[int]:
+    """The events' numbers without repetitions, in the order in which each came first."""
+    return list(dict.fromkeys(event["number"] for event in events))
+
+
+def versions_told(events: Iterable[dict[str, Any]]) -> dict[int, list[int]]:
+    """For each seat its versions, without what is not newer than one that came before: as a reader would do."""
+    versions: dict[int, list[int]] = {}
+    for event in events:
+        for seat in event["seats"]:
+            told = versions.setdefault(seat["seatId"], [])
+            if not told or seat["version"] > told[-1]:
+                told.append(seat["version"])
+    return versions

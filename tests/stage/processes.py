@@ -1,0 +1,137 @@
+"""The product as it runs in production: gunicorn with the API, and the expirer, as processes of their own."""
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+import psutil
+
+from dev.postgres import free_port
+from tests.stage.factories import TOKEN_SECRET
+
+START_SECONDS_MAX = 60
+STOP_SECONDS_MAX = 30
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(slots=True)
+class Process:
+    """A started process; `url` is where it answers, `log` what it has written."""
+
+    process: asyncio.subprocess.Process
+    url: str
+    log: IO[bytes]
+
+    def output(self) -> str:
+        """Its log so far."""
+        return Path(self.log.name).read_text()
+
+    def cpu_seconds(self) -> float:
+        """What it and its workers have used so far, which a machine that is busy elsewhere does not change."""
+        own = psutil.Process(self.process.pid)
+        times = [process.cpu_times() for process in (own, *own.children())]
+        return sum(used.user + used.system for used in times)
+
+    def kill_now(self) -> None:
+        """SIGKILL for it and its workers."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+
+    def pause(self) -> None:
+        """It and its workers neither work nor answer, but their connections stay."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """It goes on where it was paused."""
+        os.killpg(self.process.pid, signal.SIGCONT)
+
+    async def stop(self) -> int:
+        """SIGTERM; its exit code."""
+        if self.process.returncode is None:
+            self.process.terminate()
+        try:
+            return await asyncio.wait_for(self.process.wait(), STOP_SECONDS_MAX)
+        except TimeoutError:
+            self.kill_now()
+            raise
+
+
+def environment(database_url: str, **changes: Any) -> dict[str, str]:
+    """The variables of a process: `hold_seconds=1` is ROWLOCK_HOLD_SECONDS=1."""
+    values: dict[str, Any] = {
+        "database_url": database_url,
+        "token_secret": TOKEN_SECRET,
+        "open_manager_sign_up": "true",
+        "host": "127.0.0.1",
+        "log_level": "warning",
+        "metrics_port": 0,
+        "expirer_metrics_port": 0,
+        "account_requests_per_minute": 1_000_000,
+        "address_requests_per_minute": 1_000_000,
+        "address_sign_ins_per_minute": 1_000_000,
+        **changes,
+    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ROWLOCK_")}
+    return kept | {f"ROWLOCK_{name.upper()}": str(value) for name, value in values.items()}
+
+
+@asynccontextmanager
+async def api_process(database_url: str, **changes: Any) -> AsyncIterator[Process]:
+    """The API under gunicorn, ready to serve, on a port of its own."""
+    async with gunicorn_process("service.app:create_app()", database_url, **changes) as api:
+        yield api
+
+
+@asynccontextmanager
+async def gunicorn_process(app: str, database_url: str, **changes: Any) -> AsyncIterator[Process]:
+    """An application that is the API, with more routes perhaps."""
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("gunicorn")), "--config", "service/gunicorn.conf.py", app]
+    async with _started(command, environment(database_url, port=port, **changes), f"http://127.0.0.1:{port}") as api:
+        await _wait_for(api, "/readyz")
+        yield api
+
+
+@asynccontextmanager
+async def expirer_process(database_url: str, **changes: Any) -> AsyncIterator[Process]:
+    """The expirer, alive, on a port of its own."""
+    port = free_port()
+    command = [sys.executable, "-m", "expirer"]
+    variables = environment(database_url, expirer_port=port, **changes)
+    async with _started(command, variables, f"http://127.0.0.1:{port}") as expirer:
+        await _wait_for(expirer, "/livez")
+        yield expirer
+
+
+@asynccontextmanager
+async def _started(command: list[str], variables: Mapping[str, str], url: str) -> AsyncIterator[Process]:
+    with tempfile.NamedTemporaryFile(prefix="rowlock-log-") as log:
+        started = await asyncio.create_subprocess_exec(
+            *command, env=variables, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+        )
+        process = Process(started, url, log)
+        try:
+            yield process
+        finally:
+            await process.stop()
+
+
+async def _wait_for(process: Process, path: str) -> None:
+    deadline = time.monotonic() + START_SECONDS_MAX
+    async with httpx.AsyncClient(base_url=process.url) as client:
+        while True:
+            try:
+                if (await client.get(path)).is_success:
+                    return
+            except httpx.TransportError:
+                assert process.process.returncode is None, process.output()
+            assert time.monotonic() < deadline, process.output()
+            await asyncio.sleep(0.05)
