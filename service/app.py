@@ -21,9 +21,10 @@ from service.accounts.passwords import Passwords
 from service.accounts.tokens import Tokens
 from service.admission.ratelimit import RateLimits
 from service.api import accounts, audits, customer, health, listings, manager, problems, refusals
+from service.api.bodylimit import BodyLimit
 from service.api.context import Context
 from service.api.mapbody import MapBodies
-from service.api.middleware import BodyLimit, RequestLog
+from service.api.requestlog import RequestLog
 from service.cache import Cache
 from service.database import create_engine, ping
 from service.errors import NotReady, RowlockError, Unavailable
