@@ -111,7 +111,7 @@ def _refusal(headers: Headers, bytes_max: int) -> RowlockError | None:
 
 async def _refuse(error: RowlockError, scope: Scope, rest: Receive | None, send: Send) -> None:
     """Answers, reads the rest of the body for a bounded time, and closes. Closing at once would reset the connection
-    of a client that is still sending, before it reads the answer. `rest` is None if the body has ended.
+    of a client that is still sending, before it reads the answer. Without `rest` the body has ended.
     """
     response = problems.render(error, scope["state"]["request_id"])
     # Part of a longer body stays unread, so the connection can't be used again.

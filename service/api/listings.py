@@ -1,4 +1,4 @@
-"""What customers look at: the sessions on sale, the seats of one, and their own history."""
+"""The routes that read: the sessions on sale, the seat map of a session, and a customer's own reservations."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -22,12 +22,12 @@ router = APIRouter(prefix="/customer", tags=["customer"])
 PAGE_SIZE = 20
 
 Limit = Annotated[
-    int, Query(ge=1, le=200, description="Items on the page; the server's `page_size_max` is the most"), FromDigits
+    int, Query(ge=1, le=200, description="Items on the page; `ROWLOCK_PAGE_SIZE_MAX` limits them"), FromDigits
 ]
 
 
 class Availability(Reply):
-    """Seats by state; together they are all seats of the session."""
+    """The number of seats in each state. Their sum is the number of seats in the session."""
 
     available: Annotated[int, Field(examples=[10])]
     held: Annotated[int, Field(examples=[2])]
@@ -35,7 +35,7 @@ class Availability(Reply):
 
 
 class ListedSession(Reply):
-    """A session on sale; the counts may be a few seconds old: `counts_seconds` and, from Redis, `map_fresh_ms`."""
+    """A session on sale. Its counts of seats may be a few seconds old."""
 
     session_id: shown.SessionId
     movie: shown.Movie
@@ -48,7 +48,7 @@ class ListedSession(Reply):
 
 
 class SessionPage(Reply):
-    """By showtime; `next` is the cursor of the page after, null on the last one."""
+    """Sessions by showtime. `next` is the cursor of the next page; it is null on the last page."""
 
     sessions: list[ListedSession]
     next: Annotated[str | None, Field(examples=[encode_session(datetime(2030, 6, 1, 18, tzinfo=UTC), 1)])]
@@ -56,12 +56,12 @@ class SessionPage(Reply):
 
 @router.get(
     "/list-sessions",
-    summary="The sessions on sale",
+    summary="List the sessions on sale",
     responses=refusals.responses(problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway),
     dependencies=[Depends(limit_read)],
 )
 async def list_sessions(context: InContext, cursor: Cursor = None, limit: Limit = PAGE_SIZE) -> SessionPage:
-    """Those whose showtime is to come, the next one first."""
+    """Sessions whose showtime is in the future, the next one first."""
     size = min(limit, context.settings.page_size_max)
     page = await context.sessions.page(decode_session(cursor), size + 1)
     sessions = [
@@ -150,7 +150,7 @@ async def session_map(
 
 
 class HistoryLine(Reply):
-    """A reservation with what it is for; `paidAt` is null unless it is CONFIRMED."""
+    """A reservation with its session. `paidAt` is null unless the state is CONFIRMED."""
 
     reservation_id: shown.ReservationId
     state: State
@@ -168,7 +168,7 @@ class HistoryLine(Reply):
 
 
 class HistoryPage(Reply):
-    """The newest first; `next` is the cursor of the page after, null on the last one."""
+    """Reservations, the newest first. `next` is the cursor of the next page; it is null on the last page."""
 
     reservations: list[HistoryLine]
     next: Annotated[str | None, Field(examples=[shown.RESERVATION_ID])]
@@ -176,7 +176,7 @@ class HistoryPage(Reply):
 
 @router.get(
     "/list-history",
-    summary="Own purchases, or every attempt",
+    summary="List my reservations",
     responses=refusals.responses(
         Unauthenticated, Forbidden, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway
     ),
@@ -185,12 +185,13 @@ async def list_history(
     context: InContext,
     customer: AsCustomer,
     state: Annotated[
-        Literal["HELD", "CONFIRMED", "EXPIRED", "CANCELLED", "ALL"], Query(description="ALL shows every attempt")
+        Literal["HELD", "CONFIRMED", "EXPIRED", "CANCELLED", "ALL"],
+        Query(description="ALL includes held, expired and released reservations"),
     ] = "CONFIRMED",
     cursor: Cursor = None,
     limit: Limit = PAGE_SIZE,
 ) -> HistoryPage:
-    """What was paid for; with `state` also what is held, expired or released."""
+    """Paid reservations; `state` selects others."""
     size = min(limit, context.settings.page_size_max)
     wanted = None if state == "ALL" else State(state)
     async with snapshot(context.engine) as connection:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
 from service.api import problems
-from service.observability import tracing
+from service.observability import sampling, tracing
 from service.observability.metrics import catalogue, recording
 
 REQUEST_ID_HEADER = "X-Request-ID"
@@ -33,7 +33,7 @@ class _Answering:
     """A request in progress. `status` is 0 until the answer begins."""
 
     request_id: str
-    traced: tracing.Request
+    traced: sampling.Request
     began: float
     answer: Send
     status: int = 0
@@ -91,17 +91,17 @@ def _end(answering: _Answering, scope: Scope) -> None:
     seconds = time.perf_counter() - answering.began
     recording.request_answered(scope["method"], route, answering.status, seconds)
     _write_line(scope, route, answering.status, seconds)
-    tracing.end_request(answering.traced, scope["method"], route, answering.status)
+    sampling.end_request(answering.traced, scope["method"], route, answering.status)
 
 
-def _begin_trace(scope: Scope, headers: Headers) -> tracing.Request:
+def _begin_trace(scope: Scope, headers: Headers) -> sampling.Request:
     if scope["path"] in QUIET_PATHS:
         # A pipelined request begins in the context of the request before it.
         tracing.current.set(None)
-        return tracing.Request("")
+        return sampling.Request("")
     peer, context = scope.get("client"), scope["state"]["context"]
     is_trusted = context.limits.is_proxy(peer[0] if peer else None)
-    return tracing.begin_request(scope["method"], headers.get(tracing.HEADER, ""), is_trusted=is_trusted)
+    return sampling.begin_request(scope["method"], headers.get(tracing.HEADER, ""), is_trusted=is_trusted)
 
 
 def _write_line(scope: Scope, route: str | None, status: int, seconds: float) -> None:

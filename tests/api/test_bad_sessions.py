@@ -33,7 +33,7 @@ CHANGES: list[tuple[str, dict[str, Any], Refused]] = [
         invalid("placements", "have at most 100000 items"),
     ),
     ("no placement", {"placements": []}, invalid("placements", "must have at least 16 items")),
-    ("doubled", {"placements": [*PLACEMENTS, "A7"]}, invalid("placements", "'A7' is there more than once")),
+    ("doubled", {"placements": [*PLACEMENTS, "A7"]}, invalid("placements", "'A7' occurs more than once")),
     ("doubled, with blanks", {"placements": [*PLACEMENTS, " A7 "]}, invalid("placements", "'A7' is there more")),
     ("doubled, composed", {"placements": [*PLACEMENTS, "Å", "A\u030a"]}, invalid("placements", "'Å' is there more")),
     ("a placement is empty", {"placements": [*PLACEMENTS, ""]}, invalid("placements.16", "at least 1 character")),
