@@ -101,5 +101,5 @@ AsManager = Annotated[Principal, Depends(get_manager)]
 
 
 def time_header(now: datetime) -> dict[str, str]:
-    """The header with PostgreSQL's time, RFC 3339 in UTC."""
+    """The reply's header with PostgreSQL's time, RFC 3339 in UTC."""
     return {TIME_HEADER: now.isoformat().replace("+00:00", "Z")}

@@ -115,7 +115,7 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         409,
         "sale-closed",
         "The sale is closed",
-        lambda e: f"The sale ended at {_time(e.showtime)}.",
+        lambda e: f"Selling ended at {_time(e.showtime)}.",
         lambda e: {"showtime": _time(e.showtime)},
     ),
     errors.SeatLimitReached: Problem(
