@@ -108,17 +108,17 @@ MAP_HEADERS = {
     SOURCE_HEADER: {"description": "As `source` in the body", "schema": {"type": "string"}},
     AS_OF_HEADER: {"description": "As `asOf` in the body", "schema": {"type": "string"}},
     AGE_HEADER: {"description": "As `ageMs` in the body", "schema": {"type": "string"}},
-    "ETag": {"description": "Stands for the seats' states, whenever they were read", "schema": {"type": "string"}},
+    "ETag": {"description": "Identifies the seats' states, whenever they were read", "schema": {"type": "string"}},
 }
 
 
 @router.get(
     "/session/{sessionId}",
-    summary="The live map of a session's seats",
+    summary="Show the seat map of a session",
     response_class=Response,
     responses={
         200: {"model": SeatMapReply, "headers": MAP_HEADERS},
-        304: {"description": "The seats are as the ETag says, at the time in the headers", "headers": MAP_HEADERS},
+        304: {"description": "The map of this ETag is current at the time in the headers", "headers": MAP_HEADERS},
         **refusals.responses(NotFound, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway),
     },
     dependencies=[Depends(limit_read)],
@@ -129,7 +129,7 @@ async def session_map(
     request: Request,
     if_none_match: Annotated[str, Header(description="The ETags of the maps that you have")] = "",
 ) -> Response:
-    """Also after showtime. A seat that is available here may be taken a moment later; only a hold tells."""
+    """The state of every seat, also after showtime. An available seat may be taken soon after: only a hold decides."""
     seat_map = await context.seat_maps.get(session_id)
     seats = await context.map_bodies.seats(session_id, seat_map)
     headers = {
