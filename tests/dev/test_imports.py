@@ -14,6 +14,7 @@ BOTTOM = {
     "service.errors",
     "service.hosts",
     "service.migrations",
+    "service.moments",
     "service.reservation",
     "service.settings",
     "service.single_flight",
