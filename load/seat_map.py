@@ -29,7 +29,7 @@ from starlette.responses import Response
 from load.servers import Servers, measured
 from service import app as product
 from service.api.context import InContext, limit_read
-from service.api.listings import SeatMapReply
+from service.api.mapjson import SeatMapReply
 from service.cache import Cache
 from service.migrate import migrate
 from service.settings import load

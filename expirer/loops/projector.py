@@ -17,9 +17,9 @@ from service.events.log import Logged
 from service.observability import tracing
 from service.observability.metrics import recording
 from service.reservation import SeatState
-from service.seatmap.cached import SeatCache
 from service.seatmap.encoding import STATE_OF, Change
 from service.seatmap.stored import read_history
+from service.seatmap.updating import MapUpdates
 from service.settings import Settings
 
 CURSOR = "cache"
@@ -30,7 +30,7 @@ class Projector:
 
     def __init__(self, engine: AsyncEngine, cache: Cache, settings: Settings, owner: str) -> None:
         self._engine = engine
-        self._cache = SeatCache(cache, settings.map_fresh_ms, settings.map_keep_minutes)
+        self._cache = MapUpdates(cache, settings.map_fresh_ms)
         self._settings = settings
         self._owner = owner
         self._tried = 0

@@ -15,6 +15,7 @@ from service.admission.ratelimit import Limit, RateLimits
 from service.api.mapbody import MapBodies
 from service.errors import Forbidden, Unauthenticated
 from service.ledger.booking import BoxOffice
+from service.moments import rfc3339
 from service.seatmap.maps import SeatMaps
 from service.sessions.listing import SessionList
 from service.settings import Settings
@@ -102,4 +103,4 @@ AsManager = Annotated[Principal, Depends(get_manager)]
 
 def time_header(now: datetime) -> dict[str, str]:
     """The reply's header with PostgreSQL's time, RFC 3339 in UTC."""
-    return {TIME_HEADER: now.isoformat().replace("+00:00", "Z")}
+    return {TIME_HEADER: rfc3339(now)}

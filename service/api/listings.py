@@ -12,10 +12,12 @@ from service.api.context import AsCustomer, InContext, limit_read
 from service.api.cursors import Cursor, decode_reservation, decode_session, encode_session
 from service.api.customer import HeldSeat
 from service.api.fields import ID_MAX, FromDigits, Reply
+from service.api.mapjson import SeatMapReply, end_of_body
 from service.database import snapshot
 from service.errors import Busy, DatabaseAway, Forbidden, NotFound, TooManyRequests, Unauthenticated
 from service.ledger.history import Purchase, history
-from service.reservation import SeatState, State
+from service.moments import rfc3339
+from service.reservation import State
 
 router = APIRouter(prefix="/customer", tags=["customer"])
 
@@ -83,26 +85,6 @@ async def list_sessions(context: InContext, cursor: Cursor = None, limit: Limit 
     return SessionPage(sessions=sessions, next=encode_session(last.showtime, last.id) if last else None)
 
 
-class MappedSeat(Reply):
-    """A seat and what it is at `asOf`."""
-
-    seat_id: shown.SeatId
-    placement: shown.Placement
-    price: shown.Price
-    state: SeatState
-
-
-class SeatMapReply(Reply):
-    """The seats by position, and where they were read. What was committed at `asOf` is in it; newer changes may be."""
-
-    session_id: shown.SessionId
-    currency: shown.Currency
-    source: Annotated[Literal["redis", "postgresql"], Field(description="PostgreSQL where Redis is away or behind")]
-    as_of: shown.Moment
-    age_ms: Annotated[int, Field(description="Time since `asOf`, or a little more", examples=[40])]
-    seats: list[MappedSeat]
-
-
 SOURCE_HEADER, AS_OF_HEADER, AGE_HEADER = "Rowlock-Source", "Rowlock-As-Of", "Rowlock-Age-Ms"
 MAP_HEADERS = {
     SOURCE_HEADER: {"description": "As `source` in the body", "schema": {"type": "string"}},
@@ -137,12 +119,12 @@ async def session_map(
         "Cache-Control": "no-cache",
         "Vary": "Accept-Encoding",
         SOURCE_HEADER: seat_map.source,
-        AS_OF_HEADER: mapbody.format_moment(seat_map.as_of),
+        AS_OF_HEADER: rfc3339(seat_map.as_of),
         AGE_HEADER: str(seat_map.age_ms),
     }
     if seats.is_one_of(if_none_match):
         return Response(None, 304, headers)
-    end = mapbody.end_of_body(seat_map)
+    end = end_of_body(seat_map)
     if mapbody.accepts_gzip(request.headers.get("accept-encoding", "")):
         packed = await context.map_bodies.gzip(seats, end)
         return Response(packed, 200, headers | {"Content-Encoding": "gzip"}, "application/json")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import orjson
@@ -10,6 +9,7 @@ from starlette.responses import Response
 
 from service import errors
 from service.errors import RowlockError
+from service.moments import rfc3339
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:rowlock:problem:"
@@ -115,8 +115,8 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         409,
         "sale-closed",
         "The sale is closed",
-        lambda e: f"Selling ended at {_time(e.showtime)}.",
-        lambda e: {"showtime": _time(e.showtime)},
+        lambda e: f"Selling ended at {rfc3339(e.showtime)}.",
+        lambda e: {"showtime": rfc3339(e.showtime)},
     ),
     errors.SeatLimitReached: Problem(
         409,
@@ -129,8 +129,8 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         409,
         "hold-expired",
         "The hold has expired",
-        lambda e: f"The seats were held until {_time(e.expires_at)}.",
-        lambda e: {"reservationId": str(e.reservation_id), "expiresAt": _time(e.expires_at)},
+        lambda e: f"The seats were held until {rfc3339(e.expires_at)}.",
+        lambda e: {"reservationId": str(e.reservation_id), "expiresAt": rfc3339(e.expires_at)},
     ),
     errors.ReservationPaid: Problem(
         409, "reservation-paid", "Already paid", lambda _: "A paid reservation can't be released.", _reservation_id
@@ -249,7 +249,3 @@ def body(error: RowlockError, problem: Problem) -> dict[str, Any]:
 
 def _listed(seat_ids: tuple[int, ...]) -> str:
     return ", ".join(map(str, seat_ids))
-
-
-def _time(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")

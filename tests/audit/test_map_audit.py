@@ -170,7 +170,7 @@ async def test_a_map_is_the_next_one_again_where_no_connection_was_free(
         raise Busy("connection")
 
     monkeypatch.setattr(mapaudit, "_read_stored", wait_in_vain)
-    cache = SeatCache(stage.cache, settings.map_fresh_ms, settings.map_keep_minutes)
+    cache = SeatCache(stage.cache, settings.map_fresh_ms)
     with pytest.raises(Busy):
         await mapaudit.check_next(engine, cache, 0)
 

@@ -10,7 +10,15 @@ import pytest
 
 from tests.stage.sources import ROOT, imports, modules, nameless_sql, reaches, statements
 
-BOTTOM = {"service.errors", "service.hosts", "service.migrations", "service.reservation", "service.settings"}
+BOTTOM = {
+    "service.errors",
+    "service.hosts",
+    "service.migrations",
+    "service.moments",
+    "service.reservation",
+    "service.settings",
+    "service.single_flight",
+}
 """They may be imported by every package, and import nothing of the product but each other."""
 LOW = BOTTOM | {"service.observability"}
 STORES = LOW | {"service.database", "service.cache"}
@@ -56,7 +64,7 @@ NAMELESS_SQL = {
     ("service.migrate", "select max(version_num) from alembic_version"),
     # No SQL: a script for Redis, what an operator says, and the first word of a statement.
     ("service.observability.statements", "with"),
-    ("service.seatmap.cached", "begin"),
+    ("service.seatmap.keys", "begin"),
     ("expirer.commands.parked", "drop"),
     ("expirer.commands.cursors", "drop"),
 }

@@ -17,7 +17,7 @@ from dev.servers import Redis
 from service.database import Connection
 from service.events import cursors
 from service.migrate import migrate
-from service.seatmap.cached import BUMP
+from service.seatmap.keys import BUMP
 from service.seatmap.stored import READ_HISTORY
 from service.settings import Settings
 from tests.conftest import EMPTY_TABLES

@@ -93,9 +93,9 @@ async def test_who_finds_a_map_being_built_waits_for_it_and_only_for_so_long(
     clock = asyncio.get_running_loop().time
     async with projecting(with_redis(url, redis, map_fresh_ms=60_000, map_wait_ms=200)) as projection:
         await projection.step()
-        epoch, cache = await projection.epoch(), projection.seat_cache
-        assert await cache.try_lock(epoch, on_sale.id, "another", 60_000)
-        assert await cache.begin(epoch, on_sale.id, 16, "another", NO_END_MS)
+        epoch, builder = await projection.epoch(), projection.builder
+        assert await builder.try_lock(epoch, on_sale.id, "another", 60_000)
+        assert await builder.begin(epoch, on_sale.id, 16, "another", NO_END_MS)
         began = clock()
         assert (await projection.get(on_sale)).source == "postgresql"
         assert 0.2 <= clock() - began < 10
@@ -103,5 +103,5 @@ async def test_who_finds_a_map_being_built_waits_for_it_and_only_for_so_long(
         asking = asyncio.create_task(patient.get(on_sale))
         await asyncio.wait([asking], timeout=0.1)
         assert not asking.done()
-        assert await patient.seat_cache.finish(epoch, on_sale.id, "another")
+        assert await patient.builder.finish(epoch, on_sale.id, "another")
         assert (await asking).source == "redis"

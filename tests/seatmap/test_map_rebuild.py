@@ -76,7 +76,7 @@ async def test_a_builder_that_comes_back_after_another_one_changes_nothing(
     await is_there.wait()
     # Its lock has gone, and another one begins; then the late one comes back before it, and after it.
     await projection.redis.delete(f"rowlock:{epoch}:{on_sale.id}:lock")
-    assert await projection.seat_cache.begin(epoch, on_sale.id, 16, "another", NO_END_MS)
+    assert await projection.builder.begin(epoch, on_sale.id, 16, "another", NO_END_MS)
     may_go_on.set()
     assert (await late).source == "postgresql"
     assert await projection.redis.get(f"rowlock:{epoch}:{on_sale.id}:states") == b"B" + b"A" * 16
@@ -90,7 +90,7 @@ async def test_the_lock_of_a_dead_builder_goes_by_itself_and_until_then_postgres
     async with projecting(quick) as projection:
         await projection.step()
         lock = f"rowlock:{await projection.epoch()}:{on_sale.id}:lock"
-        assert await projection.seat_cache.try_lock(await projection.epoch(), on_sale.id, "dead", 2_000)
+        assert await projection.builder.try_lock(await projection.epoch(), on_sale.id, "dead", 2_000)
         assert (await projection.get(on_sale)).source == "postgresql"
 
         async def is_gone() -> bool:
