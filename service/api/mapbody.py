@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 import orjson
 from cachetools import LRUCache
 
-from service.errors import Busy
+from service.errors import Busy, BusyReason
 from service.reservation import SeatState
 from service.seatmap.maps import LAYOUT_SEATS_MAX, SeatMap
 from service.seatmap.stored import Layout
@@ -86,7 +86,7 @@ class MapBodies:
     async def _encode_newest(self, session_id: int, seat_map: SeatMap) -> Seats:
         """One at a time for each session, and that one for all who wait."""
         lock = self._encoding.setdefault(session_id, asyncio.Lock())
-        async with self._turn(lock, "encode"):
+        async with self._turn(lock, BusyReason.MAP_ENCODE):
             newest = self._wanted.pop(session_id, seat_map)
             if (known := self._fitting(session_id, seat_map)) is None:
                 is_newer = newest.layout is seat_map.layout and newest.as_of >= seat_map.as_of
@@ -96,14 +96,14 @@ class MapBodies:
         return known
 
     @asynccontextmanager
-    async def _turn(self, lock: asyncio.Lock, work: str) -> AsyncIterator[None]:
+    async def _turn(self, lock: asyncio.Lock, reason: BusyReason) -> AsyncIterator[None]:
         """Time for a work in a thread. Raises Busy before it begins, or not at all."""
         try:
             async with asyncio.timeout(TURN_SECONDS) as waiting, lock, self._at_work:
                 waiting.reschedule(None)
                 yield
         except TimeoutError:
-            raise Busy(f"turn to {work} a seat map") from None
+            raise Busy(reason) from None
 
     def _fitting(self, session_id: int, seat_map: SeatMap) -> Seats | None:
         known = self._known.get(session_id)
@@ -115,7 +115,7 @@ class MapBodies:
         """The body, compressed. Raises Busy where its turn does not come in time."""
         if not seats.packed:
             # Once for all who wait.
-            async with self._turn(seats.packing, "compress"):
+            async with self._turn(seats.packing, BusyReason.MAP_COMPRESS):
                 if not seats.packed:
                     seats.checksum = zlib.crc32(seats.plain)
                     seats.packed = await asyncio.to_thread(_pack, seats.plain)

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.database import Connection, roll_back, transaction
-from service.errors import Busy, DatabaseAway, HoldExpired, OutcomeUnknown, Unavailable
+from service.errors import Busy, BusyReason, DatabaseAway, HoldExpired, OutcomeUnknown, Unavailable
 from service.ledger import holding, settling
 from service.ledger.claims import Held, HoldRequest, Overdue, Render, Rules
 from service.ledger.settling import Settled, SettleRequest
@@ -63,7 +63,7 @@ class BoxOffice:
         """Finishes the work even if the caller is cancelled: half a decision would keep its locks."""
         if len(self._tasks) >= self.writes_max:
             work.close()
-            raise Busy("queue")
+            raise Busy(BusyReason.WRITE_QUEUE)
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -84,7 +84,7 @@ class BoxOffice:
         delayed = [r for r, answer in zip(requests, answers, strict=True) if isinstance(answer, Overdue)]
         second = iter(await self._write(hold, delayed))
         answers = [next(second) if isinstance(answer, Overdue) else answer for answer in answers]
-        return [Busy("overdue hold") if isinstance(answer, Overdue) else answer for answer in answers]
+        return [Busy(BusyReason.OVERDUE_HOLD) if isinstance(answer, Overdue) else answer for answer in answers]
 
     async def _write(self, write: Write[R], requests: Sequence[R]) -> list[Any]:
         """The answers of one transaction. Where it fails for many requests, each gets one of its own, so that one
@@ -115,7 +115,7 @@ class BoxOffice:
                 return await self._write_once(write, requests)
             except (DatabaseAway, Busy) as error:
                 # Waiting once more for what did not come in time would only make the queue longer.
-                if isinstance(error, Busy) and error.what != "collision":
+                if isinstance(error, Busy) and error.reason is not BusyReason.COLLISION:
                     raise
                 recording.retried("collision" if isinstance(error, Busy) else "away")
                 await _back_off(BACKOFF_MS * 2**n)

@@ -16,7 +16,7 @@ from cachetools import LRUCache, TTLCache
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.cache import Cache
-from service.errors import Busy, CacheAway
+from service.errors import Busy, BusyReason, CacheAway
 from service.observability.metrics import catalogue, recording
 from service.seatmap.cached import SeatCache
 from service.seatmap.encoding import Freshness
@@ -83,7 +83,7 @@ class SeatMaps:
                 return SeatMap(layout, seen.states, seen.source, seen.as_of, age_ms)
             self._stored.pop(session_id, None)
         # PostgreSQL was restarted between the two reads, again and again.
-        raise Busy("seat map")
+        raise Busy(BusyReason.MAP_REPLACED)
 
     async def counts(self, session_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Seats held and sold of those sessions whose map in Redis is complete and fresh."""

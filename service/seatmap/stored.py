@@ -13,7 +13,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.database import Connection, snapshot
-from service.errors import Busy, NotFound
+from service.errors import Busy, BusyReason, NotFound
 from service.reservation import SeatState
 from service.seatmap.encoding import NEVER_CHANGED, STATE_OF, Change
 from service.settings import Settings
@@ -122,7 +122,7 @@ class SeatReads:
             async with asyncio.timeout(self._turn_seconds):
                 await self._turns.acquire()
         except TimeoutError:
-            raise Busy("turn to read a seat map") from None
+            raise Busy(BusyReason.MAP_READ) from None
         try:
             async with snapshot(self._engine) as connection:
                 yield connection

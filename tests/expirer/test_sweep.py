@@ -10,7 +10,7 @@ from dev.postgres import Postgres
 from expirer.loops import keeper, sweep
 from service.accounts.accounts import FORGET_FAILURES_MINUTES
 from service.database import Connection, create_engine
-from service.errors import Busy, DatabaseAway
+from service.errors import Busy, BusyReason, DatabaseAway
 from service.ledger.expiring import ONE_BY_ONE_SECONDS_MAX, lock_overdue
 from service.settings import Settings
 from tests.stage.factories import hold_of, make_customer, make_overdue, make_session, make_settings
@@ -107,7 +107,7 @@ async def test_a_batch_whose_members_can_all_be_ended_alone_is_told_and_no_hold_
     engine: AsyncEngine, sql: Connection, settings: Settings, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def wait_in_vain(*_: object) -> None:
-        raise Busy("lock")
+        raise Busy(BusyReason.ROW_LOCK)
 
     set_aside = sweep.SetAside()
     for _ in range(2):

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.postgres import Postgres
 from service.database import Connection
-from service.errors import Busy
+from service.errors import Busy, BusyReason
 from service.ledger.booking import BoxOffice
 from service.ledger.claims import Held, Rules
 from service.ledger.settling import Settled
@@ -63,7 +63,7 @@ async def test_without_a_free_slot_a_hold_is_refused_in_time_and_the_pool_recove
     async with every_slot_taken(box_office, postgres, sql, customers, seats[0]) as waiting:
         refused = await asyncio.wait_for(hold_one(box_office, late), 10)
         assert isinstance(refused, Busy)
-        assert refused.what == "connection"
+        assert refused.reason is BusyReason.CONNECTION
     await assert_one_winner(waiting)
     assert checked_out(engine) == 0
     assert isinstance(await hold_one(box_office, late), Held)
@@ -99,10 +99,12 @@ async def test_writes_beyond_their_maximum_are_refused_at_once_and_later_ones_ar
     held = await give(sql, customers[-1], seats[1])
     box_office = BoxOffice(engine, Rules(30, 10), writes_max=POOL_SIZE, outcome_wait_ms=1_000)
     async with every_slot_taken(box_office, postgres, sql, customers, seats[0]) as waiting:
-        with pytest.raises(Busy, match="queue"):
+        with pytest.raises(Busy) as refused:
             await hold_one(box_office, hold_of(customers[-1], seats[2]))
-        with pytest.raises(Busy, match="queue"):
+        assert refused.value.reason is BusyReason.WRITE_QUEUE
+        with pytest.raises(Busy) as refused:
             await settle_one(box_office, held, State.CONFIRMED, customers[-1])
+        assert refused.value.reason is BusyReason.WRITE_QUEUE
     await assert_one_winner(waiting)
     assert isinstance(await hold_one(box_office, hold_of(customers[-1], seats[2])), Held)
     assert isinstance(await settle_one(box_office, held, State.CONFIRMED, customers[-1]), Settled)
