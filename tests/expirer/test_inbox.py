@@ -1,6 +1,7 @@
 """The inbox settles dead letters in batches, acknowledges them after the commit, and parks what can't be settled."""
 
 import asyncio
+from itertools import chain, repeat
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from service.broker.messages import Hint
 from service.broker.topology import EXPIRED_QUEUE, PARKED_QUEUE
 from service.database import Connection, create_engine, transaction
 from service.errors import BrokerAway
+from service.ledger.one_by_one import ONE_BY_ONE_SECONDS_MAX
 from service.ledger.settling import settle
 from service.reservation import State
 from service.settings import Settings
@@ -132,15 +134,15 @@ async def test_a_seat_whose_lock_does_not_come_is_left_to_the_sweep_and_its_neig
     await engine.dispose()
 
 
-async def test_a_batch_that_is_settled_one_by_one_goes_on_with_the_next_step_when_its_time_is_over(
-    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch
+async def test_one_by_one_goes_on_with_the_next_step_after_its_time(
+    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     ids = await make_dead_letters(sql, settings, rabbitmq.url, 4)
     await tamper(sql, ids[1])
-    async with inbox_of(engine, settings) as inbox:
-        with monkeypatch.context() as patched:
-            patched.setattr("expirer.loops.inbox.ONE_BY_ONE_SECONDS_MAX", 0)
-            assert await step_with(inbox, 4) == 0
+    over = float(ONE_BY_ONE_SECONDS_MAX + 1)
+    seconds = chain([0.0], repeat(over))
+    async with inbox_of(engine, settings, lambda: next(seconds)) as inbox:
+        assert await step_with(inbox, 4) == 0
         assert await count_states(sql) == {"HELD": 4}
         await inbox.step()
         await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)

@@ -11,7 +11,8 @@ from expirer.loops import keeper, sweep
 from service.accounts.accounts import FORGET_FAILURES_MINUTES
 from service.database import Connection, create_engine
 from service.errors import Busy, BusyReason, DatabaseAway
-from service.ledger.expiring import ONE_BY_ONE_SECONDS_MAX, lock_overdue
+from service.ledger.expiring import lock_overdue
+from service.ledger.one_by_one import ONE_BY_ONE_SECONDS_MAX
 from service.settings import Settings
 from tests.stage.factories import hold_of, make_customer, make_overdue, make_session, make_settings
 from tests.stage.forcing import give_all, locked, state_of
@@ -29,6 +30,11 @@ def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
     made = CapturingLogger()
     monkeypatch.setattr(sweep, "log", made)
     return made
+
+
+async def wait_in_vain(*_: object) -> None:
+    """Stands in for a batch whose lock never comes."""
+    raise Busy(BusyReason.ROW_LOCK)
 
 
 async def make_overdue_holds(sql: Connection, settings: Settings, count: int) -> list[UUID]:
@@ -106,9 +112,6 @@ async def test_a_hold_that_can_not_be_ended_is_told_once_in_a_while_and_when_all
 async def test_a_batch_whose_members_can_all_be_ended_alone_is_told_and_no_hold_is_said_to_have_been_in_its_way(
     engine: AsyncEngine, sql: Connection, settings: Settings, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def wait_in_vain(*_: object) -> None:
-        raise Busy(BusyReason.ROW_LOCK)
-
     set_aside = sweep.SetAside()
     for _ in range(2):
         await make_overdue_holds(sql, settings, 2)
@@ -191,10 +194,10 @@ async def test_broken_holds_that_fill_a_batch_are_set_aside_for_the_others(
 
 
 async def test_one_by_one_ends_in_time_to_be_seen_alive(
-    engine: AsyncEngine, sql: Connection, settings: Settings
+    engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = await make_overdue_holds(sql, settings, 3)
     seconds = iter([0.0, 0.0, float(ONE_BY_ONE_SECONDS_MAX + 1)])
-    found, expired = await sweep._settle_one_by_one(engine, 10, sweep.SetAside(), lambda: next(seconds))
-    assert (found, expired) == (3, 1)
+    monkeypatch.setattr(sweep, "settle_overdue", wait_in_vain)
+    await sweep.step(engine, settings, clock=lambda: next(seconds))
     assert sorted([await state_of(sql, id_) for id_ in held]) == ["EXPIRED", "HELD", "HELD"]
