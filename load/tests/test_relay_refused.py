@@ -49,8 +49,8 @@ async def test_when_the_queue_of_holds_is_full_hints_are_dropped_and_events_go_o
                 assert await cursor(sql) == last
         assert first_time(await listener.until(4))[:4] == [1, 2, 3, 4]
     assert [(line["event"], line.get("count"), line["failures"]) for line in logs] == [
-        ("hints dropped; the sweep gives these seats back", 3, 1),
-        ("no more hints are dropped", None, 2),
+        ("hints dropped; the sweep releases these seats", 3, 1),
+        ("hints are accepted again", None, 2),
     ]
 
 
@@ -72,7 +72,7 @@ async def test_a_hint_for_which_there_is_no_queue_is_counted_and_the_queue_is_ma
         await make_numbered(engine, sql, settings, 3)
         with capture_logs() as logs:
             await relay.step()
-        assert [line["event"] for line in logs] == ["no more hints are dropped"]
+        assert [line["event"] for line in logs] == ["hints are accepted again"]
     assert message_count(rabbitmq.url, queue) == 3
 
 
