@@ -67,7 +67,7 @@ async def test_the_observer_shows_what_is_overdue_held_and_behind(
     assert [gauge(f"log_{name} relay") for name in ("lag_events", "lag_seconds", "stuck_events")] == [0, 0, 0]
 
 
-async def test_the_observer_shows_who_waits_for_locks_and_the_oldest_writer(
+async def test_observer_shows_lock_waiters_and_the_oldest_writer(
     engine: AsyncEngine, sql: Connection, settings: Settings, postgres: Postgres
 ) -> None:
     (id_,) = await make_holds(sql, settings, 1)
@@ -89,9 +89,7 @@ async def test_the_observer_shows_who_waits_for_locks_and_the_oldest_writer(
     assert gauge("lock_waiting_sessions") == 0
 
 
-async def test_the_observer_shows_a_prepared_transaction_which_no_session_has(
-    engine: AsyncEngine, sql: Connection, settings: Settings
-) -> None:
+async def test_observer_shows_a_prepared_transaction(engine: AsyncEngine, sql: Connection, settings: Settings) -> None:
     await sql.execute("begin; create table left_behind (); prepare transaction 'left behind'")
     try:
 
@@ -111,7 +109,7 @@ async def test_the_observer_shows_a_prepared_transaction_which_no_session_has(
     await until(gone, "that nobody writes")
 
 
-async def test_the_observer_shows_the_messages_of_each_queue_and_nothing_while_rabbitmq_is_away(
+async def test_observer_shows_queue_lengths_while_rabbitmq_answers(
     engine: AsyncEngine, sql: Connection, with_broker: Settings, rabbitmq: Broker
 ) -> None:
     await make_dead_letters(sql, with_broker, rabbitmq.url, 3)

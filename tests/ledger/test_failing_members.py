@@ -109,7 +109,7 @@ async def test_locks_of_many_that_do_not_come_are_waited_for_at_once(
     assert [type(answer) for answer in answers] == [Busy] * 8
 
 
-async def test_of_a_list_whose_outcome_is_unknown_each_is_told_the_truth_that_can_be_known(
+async def test_unknown_outcome_is_looked_up_for_each_member(
     postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     customers = await make_customers(sql, settings, 2)

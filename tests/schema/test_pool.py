@@ -54,7 +54,7 @@ async def assert_one_winner(waiting: list[asyncio.Task[Held | Exception]]) -> No
     assert sorted(type(answer).__name__ for answer in answers) == ["Held", "SeatsTaken"]
 
 
-async def test_without_a_free_slot_a_hold_is_refused_in_time_and_the_pool_recovers(
+async def test_full_pool_refuses_a_hold_in_time_and_recovers(
     box_office: BoxOffice, engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     customers = await make_customers(sql, settings, POOL_SIZE + 1)
@@ -69,7 +69,7 @@ async def test_without_a_free_slot_a_hold_is_refused_in_time_and_the_pool_recove
     assert isinstance(await hold_one(box_office, late), Held)
 
 
-async def test_without_a_free_slot_the_answer_is_503_busy_and_the_process_stays_alive_and_ready(
+async def test_full_pool_is_503_busy_and_the_process_stays_ready(
     postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     customer, other = await make_customers(sql, settings, 2)
@@ -91,7 +91,7 @@ def assert_busy(reply: httpx.Response) -> None:
     assert int(reply.headers["Retry-After"]) >= 1
 
 
-async def test_writes_beyond_their_maximum_are_refused_at_once_and_later_ones_are_not(
+async def test_writes_beyond_the_maximum_are_refused_at_once(
     engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     customers = await make_customers(sql, settings, POOL_SIZE + 1)
@@ -110,7 +110,7 @@ async def test_writes_beyond_their_maximum_are_refused_at_once_and_later_ones_ar
     assert isinstance(await settle_one(box_office, held, State.CONFIRMED, customers[-1]), Settled)
 
 
-async def test_a_write_whose_caller_is_cancelled_is_finished_and_its_slot_comes_back(
+async def test_cancelled_write_is_finished_and_frees_its_slot(
     box_office: BoxOffice, engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     holder, payer = await make_customers(sql, settings, 2)
@@ -133,7 +133,7 @@ async def test_a_write_whose_caller_is_cancelled_is_finished_and_its_slot_comes_
     assert [await state_of(sql, id_) for id_ in (asked.reservation_id, held)] == ["HELD", "CONFIRMED"]
 
 
-async def test_draining_returns_when_the_last_write_is_done_and_not_before(
+async def test_drain_returns_once_the_last_write_is_done(
     box_office: BoxOffice, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)
