@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from service.errors import Busy
+from service.errors import Busy, BusyReason
 
 FLIGHTS_MAX = 10_000
 """Different works of one kind at the same time; more requests than a process can have open."""
@@ -20,7 +20,7 @@ log = structlog.stdlib.get_logger("rowlock.single_flight")
 class SingleFlight(Generic[K, T]):
     """Runs one work at a time for each key. Whoever asks while it runs gets its result, or its failure.
 
-    The work goes on when those who asked for it are cancelled. At most `flights_max` works run, then Busy(`what`).
+    The work goes on when those who asked for it are cancelled. At most `flights_max` works run, then Busy is raised.
     """
 
     def __init__(self, what: str, flights_max: int = FLIGHTS_MAX) -> None:
@@ -37,7 +37,7 @@ class SingleFlight(Generic[K, T]):
         task = self._flights.get(key)
         if task is None:
             if len(self._flights) >= self._flights_max:
-                raise Busy(self._what)
+                raise Busy(BusyReason.SHARED_WORK)
             task = self._flights[key] = asyncio.create_task(work())
             task.add_done_callback(lambda done: self._land(key, done))
         return task
@@ -62,13 +62,13 @@ class Turns:
         self._wait_seconds = wait_seconds
 
     @asynccontextmanager
-    async def take(self, what: str) -> AsyncIterator[None]:
-        """The block is one work. Raises Busy(`what`) before the block, where no turn comes in time."""
+    async def take(self, reason: BusyReason) -> AsyncIterator[None]:
+        """The block is one work. Raises Busy with `reason` before the block, where no turn comes in time."""
         try:
             async with asyncio.timeout(self._wait_seconds):
                 await self._places.acquire()
         except TimeoutError:
-            raise Busy(what) from None
+            raise Busy(reason) from None
         try:
             yield
         finally:

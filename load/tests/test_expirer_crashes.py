@@ -145,7 +145,7 @@ async def assert_all_are_back(sql: Connection, seat_ids: Sequence[int]) -> None:
     assert await sql.fetchval("select count(*) from reservations where settled_at < expires_at") == 0
 
 
-async def test_expirers_killed_again_and_again_end_each_hold_once_and_tell_all_of_it_in_order(
+async def test_killed_expirers_end_each_hold_once_and_publish_in_order(
     postgres: Postgres, sql: Connection, settings: Settings, redis: Redis | Container, rabbitmq: RabbitMQ | Container
 ) -> None:
     urls = {"redis_url": redis.url, "broker_url": rabbitmq.url}
@@ -187,7 +187,7 @@ async def fragile(servers: Servers) -> AsyncIterator[Postgres]:
         await asyncio.to_thread(server.stop, immediate=True)
 
 
-async def test_after_a_crash_of_postgresql_all_loops_are_back_by_themselves_and_nothing_is_parked(
+async def test_loops_recover_from_a_postgresql_crash_and_park_nothing(
     fragile: Postgres, redis: Redis | Container, rabbitmq: RabbitMQ | Container
 ) -> None:
     settings = make_settings(fragile.url())

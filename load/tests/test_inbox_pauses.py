@@ -81,7 +81,7 @@ async def assert_all_settled(server: Postgres, url: str) -> None:
     assert message_count(url, PARKED_QUEUE) == 0
 
 
-async def test_while_postgresql_is_away_dead_letters_are_kept_and_none_is_parked(
+async def test_dead_letters_are_kept_while_postgresql_is_away(
     engine: AsyncEngine, server: Postgres, own_sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     await make_dead_letters(own_sql, settings, rabbitmq.url, LETTERS)
@@ -99,7 +99,7 @@ async def test_while_postgresql_is_away_dead_letters_are_kept_and_none_is_parked
     await assert_all_settled(server, rabbitmq.url)
 
 
-async def test_a_pool_without_a_free_connection_pauses_the_inbox_and_counts_against_no_message(
+async def test_full_pool_pauses_the_inbox_and_fails_no_message(
     server: Postgres, own_sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     await make_dead_letters(own_sql, settings, rabbitmq.url, 3)
@@ -115,7 +115,7 @@ async def test_a_pool_without_a_free_connection_pauses_the_inbox_and_counts_agai
     await assert_all_settled(server, rabbitmq.url)
 
 
-async def test_a_connection_to_rabbitmq_that_is_lost_during_a_pause_brings_the_messages_again(
+async def test_connection_lost_during_a_pause_redelivers_messages(
     engine: AsyncEngine, server: Postgres, own_sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     await make_dead_letters(own_sql, settings, rabbitmq.url, 3)
@@ -136,7 +136,7 @@ async def test_a_connection_to_rabbitmq_that_is_lost_during_a_pause_brings_the_m
     await assert_all_settled(server, rabbitmq.url)
 
 
-async def test_an_expirer_whose_postgresql_is_away_for_a_minute_settles_everything_afterwards(
+async def test_expirer_settles_all_after_a_minute_without_postgresql(
     server: Postgres, own_sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     # Only the inbox does it: the sweep is over before they are overdue.

@@ -13,7 +13,7 @@ from typing import ParamSpec, Protocol, TypeVar
 from cachetools import LRUCache
 
 from service.api.mapjson import Packed, Seats, encode
-from service.errors import Busy
+from service.errors import Busy, BusyReason
 from service.seatmap.maps import LAYOUT_SEATS_MAX, SeatMap
 from service.single_flight import SingleFlight, Turns
 
@@ -26,7 +26,6 @@ AT_WORK_MAX = 2
 """Maps that are encoded or compressed at the same time. The largest takes 50 ms of a core, which holds need too."""
 TURN_SECONDS = 1.0
 """The longest wait for the turn to encode or compress a map; then the request is refused, and may be repeated."""
-ENCODE, COMPRESS = "turn to encode a seat map", "turn to compress a seat map"
 GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 NOT_GZIP = re.compile(r"gzip;q=0(\.0*)?")
 
@@ -50,8 +49,8 @@ class MapBodies:
         self._known: LRUCache[int, Seats] = LRUCache(SEATS_MAX, lambda seats: len(seats.states))
         self._wanted: dict[int, SeatMap] = {}
         self._turns = Turns(AT_WORK_MAX, turn_seconds)
-        self._encoding: SingleFlight[int, Seats] = SingleFlight(ENCODE)
-        self._packing: SingleFlight[str, Packed] = SingleFlight(COMPRESS)
+        self._encoding: SingleFlight[int, Seats] = SingleFlight("seat map encoding")
+        self._packing: SingleFlight[str, Packed] = SingleFlight("seat map compression")
 
     async def seats(self, session_id: int, seat_map: SeatMap) -> Seats:
         """The seats of the map, or of a newer one."""
@@ -81,10 +80,10 @@ class MapBodies:
             known = await self._encoding.run(session_id, lambda: self._encode_newest(session_id, seat_map))
             if known.fits(seat_map):
                 return known
-        raise Busy(ENCODE)
+        raise Busy(BusyReason.MAP_ENCODE)
 
     async def _encode_newest(self, session_id: int, seat_map: SeatMap) -> Seats:
-        async with self._turns.take(ENCODE):
+        async with self._turns.take(BusyReason.MAP_ENCODE):
             newest = self._wanted.pop(session_id, seat_map)
             known = await self._in_thread(encode, session_id, newest, self._known.get(session_id))
             self._known[session_id] = known
@@ -110,7 +109,7 @@ class MapBodies:
         )
 
     async def _pack(self, seats: Seats) -> Packed:
-        async with self._turns.take(COMPRESS):
+        async with self._turns.take(BusyReason.MAP_COMPRESS):
             return await self._in_thread(_pack, seats.plain)
 
 

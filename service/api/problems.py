@@ -198,7 +198,7 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         503,
         "busy",
         "Busy",
-        lambda e: f"Not free in time: {e.what}. Nothing was changed: try again.",
+        lambda e: f"{e.reason.value}. Nothing was changed: try again.",
         headers=_retry_after,
     ),
     errors.DatabaseAway: Problem(

@@ -12,7 +12,7 @@ from cachetools import LRUCache
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.cache import Cache
-from service.errors import Busy
+from service.errors import Busy, BusyReason
 from service.observability.metrics import recording
 from service.seatmap.encoding import Counts
 from service.seatmap.live import SHARE_SECONDS, LiveMaps
@@ -61,7 +61,7 @@ class SeatMaps:
                 return SeatMap(layout, seen.states, seen.source, seen.as_of, age_ms)
             self._stored.pop(session_id, None)
         # PostgreSQL was restarted between the two reads, twice.
-        raise Busy("seat map")
+        raise Busy(BusyReason.MAP_REPLACED)
 
     async def counts(self, session_ids: Sequence[int]) -> dict[int, Counts]:
         """The counts of the sessions whose map in Redis is complete and fresh."""

@@ -13,7 +13,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.database import Connection, snapshot
-from service.errors import NotFound
+from service.errors import BusyReason, NotFound
 from service.reservation import SeatState
 from service.seatmap.encoding import NEVER_CHANGED, STATE_OF, Change
 from service.settings import Settings
@@ -124,5 +124,5 @@ class SeatReads:
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[Connection]:
         """One of `map_reads_max` connections; the others of the pool are left to those who buy."""
-        async with self._turns.take("turn to read a seat map"), snapshot(self._engine) as connection:
+        async with self._turns.take(BusyReason.MAP_READ), snapshot(self._engine) as connection:
             yield connection

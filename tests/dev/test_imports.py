@@ -11,6 +11,7 @@ import pytest
 from tests.stage.sources import ROOT, imports, modules, nameless_sql, reaches, statements
 
 BOTTOM = {
+    "service.backoff",
     "service.errors",
     "service.hosts",
     "service.migrations",

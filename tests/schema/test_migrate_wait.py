@@ -55,7 +55,7 @@ async def test_a_newer_schema_will_do(url: str) -> None:
     assert await wait(url, 5) == Result(0, DONE, "")
 
 
-async def test_it_gives_up_on_an_older_schema_says_why_and_changes_nothing(url: str) -> None:
+async def test_wait_for_a_newer_schema_times_out_with_a_reason(url: str) -> None:
     await make_version(url, "0000")
     result = await wait(url, 1)
     assert (result.code, result.output) == (1, "")

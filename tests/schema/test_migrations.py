@@ -61,7 +61,7 @@ async def migrate(url: str) -> Result:
 
 
 @pytest.mark.oldest_postgresql
-async def test_two_migrations_at_once_make_one_schema_and_a_third_finds_it(url: str, empty: Connection) -> None:
+async def test_concurrent_migrations_make_one_schema(url: str, empty: Connection) -> None:
     first = await asyncpg.connect(url)
     await first.execute(f"begin; {LOCK_FOR_MIGRATION}")
     both = [asyncio.create_task(migrate(url)) for _ in range(2)]
@@ -85,7 +85,7 @@ async def test_migrating_a_newer_database_succeeds_and_does_nothing(url: str, em
 
 
 @pytest.mark.oldest_postgresql
-async def test_a_migration_that_fails_changes_nothing_and_says_why_in_a_line(url: str, empty: Connection) -> None:
+async def test_failed_migration_changes_nothing_and_gives_its_reason(url: str, empty: Connection) -> None:
     await empty.execute("create table cursors (name text)")
     result = await migrate(url)
     assert result == Result(1, "", 'migrate: relation "cursors" already exists\n')
@@ -93,7 +93,7 @@ async def test_a_migration_that_fails_changes_nothing_and_says_why_in_a_line(url
 
 
 @pytest.mark.oldest_postgresql
-async def test_a_migration_that_gets_no_lock_gives_way_and_changes_nothing(url: str, empty: Connection) -> None:
+async def test_migration_without_its_lock_gives_up_unchanged(url: str, empty: Connection) -> None:
     await empty.execute("begin; create table seats ()")
     assert await migrate(url) == Result(1, "", "migrate: canceling statement due to lock timeout\n")
     await empty.execute("rollback")
@@ -156,7 +156,7 @@ async def test_migrating_without_a_server_fails_with_a_sentence(address: str, re
     assert re.fullmatch(reason + "\n", result.errors)
 
 
-def test_steps_are_numbered_without_gaps_and_each_is_one_file_of_sql() -> None:
+def test_steps_are_numbered_without_gaps_one_sql_file_each() -> None:
     numbers = sorted(path.stem for path in FOLDER.glob("*.sql"))
     assert numbers == [f"{n:04}" for n in range(1, len(numbers) + 1)]
     assert numbers == sorted(path.stem for path in (FOLDER / "versions").glob("*.py"))

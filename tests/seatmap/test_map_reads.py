@@ -11,7 +11,7 @@ from dev.containers import Container
 from dev.postgres import Postgres
 from dev.servers import Redis
 from service.database import Connection, create_engine
-from service.errors import Busy
+from service.errors import Busy, BusyReason
 from service.seatmap.maps import SeatMaps
 from service.settings import Settings
 from tests.stage.factories import make_customer, make_session
@@ -59,8 +59,8 @@ async def test_maps_of_many_sessions_take_a_few_connections_and_who_waits_too_lo
             assert checked_out(engine) == 2
         outcomes = Counter(type(outcome).__name__ for outcome in await asyncio.gather(*asked, return_exceptions=True))
         assert outcomes == {"SeatMap": 2, "Busy": 4}
-        told = [error.what for task in refused if isinstance(error := task.exception(), Busy)]
-        assert told == ["turn to read a seat map"] * 4
+        told = [error.reason for task in refused if isinstance(error := task.exception(), Busy)]
+        assert told == [BusyReason.MAP_READ] * 4
         assert [(await maps.get(on_sale.id)).states for on_sale in sessions] == [b"A" * 16] * 6
 
 

@@ -14,7 +14,7 @@ from dev.containers import Container
 from dev.postgres import Postgres
 from dev.servers import Redis
 from service.database import Connection
-from service.errors import Busy
+from service.errors import Busy, BusyReason
 from service.seatmap.stored import SeatReads
 from service.settings import Settings
 from tests.stage.factories import make_customer, make_session
@@ -108,7 +108,7 @@ async def test_a_builder_that_fails_gives_the_lock_back(
     await projection.step()
 
     async def fail(_self: SeatReads, _session_id: int) -> Any:
-        raise Busy("turn")
+        raise Busy(BusyReason.MAP_READ)
 
     with monkeypatch.context() as patch:
         patch.setattr(SeatReads, "changed", fail)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from service.errors import Busy
+from service.errors import Busy, BusyReason
 from service.single_flight import SingleFlight, Turns
 
 
@@ -51,7 +51,7 @@ async def test_each_key_has_work_of_its_own() -> None:
 
 async def test_all_who_ask_meanwhile_share_one_failure() -> None:
     flights, work = SingleFlight[str, int]("work"), Work()
-    work.failure = Busy("lock")
+    work.failure = Busy(BusyReason.ROW_LOCK)
     asked = await begin(flights, work, "a", "a")
     work.may_end.set()
     assert await asyncio.gather(*asked, return_exceptions=True) == [work.failure] * 2

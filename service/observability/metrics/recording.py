@@ -155,7 +155,7 @@ def _outcome(error: Exception) -> str:
 
 def _reason(error: errors.RowlockError) -> str:
     if isinstance(error, errors.Busy):
-        return "locked" if error.what == "lock" else "busy"
+        return "locked" if error.reason is errors.BusyReason.ROW_LOCK else "busy"
     return REASONS.get(type(error), "other")
 
 
