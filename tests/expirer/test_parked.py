@@ -91,7 +91,7 @@ async def test_what_the_inbox_has_not_parked_is_not_said_to_have_failed(settings
 
 def test_the_page_says_what_to_do_with_each_kind() -> None:
     page = PAGE.read_text()
-    assert re.findall("^- `(.*?)`:", page.partition("## What to do")[2], re.MULTILINE) == list(get_args(Why))
+    assert re.findall("^- `(.*?)`:", page.partition("## Fix")[2], re.MULTILINE) == list(get_args(Why))
     assert f"{DELIVERIES_MAX:,} times" in page
 
 
