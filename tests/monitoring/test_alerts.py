@@ -83,7 +83,7 @@ def test_an_alert_says_in_which_namespace_it_burns_if_in_one(namespace: str, whe
     fired = {
         "exp_labels": {"severity": "ticket"} | ({"namespace": namespace} if namespace else {}),
         "exp_annotations": {
-            "summary": f"1 dead letters are parked{where}",
+            "summary": f"Parked dead letters: 1{where}",
             "runbook_url": f"docs/runbooks/{alert.page}.md",
         },
     }

@@ -37,11 +37,11 @@ NOT_PROVOKED = {"RowlockMigrationFailed"}
 """For the same reason."""
 MOVED = {
     "Wait for row locks (95 %)": {"customers", "reservations", "seats"},
-    "Seconds waited a second": {"customers", "reservations", "seats"},
+    "Seconds waited per second": {"customers", "reservations", "seats"},
     "Refused, by reason": {"taken", "locked"},
-    "Tried again": {"collision"},
-    "What PostgreSQL broke off": {"deadlock", "lock_timeout"},
-    "Holds a batch ends": {"inbox", "sweep"},
+    "Retries": {"collision"},
+    "Errors from PostgreSQL": {"deadlock", "lock_timeout"},
+    "Holds per batch": {"inbox", "sweep"},
     "Skipped because locked": {"inbox", "sweep"},
     "Ended by": {"inbox", "sweep"},
 }
