@@ -75,11 +75,11 @@ def test_the_sum_of_the_pools_stands_beside_what_postgresql_allows(chart: Path) 
 @pytest.mark.parametrize(
     ("values", "warning"),
     [
-        (BUNDLED, "WARNING: postgresql, redis, rabbitmq came with the release"),
-        ({"redis": {"enabled": True}, "externalRedis": {}}, "WARNING: redis came with the release"),
+        (BUNDLED, "WARNING: this release includes postgresql, redis, rabbitmq for a trial"),
+        ({"redis": {"enabled": True}, "externalRedis": {}}, "WARNING: this release includes redis for a trial"),
         ({"ingress": {"enabled": True, "hosts": ["a.example"]}}, "api.trustedProxies is empty"),
         ({"service": {"type": "LoadBalancer"}}, "the Service is a LoadBalancer without externalTrafficPolicy: Local"),
-        ({"monitoring": {"podMonitor": {"enabled": True}}}, "this cluster does not know PodMonitor"),
+        ({"monitoring": {"podMonitor": {"enabled": True}}}, "this cluster has no PodMonitor"),
     ],
 )
 def test_what_is_not_as_it_should_be_is_warned_of(chart: Path, values: Object, warning: str) -> None:

@@ -35,24 +35,24 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"api": {"autoscaling": {"enabled": True, "targetCpuPercent": 0}}},
-        "api.autoscaling is enabled without anything to scale by: set targetCpuPercent or metrics",
+        "api.autoscaling is enabled without a metric to scale by: set targetCpuPercent or metrics",
     ),
     (
         {"api": {"autoscaling": {"enabled": True}, "resources": {"requests": {"cpu": None}}}},
-        "api.autoscaling.targetCpuPercent is of the CPU requested, and api.resources.requests.cpu is not set",
+        "api.autoscaling.targetCpuPercent is a share of the requested CPU, but api.resources.requests.cpu is not set",
     ),
     (
         {"expirer": {"keda": {"enabled": True, "minReplicas": 5, "maxReplicas": 4}}},
         "expirer.keda.minReplicas (5) is more than maxReplicas (4)",
     ),
-    ({"api": {"keda": {"enabled": True}}}, "api.keda is enabled without anything to scale by: set triggers"),
+    ({"api": {"keda": {"enabled": True}}}, "api.keda is enabled without a metric to scale by: set triggers"),
     (
         {
             "expirer": {"keda": {"enabled": True}},
             "postgresql": {"enabled": False},
             "externalPostgresql": {"existingSecret": "db", "secretKeys": {"url": "uri"}},
         },
-        "expirer.keda needs triggers where PostgreSQL's address is a URL in a Secret",
+        "expirer.keda needs triggers if PostgreSQL's address is a URL in a Secret",
     ),
     (
         {"api": {"terminationGracePeriodSeconds": 35}},
@@ -64,26 +64,26 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"externalPostgresql": {"host": "db"}},
-        "externalPostgresql is set, but would not be used: set postgresql.enabled to false",
+        "externalPostgresql is set but not used: set postgresql.enabled to false",
     ),
-    ({"externalRedis": {"existingSecret": "cache"}}, "externalRedis is set, but would not be used"),
-    ({"externalRabbitmq": {"password": "p"}}, "externalRabbitmq is set, but would not be used"),
-    ({"externalRedis": {"secretKeys": {"url": "uri"}}}, "externalRedis is set, but would not be used"),
+    ({"externalRedis": {"existingSecret": "cache"}}, "externalRedis is set but not used"),
+    ({"externalRabbitmq": {"password": "p"}}, "externalRabbitmq is set but not used"),
+    ({"externalRedis": {"secretKeys": {"url": "uri"}}}, "externalRedis is set but not used"),
     (
         {"postgresql": {"enabled": False}},
-        "postgresql.enabled is false, but nothing says where else it is: set externalPostgresql.host",
+        "postgresql.enabled is false, and no external server is configured: set externalPostgresql.host",
     ),
     (
         {"redis": {"enabled": False}},
-        "redis.enabled is false, but nothing says where else it is: set externalRedis.host",
+        "redis.enabled is false, and no external server is configured: set externalRedis.host",
     ),
     (
         {"rabbitmq": {"enabled": False}},
-        "rabbitmq.enabled is false, but nothing says where else it is: set externalRabbitmq.host",
+        "rabbitmq.enabled is false, and no external server is configured: set externalRabbitmq.host",
     ),
     (
         {"postgresql": {"enabled": False}, "externalPostgresql": {"secretKeys": {"url": "uri"}}},
-        "externalPostgresql.secretKeys.url names a key, but externalPostgresql.existingSecret no Secret",
+        "externalPostgresql.secretKeys.url names a key, but externalPostgresql.existingSecret is empty",
     ),
     (
         {"rabbitmq": {"enabled": False}, "externalRabbitmq": {"host": "broker"}},
@@ -91,13 +91,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"redis": {"enabled": False}, "externalRedis": {"host": "cache", "password": "a@b"}},
-        "externalRedis.password has characters that a URL does not take as they are",
+        "externalRedis.password has characters that must be escaped in a URL",
     ),
     (
         {"redis": {"auth": {"password": "a b"}}},
-        "redis.auth.password has characters that a URL does not take as they are",
+        "redis.auth.password has characters that must be escaped in a URL",
     ),
-    ({"rabbitmq": {"auth": {"password": "a/b"}}}, "rabbitmq.auth.password has characters that a URL does not take"),
+    ({"rabbitmq": {"auth": {"password": "a/b"}}}, "rabbitmq.auth.password has characters that must be escaped in a URL"),
     (
         {"redis": {"enabled": False}, "externalRedis": {"host": "cache", "tls": {"caSecret": "ca"}}},
         "externalRedis.tls.caSecret is set, but externalRedis.tls.enabled is false",
@@ -107,7 +107,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
             "postgresql": {"enabled": False},
             "externalPostgresql": {"host": "db", "password": "p", "tls": {"mode": "verify-full"}},
         },
-        "externalPostgresql.tls.mode is verify-full, which needs the authority's certificate: set tls.caSecret",
+        "externalPostgresql.tls.mode is verify-full, which needs the CA's certificate: set tls.caSecret",
     ),
     (
         {"postgresql": {"auth": {"password": "p", "existingSecret": "s"}}},
@@ -118,10 +118,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "auth has both a value and an existingSecret: choose one",
     ),
     ({"auth": {"tokenSecret": "t" * 31}}, "auth.tokenSecret has 31 characters: at least 32 are needed"),
-    ({"api": {"replicas": 8}}, "the pods may open 115 connections to PostgreSQL, and of 100 it leaves 97"),
+    ({"api": {"replicas": 8}}, "the pods may open 115 connections to PostgreSQL, but only 97 of its 100 are available"),
     (
         {"monitoring": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}},
-        "monitoring.serviceMonitor and monitoring.podMonitor are both enabled",
+        "monitoring.serviceMonitor and monitoring.podMonitor are both enabled, so every pod",
     ),
 ]
 
