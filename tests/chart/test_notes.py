@@ -40,7 +40,7 @@ def _notes(chart: Path, values: Object | None = None) -> str:
     return notes
 
 
-def test_the_next_steps_can_be_pasted(chart: Path) -> None:
+def test_notes_give_commands_for_the_next_steps(chart: Path) -> None:
     said = _notes(chart)
     available = "wait --for=condition=Available --timeout=5m deployment --selector app.kubernetes.io/instance=rowlock"
     manager = "exec -it deployment/rowlock-api -c api -- python -m service.make_manager you@example.com"
@@ -54,7 +54,7 @@ def test_the_next_steps_can_be_pasted(chart: Path) -> None:
     assert "helm" not in _notes(chart, {"smoke": {"enabled": False}}).partition("PostgreSQL:")[0]
 
 
-def test_the_door_that_is_open_is_named(chart: Path) -> None:
+def test_notes_name_the_address_of_the_api_docs(chart: Path) -> None:
     ingress: Object = {"enabled": True, "hosts": ["tickets.example"]}
     assert "http://tickets.example/api-docs" in _notes(chart, {"ingress": ingress})
     tls = [{"secretName": "certificate", "hosts": ["tickets.example"]}]
@@ -63,7 +63,7 @@ def test_the_door_that_is_open_is_named(chart: Path) -> None:
     assert "https://tickets.example/api-docs" in _notes(chart, {"httpRoute": route})
 
 
-def test_the_sum_of_the_pools_stands_beside_what_postgresql_allows(chart: Path) -> None:
+def test_notes_compare_all_pools_with_max_connections(chart: Path) -> None:
     # Of the API 2 pods and one more with 10 each, of the expirer 2 and one more with 8 each, and the migrations.
     assert "the pods open at most 55 of its 100 connections" in _notes(chart)
     scaled = {"api": {"autoscaling": {"enabled": True, "maxReplicas": 4}, "poolSize": 5}, "expirer": {"replicas": 1}}
@@ -82,12 +82,12 @@ def test_the_sum_of_the_pools_stands_beside_what_postgresql_allows(chart: Path) 
         ({"monitoring": {"podMonitor": {"enabled": True}}}, "this cluster has no PodMonitor"),
     ],
 )
-def test_what_is_not_as_it_should_be_is_warned_of(chart: Path, values: Object, warning: str) -> None:
+def test_notes_warn_of_a_risk_in_production(chart: Path, values: Object, warning: str) -> None:
     (told,) = re.findall(r"WARNING: .*", _notes(chart, STORES | values))
     assert warning in told
 
 
-def test_nothing_is_warned_of_without_a_reason(chart: Path) -> None:
+def test_notes_warn_only_with_a_reason(chart: Path) -> None:
     values: Object = {
         **STORES,
         "ingress": {"enabled": True, "hosts": ["a.example"]},
@@ -98,7 +98,7 @@ def test_nothing_is_warned_of_without_a_reason(chart: Path) -> None:
     assert "WARNING" not in _notes(chart, values)
 
 
-def test_where_secrets_are_made_it_says_what_that_means_for_gitops(chart: Path) -> None:
+def test_notes_on_generated_secrets_mention_gitops(chart: Path) -> None:
     assert "secrets.generate" in _notes(chart)
     named: Object = {name: {"auth": {"existingSecret": "s"}} for name in ("postgresql", "redis", "rabbitmq")}
     named |= {"secrets": {"generate": False}, "auth": {"existingSecret": "s"}, "smoke": {"existingSecret": "s"}}

@@ -97,7 +97,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"redis": {"auth": {"password": "a b"}}},
         "redis.auth.password has characters that must be escaped in a URL",
     ),
-    ({"rabbitmq": {"auth": {"password": "a/b"}}}, "rabbitmq.auth.password has characters that must be escaped in a URL"),
+    (
+        {"rabbitmq": {"auth": {"password": "a/b"}}},
+        "rabbitmq.auth.password has characters that must be escaped in a URL",
+    ),
     (
         {"redis": {"enabled": False}, "externalRedis": {"host": "cache", "tls": {"caSecret": "ca"}}},
         "externalRedis.tls.caSecret is set, but externalRedis.tls.enabled is false",
@@ -127,7 +130,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("values", "message"), REFUSED, ids=[message[:50] for _, message in REFUSED])
-def test_what_does_not_fit_together_is_refused_by_name(values: dict[str, Any], message: str) -> None:
+def test_contradictory_values_are_rejected_by_name(values: dict[str, Any], message: str) -> None:
     assert f"- {message}" in refusal(values)
 
 
@@ -141,7 +144,7 @@ def test_every_check_of_the_chart_has_a_test() -> None:
             assert any(fixed in said for said in seen), f"no test sees: {line}"
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     said = refusal({"ingress": {"enabled": True}, "redis": {"enabled": False}})
     assert "ingress.hosts is empty" in said
     assert "redis.enabled is false" in said
@@ -168,7 +171,7 @@ OPEN = {"podSecurityContext", "securityContext", "behavior", "labels", "requests
 @pytest.mark.parametrize(
     "path", list(_closed_maps(yaml.safe_load(Path(CHART, "values.yaml").read_text()))), ids=".".join
 )
-def test_a_typo_is_refused_by_name_wherever_it_stands(path: tuple[str, ...]) -> None:
+def test_a_typo_is_rejected_by_name_in_every_block(path: tuple[str, ...]) -> None:
     values: dict[str, Any] = {"typo": 1}
     for key in reversed(path):
         values = {key: values}
@@ -204,7 +207,7 @@ def test_a_typo_is_refused_by_name_wherever_it_stands(path: tuple[str, ...]) -> 
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_value_that_cannot_be_is_refused_with_its_place(values: dict[str, Any], place: str) -> None:
+def test_an_invalid_value_is_rejected_with_its_place(values: dict[str, Any], place: str) -> None:
     assert place in refusal(values)
 
 
@@ -213,5 +216,5 @@ def test_scrapes_may_be_a_minute_apart_or_less(interval: str) -> None:
     assert rendered({"monitoring": {"interval": interval}})
 
 
-def test_the_chart_may_be_a_part_of_another_one() -> None:
+def test_the_chart_may_be_a_subchart() -> None:
     assert rendered({"global": {"anything": 1}})

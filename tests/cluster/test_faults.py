@@ -80,9 +80,7 @@ NOTICED = (kill_api_pod, delete_postgresql)
 
 
 @pytest.mark.parametrize("fault", [*UNNOTICED, *NOTICED], ids=lambda fault: fault.__name__)
-async def test_nothing_acknowledged_is_lost_and_the_sale_goes_on(
-    release: Release, fault: Callable[[Release], None]
-) -> None:
+async def test_a_fault_loses_nothing_and_the_sale_continues(release: Release, fault: Callable[[Release], None]) -> None:
     async with shopping(release) as shoppers:
         await until_sold_again(shoppers)
         await asyncio.to_thread(fault, release)
@@ -107,7 +105,7 @@ async def hold_many(shoppers: Shoppers, seat_ids: Sequence[int]) -> list[str]:
     return await asyncio.gather(*(one(n, seat_id) for n, seat_id in enumerate(seat_ids)))
 
 
-async def test_without_expirers_100_holds_stay_overdue_and_the_sale_goes_on_and_they_end_as_soon_as_one_is_back(
+async def test_a_returning_expirer_ends_100_overdue_holds(
     release: Release,
 ) -> None:
     async with shopping(release, aside=DUE) as shoppers:

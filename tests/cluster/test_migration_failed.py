@@ -45,7 +45,7 @@ def others(second: Release) -> Iterator[Jobs]:
     elsewhere.kubectl("delete", "namespace", elsewhere.namespace, "--wait=false")
 
 
-async def test_a_migration_that_fails_rings_for_its_own_job_disturbs_nobody_and_is_mended_as_its_page_says(
+async def test_a_failed_migration_alerts_and_its_runbook_repairs_it(
     second: Release, others: Jobs, next_tag: str
 ) -> None:
     # Somebody was quicker by hand.

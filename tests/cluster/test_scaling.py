@@ -11,7 +11,7 @@ from tests.cluster.shoppers import shopping
 HPA = ("api.autoscaling.enabled=true", "api.autoscaling.minReplicas=3", "api.autoscaling.maxReplicas=4")
 
 
-async def test_the_autoscaler_switched_on_while_customers_buy_takes_no_pod_away_and_adds_one_when_the_cpu_is_busy(
+async def test_switching_on_autoscaling_during_a_sale_only_adds_pods(
     release: Release,
 ) -> None:
     # Of a request so small that a few customers are a load.
@@ -36,7 +36,7 @@ def wanted(release: Release) -> int:
 
 
 @pytest.mark.parametrize("component", ["api", "expirer"])
-def test_a_second_pod_may_not_go_while_the_first_is_away(release: Release, component: str) -> None:
+def test_only_one_pod_may_be_evicted_at_a_time(release: Release, component: str) -> None:
     first, second, *_ = release.pod_names(component)
     evict(release, first)
     with pytest.raises(AssertionError, match="violate the pod's disruption budget"):

@@ -6,7 +6,7 @@ from tests.cluster.kubernetes import Release, until
 KINDS = "all,configmap,secret,pvc,ingress,networkpolicy,pdb,serviceaccount,role,rolebinding"
 
 
-def test_uninstall_leaves_the_generated_secrets_the_volumes_and_its_test_and_all_of_it_serves_again(
+def test_a_reinstallation_uses_the_secrets_and_volumes_left(
     second: Release,
 ) -> None:
     second.upgrade(*FEW)

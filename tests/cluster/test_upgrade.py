@@ -14,9 +14,7 @@ def images(release: Release) -> set[str]:
     return {pod["spec"]["containers"][0]["image"].rpartition(":")[2] for pod in pods}
 
 
-async def test_an_upgrade_with_a_migration_and_the_way_back_fail_no_request_and_lose_no_hold(
-    release: Release, next_tag: str
-) -> None:
+async def test_upgrade_and_rollback_lose_no_request_and_no_hold(release: Release, next_tag: str) -> None:
     async with shopping(release) as shoppers:
         await until_sold_again(shoppers)
         await asyncio.to_thread(release.upgrade, tag=next_tag)

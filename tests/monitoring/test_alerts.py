@@ -63,7 +63,7 @@ def test_an_alert_fires_when_it_should_and_only_then(case: Case, tmp_path: Path)
     [case for case in CASES if case.fires and not case.series.get(BUILD, "").startswith("_")],
     ids=lambda case: f"{case.alert}: {case.what}",
 )
-def test_of_two_releases_in_one_prometheus_only_the_one_that_burns_has_an_alert(burning: Case, tmp_path: Path) -> None:
+def test_only_the_burning_one_of_two_releases_has_an_alert(burning: Case, tmp_path: Path) -> None:
     name = burning.alert
     healthy = next(case for case in CASES if case.alert == name and not case.fires)
     series = {
@@ -77,7 +77,7 @@ def test_of_two_releases_in_one_prometheus_only_the_one_that_burns_has_an_alert(
 
 
 @pytest.mark.parametrize(("namespace", "where"), [("", ""), ("shop", " (namespace shop)")])
-def test_an_alert_says_in_which_namespace_it_burns_if_in_one(namespace: str, where: str, tmp_path: Path) -> None:
+def test_an_alert_names_its_namespace_if_it_has_one(namespace: str, where: str, tmp_path: Path) -> None:
     alert = next(alert for alert in ALERTS if alert.name == "RowlockParkedMessages")
     parked = {PARKED: "1x10"}
     fired = {
@@ -92,12 +92,12 @@ def test_an_alert_says_in_which_namespace_it_burns_if_in_one(namespace: str, whe
     _run(_unit_test(alert.name, series, 3, alert_rule_test=[asked]), 3, tmp_path)
 
 
-def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
+def test_every_alert_has_a_firing_and_a_silent_case() -> None:
     for fires in (True, False):
         assert {case.alert for case in CASES if case.fires is fires} == NAMES
 
 
-def test_a_factor_shortens_every_window_every_wait_and_every_bound_in_seconds() -> None:
+def test_a_factor_shortens_all_windows_waits_and_bounds() -> None:
     def written(factor: int) -> dict[str, Any]:
         return {rule["alert"]: rule for rule in yaml.safe_load(rules(factor))["groups"][0]["rules"]}
 

@@ -41,7 +41,7 @@ def _written(panel: ET.Element) -> list[tuple[float, float, float]]:
 
 
 @pytest.mark.parametrize("name", ["idle", "storm"])
-def test_each_panel_is_there_and_no_word_of_a_legend_lies_over_another_or_beyond_the_edge(name: str) -> None:
+def test_pictures_have_all_panels_and_readable_legends(name: str) -> None:
     panels = _panels((DOCS / f"locks-{name}.svg").read_text())
     assert _titles(panels) == [panel.title for row in LOCKS.rows for panel in row.panels]
     for panel in panels:
@@ -52,13 +52,13 @@ def test_each_panel_is_there_and_no_word_of_a_legend_lies_over_another_or_beyond
             assert line != other_line or right <= other_left or other_right <= left
 
 
-def test_a_storm_has_colours_and_an_idle_system_next_to_none() -> None:
+def test_a_storm_has_many_colours_and_an_idle_system_few() -> None:
     idle, storm = (_moving((DOCS / f"locks-{name}.svg").read_text()) for name in ("idle", "storm"))
     assert len(storm) >= CURVES
     assert len(idle) * 5 <= len(storm)
 
 
-def test_what_is_measured_but_stays_at_0_is_grey_and_what_is_not_measured_is_said_to_be_so() -> None:
+def test_a_curve_at_0_is_grey_and_missing_data_is_named() -> None:
     panel = LOCKS.rows[0].panels[0]
 
     def drawn(*values: float) -> str:
