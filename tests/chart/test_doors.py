@@ -1,4 +1,4 @@
-"""How customers come in: Service, Ingress and HTTPRoute, and whose word counts for their addresses."""
+"""Access for customers: Service, Ingress and HTTPRoute, and the trusted proxies."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Each example renders into objects that Kubernetes knows, and fits the other objects that it comes with."""
+"""Each example renders into valid Kubernetes objects, and matches the other examples that it needs."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from tests.chart.rendering import CHART, Object, api_variables, of_kind, pod_spe
 EXAMPLES = CHART / "examples"
 VALUES = ["gitops", "ingress", "ipv6", "production"]
 OTHERS = "ScaledObject,HTTPRoute,ServiceMonitor,PodMonitor,PrometheusRule"
-"""Kinds that are no part of Kubernetes, and whose schemas it does not have."""
+"""Kinds of custom resources: kubeconform has no schemas for them."""
 
 
 def _read(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Objects for Prometheus's operator and Grafana's sidecar: where somebody wants them and the cluster knows them."""
+"""Objects for the Prometheus operator and Grafana's sidecar, created only if enabled and known to the cluster."""
 
 import shutil
 from pathlib import Path

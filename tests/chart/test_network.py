@@ -1,4 +1,4 @@
-"""Who may reach whom, worked out from the rendered NetworkPolicies."""
+"""Allowed connections, computed from the rendered NetworkPolicies."""
 
 from itertools import product
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ def _selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
 
 
 def _allows(policies: list[Object], way: str, pod: dict[str, str], peer: Peer, port: tuple[str, int]) -> bool:
-    """Whether the policies that hold for the pod let it hear the peer (Ingress) or speak to it (Egress)."""
+    """Whether the policies of the pod allow connections from the peer (Ingress) or to it (Egress)."""
     specs = [policy["spec"] for policy in policies]
     holding = [spec for spec in specs if _selects(spec["podSelector"], pod) and way in spec["policyTypes"]]
     if not holding:
@@ -64,7 +64,7 @@ def _is_peer(peers: list[Object] | None, peer: Peer) -> bool:
 
 
 def _reached(values: Object | None = None, caller: str = "stray", namespace: str = NAMESPACE) -> set[str]:
-    """What a pod of a component, or a stray one, may reach: component and name of the port."""
+    """The components and ports that a pod of a component, or an unrelated pod, may reach."""
     policies = list(of_kind(rendered(values), "NetworkPolicy").values())
     labels = _labels(caller) if caller in OURS else STRAY
     return {

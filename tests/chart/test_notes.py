@@ -1,4 +1,4 @@
-"""What an installation tells: the next steps, and what is not as it should be in production."""
+"""The notes after an installation: the next steps, and warnings for production."""
 
 import re
 import shutil
@@ -16,18 +16,18 @@ kind: ConfigMap
 metadata: {name: notes}
 data: {notes: {{ include "notes" . | toJson }}}
 """
-"""`helm template` leaves the notes out, so they are put into an object."""
+"""`helm template` does not print the notes, so the test puts them into an object."""
 STORES: Object = {
     **{name: {"enabled": False} for name in ("postgresql", "redis", "rabbitmq")},
     **{f"external{name}": {"host": "away", "existingSecret": "s"} for name in ("Postgresql", "Redis", "Rabbitmq")},
 }
-"""All of them elsewhere."""
+"""All stores are external."""
 BUNDLED: Object = {name: {"enabled": True} if "enabled" in block else {} for name, block in STORES.items()}
 
 
 @pytest.fixture
 def chart(tmp_path: Path) -> Path:
-    """The chart with an object that holds its notes."""
+    """A copy of the chart with an object that contains its notes."""
     copy = tmp_path / "chart"
     shutil.copytree(CHART, copy)
     (copy / "templates/notes.yaml").write_text(AS_OBJECT % (copy / "templates/NOTES.txt").read_text())
@@ -64,7 +64,7 @@ def test_notes_name_the_address_of_the_api_docs(chart: Path) -> None:
 
 
 def test_notes_compare_all_pools_with_max_connections(chart: Path) -> None:
-    # Of the API 2 pods and one more with 10 each, of the expirer 2 and one more with 8 each, and the migrations.
+    # API: 3 pods with 10 each. Expirer: 3 pods with 8 each. One connection for the migrations.
     assert "the pods open at most 55 of its 100 connections" in _notes(chart)
     scaled = {"api": {"autoscaling": {"enabled": True, "maxReplicas": 4}, "poolSize": 5}, "expirer": {"replicas": 1}}
     assert "the pods open at most 42 of its 100 connections" in _notes(chart, scaled)

@@ -1,4 +1,4 @@
-"""Every pod that the chart makes: what it may do, and how it comes and goes."""
+"""Every pod of the chart: its permissions, start and stop."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Values that do not fit are refused before anything is made, in words that name them."""
+"""Invalid values are rejected before anything is created, with a message that names them."""
 
 import re
 from collections.abc import Iterator
@@ -138,7 +138,7 @@ def test_every_check_of_the_chart_has_a_test() -> None:
     checks = re.sub(r"{{-?/\*.*?\*/-?}}", "", Path(CHART, "templates/_checks.tpl").read_text(), flags=re.DOTALL)
     seen = [refusal(values) for values, _ in REFUSED] + [refusal({"secrets": {"generate": False}})]
     for line in checks.splitlines():
-        # What is no template code in a line that does not begin with it is a message; its longest part tells which.
+        # A line that does not begin with template code is a message. Its longest constant part identifies it.
         fixed = max(re.split(r"{{.*?}}", line), key=len).strip()
         if fixed and not line.startswith("{{-"):
             assert any(fixed in said for said in seen), f"no test sees: {line}"
@@ -158,7 +158,7 @@ def test_without_generated_secrets_each_one_must_be_named() -> None:
 
 
 def _closed_maps(values: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The places in values.yaml where only known keys may stand: all maps but the empty ones and Kubernetes's own."""
+    """Paths in values.yaml that accept only known keys: all maps except empty ones and Kubernetes's own."""
     yield path
     for key, value in values.items():
         if isinstance(value, dict) and value and key not in OPEN:

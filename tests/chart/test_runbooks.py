@@ -1,4 +1,4 @@
-"""Where an alert sends whoever is called at night."""
+"""Alerts and the runbooks that they link to."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.chart.rendering import NAMESPACE, RELEASE, of_kind, rendered
 
 RUNBOOKS = CHART.parent / "docs" / "runbooks"
 REFUSED = {f"{PREFIX}{name.upper()}" for name in SET_BY_VALUES}
-"""Settings that `config` does not take."""
+"""Settings that `config` does not accept."""
 VALUES = set(re.findall(r"^\| `([^`]+)`", values_table((CHART / "values.yaml").read_text()), re.MULTILINE))
 
 
@@ -109,7 +109,7 @@ def test_a_setting_without_its_value_is_found() -> None:
 
 
 def lonely(text: str) -> list[str]:
-    """Settings of which nobody could say in the chart what the line says."""
+    """Settings that `config` rejects, on a line that does not name the chart's value for them."""
     return [
         name
         for line in text.splitlines()

@@ -1,4 +1,4 @@
-"""How many pods there are, and how many may be missing."""
+"""The number of pods, and how many may be evicted."""
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine

@@ -1,4 +1,4 @@
-"""Secrets: given, found or made, never rolled by a rendering, and never in an object that is no Secret."""
+"""Secrets are configured, existing or generated. A password appears only in a Secret."""
 
 from base64 import b64decode
 
@@ -16,7 +16,7 @@ def _data(values: Object | None = None) -> dict[str, dict[str, str]]:
 
 
 def test_two_renderings_differ_only_in_generated_secrets() -> None:
-    """So that the same installation again, which finds those in the cluster, changes nothing and restarts nobody."""
+    """Installing again therefore changes nothing, since it finds the generated Secrets in the cluster."""
     first, second = (
         [found for found in rendered() if found["metadata"]["name"] not in GENERATED or found["kind"] != "Secret"]
         for _ in range(2)

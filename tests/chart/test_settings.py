@@ -1,4 +1,4 @@
-"""What the chart tells the service fits the service's own settings, and what it relies on there is so."""
+"""The chart's variables match the service's settings, and so do the defaults that the chart relies on."""
 
 import re
 from pathlib import Path
@@ -17,9 +17,9 @@ GIVEN = {
     "broker_url": "amqp://broker",
     "token_secret": "t" * 32,
 }
-"""Where the chart gives a Secret's content, or a part of it."""
+"""Settings that come from a Secret, wholly or in part."""
 SMOKE = {"ROWLOCK_SMOKE_EMAIL", "ROWLOCK_SMOKE_PASSWORD"}
-"""Of the smoke test alone, which is no part of the service."""
+"""Variables of the smoke test only."""
 
 
 def test_every_variable_in_the_chart_is_a_setting() -> None:
@@ -60,7 +60,7 @@ def _config() -> dict[str, Any]:
 def test_all_containers_get_the_same_stores_and_keys() -> None:
     specs = pod_specs(rendered())
     seen = [variables(c) for name, spec in specs.items() for c in containers(spec) if c["image"].startswith("rowlock:")]
-    # All but the smoke test itself, which is a customer.
+    # All except the smoke test's container, which acts as a customer.
     assert len(seen) == 7
     stores = [{name: value for name, value in of_one.items() if name.endswith("_URL")} for of_one in seen]
     assert stores.count(stores[0]) == 6

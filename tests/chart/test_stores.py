@@ -1,4 +1,4 @@
-"""The stores that come along, and those that are elsewhere: addresses, accounts and certificates."""
+"""Bundled and external stores: addresses, users and certificates."""
 
 from base64 import b64decode
 from typing import Any
@@ -51,7 +51,7 @@ def test_bundled_stores_are_reached_by_their_services() -> None:
 
 
 def test_a_password_variable_precedes_the_url_with_it() -> None:
-    """Kubernetes puts a variable into another one only where it stands before it."""
+    """Kubernetes expands a variable only in those that follow it."""
     names = list(api_variables())
     assert names.index("REDIS_PASSWORD") < names.index("ROWLOCK_REDIS_URL")
     assert names.index("RABBITMQ_PASSWORD") < names.index("ROWLOCK_BROKER_URL")
@@ -114,7 +114,7 @@ def test_redis_may_lack_a_password_and_the_broker_a_vhost() -> None:
 
 
 def test_the_data_of_postgresql_is_on_its_volume() -> None:
-    """Not below a folder that the image declares as a volume of its own: that one would be mounted over it."""
+    """The folder must not be below one that the image declares as a volume, which would be mounted over it."""
     (container,) = pod_specs(rendered())["StatefulSet/rowlock-postgresql"]["containers"]
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     (folder,) = [variable["value"] for variable in container["env"] if variable["name"] == "PGDATA"]

@@ -1,4 +1,4 @@
-"""What a newcomer gets: it comes up where little is allowed, proves itself, and installed again stays as it is."""
+"""A new installation starts under Pod Security "restricted" and passes its test. Installing again changes nothing."""
 
 import asyncio
 from typing import Any
@@ -26,7 +26,7 @@ async def test_the_ingress_serves_api_docs_and_no_metrics(release: Release) -> N
 
 
 def test_helm_test_passes(release: Release) -> None:
-    # Its pod is of the same namespace, so it is restricted too.
+    # The test's pod is in the same namespace, so it is restricted too.
     assert "Phase:          Succeeded" in release.helm("test", "rowlock")
 
 
@@ -55,7 +55,7 @@ def test_installing_again_changes_nothing(release: Release) -> None:
 
 
 def state_of(release: Release) -> dict[str, Any]:
-    """Which pods there are since when, and every secret; but for the Job, of which each revision has its own."""
+    """The pods with their restarts, and all Secrets. Migration Jobs are left out: each revision has its own."""
     pods = [
         pod for pod in release.objects("pods") if pod["metadata"]["labels"]["app.kubernetes.io/component"] in LASTING
     ]

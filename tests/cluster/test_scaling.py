@@ -1,4 +1,4 @@
-"""More pods under load, and never too few during a drain."""
+"""Autoscaling adds pods under load, and a drain never removes too many."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ HPA = ("api.autoscaling.enabled=true", "api.autoscaling.minReplicas=3", "api.aut
 async def test_switching_on_autoscaling_during_a_sale_only_adds_pods(
     release: Release,
 ) -> None:
-    # Of a request so small that a few customers are a load.
+    # The requested CPU is so small that a few customers exceed the target.
     target = "api.autoscaling.targetCpuPercent=20"
     before = set(release.pod_names("api"))
     try:
@@ -30,7 +30,7 @@ async def test_switching_on_autoscaling_during_a_sale_only_adds_pods(
 
 
 def wanted(release: Release) -> int:
-    """How many pods the autoscaler wants."""
+    """The number of pods that the autoscaler wants."""
     (autoscaler,) = release.objects("hpa")
     return int(autoscaler["status"].get("desiredReplicas", 0))
 
@@ -46,7 +46,7 @@ def test_only_one_pod_may_be_evicted_at_a_time(release: Release, component: str)
 
 
 def evict(release: Release, pod: str) -> None:
-    """As a drain does."""
+    """Evicts the pod as a drain does."""
     eviction = {
         "apiVersion": "policy/v1",
         "kind": "Eviction",

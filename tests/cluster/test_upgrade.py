@@ -1,4 +1,4 @@
-"""A new release while customers buy: another image with another migration, and back again. Nobody notices."""
+"""An upgrade with a migration and a rollback while customers buy, without a failed request."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from tests.cluster.verdict import assert_true, schema
 
 
 def images(release: Release) -> set[str]:
-    """Of the pods that customers and the log depend on."""
+    """The image tags of the API's and the expirer's pods."""
     pods = [*release.pods("api"), *release.pods("expirer")]
     return {pod["spec"]["containers"][0]["image"].rpartition(":")[2] for pod in pods}
 

@@ -1,4 +1,4 @@
-"""Each alert with its real windows, as the chart has it: it fires when it should, and not just below."""
+"""Each alert of the chart with its real windows: it fires when it should, and not just below."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def _unit_test(name: str, series: Series, minute: int, **asked: Any) -> dict[str
 
 
 def _run(test: dict[str, Any], minute: int, tmp_path: Path) -> None:
-    # In a case of days thousands of evaluations take minutes.
+    # For cases of several days, an evaluation every minute would take minutes.
     interval = f"{30 if minute > LONG_MINUTES else 1}m"
     tests = {"rule_files": [str(FILES / "alerts.yaml")], "evaluation_interval": interval, "tests": [test]}
     file = tmp_path / "tests.yaml"
@@ -38,7 +38,7 @@ def _with_build(series: Series, minutes: int) -> Series:
 
 
 def _in_namespace(series: Series, namespace: str) -> Series:
-    """The same targets, in a namespace."""
+    """The same series, in a namespace."""
     ours = f'namespace="{namespace}"'
     moved = {}
     for name, values in series.items():
@@ -57,7 +57,7 @@ def test_an_alert_fires_when_it_should_and_only_then(case: Case, tmp_path: Path)
     _run(_unit_test(case.what, series, case.minute, promql_expr_test=[asked]), case.minute, tmp_path)
 
 
-# Of what is not there nobody can say in which release it is not.
+# Cases without any series are left out: they belong to no release.
 @pytest.mark.parametrize(
     "burning",
     [case for case in CASES if case.fires and not case.series.get(BUILD, "").startswith("_")],

@@ -1,4 +1,4 @@
-"""What every dashboard must have, so that it works in any Grafana and nobody has to guess."""
+"""Rules for every dashboard, so that it works in any Grafana and explains itself."""
 
 import json
 import re
@@ -181,7 +181,7 @@ TITLES = {
     }
     for loaded in LOADED.values()
 }
-"""Of panels and rows, by dashboard; of which quantile a panel is, a page need not say."""
+"""Titles of panels and rows by dashboard, without the quantile."""
 
 
 @pytest.mark.parametrize("page", sorted(RUNBOOKS.glob("*.md")), ids=lambda page: page.stem)
@@ -199,8 +199,8 @@ def test_a_panel_missing_from_its_dashboard_is_found() -> None:
 
 
 def missing(text: str) -> list[str]:
-    """What is in italics and begins with a capital, but is no dashboard's title, nor that of a panel or row on the one
-    that the same line names before it.
+    """Capitalised text in italics that is not the title of a dashboard, nor of a panel or row on the dashboard that the
+    line names before it.
     """
     everywhere: set[str] = set().union(TITLES, *TITLES.values())
     found = []

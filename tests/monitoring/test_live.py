@@ -1,4 +1,4 @@
-"""A real Prometheus over a running system: every expression gives data, and every alert fires when it is provoked."""
+"""A real Prometheus on a running system: every expression has data, and every alert fires when provoked."""
 
 import asyncio
 import math
@@ -23,18 +23,18 @@ from tests.stage.forcing import locked
 STORM_SECONDS = 20
 REFUSED_SECONDS = 4
 RATE_SECONDS = 30
-"""Both are in it."""
+"""A window that contains both."""
 HOUR_FACTOR = 360
-"""Of an hour it makes ten seconds."""
+"""Shortens an hour to ten seconds."""
 NAMES = {alert.name for alert in ALERTS}
 
 Broker = RabbitMQ | Container
 pytestmark = pytest.mark.timeout(420)
 
 NOT_HERE = {"kube_job_failed"}
-"""Of kube-state-metrics, which is in clusters only."""
+"""Metrics of kube-state-metrics, which runs only in clusters."""
 NOT_PROVOKED = {"RowlockMigrationFailed"}
-"""For the same reason."""
+"""Alerts on those metrics."""
 MOVED = {
     "Wait for row locks (95 %)": {"customers", "reservations", "seats"},
     "Seconds waited per second": {"customers", "reservations", "seats"},
@@ -45,7 +45,7 @@ MOVED = {
     "Skipped because locked": {"inbox", "sweep"},
     "Ended by": {"inbox", "sweep"},
 }
-"""Panels on what happens there, and the labels of the curves that it must lift."""
+"""Panels that the storm must move, with the labels of their curves."""
 
 
 async def test_a_contended_storm_moves_every_expression(
@@ -53,14 +53,14 @@ async def test_a_contended_storm_moves_every_expression(
 ) -> None:
     async with watched(postgres, sql, redis, rabbitmq) as (system, session_id):
         stage = Stage(system, postgres, sql, redis, rabbitmq)
-        # In a storm few pay: a curve needs one before it and one at its end.
+        # Few customers pay in a storm: the curve needs one payment before it and one at its end.
         await stage.buy(system.seat_ids[48])
         await asyncio.gather(system.storm(STORM_SECONDS), system.browse(session_id, STORM_SECONDS))
-        # A transaction that is tried again, and locks that do not come in time: some are refused by our fault.
+        # Causes retries and lock timeouts, so that some requests fail with 503.
         await cause_deadlock(stage)
         await stage.buy(system.seat_ids[49])
         held = await stage.hold_each()
-        # Overdue for longer than the sweep pauses: it must pass over them.
+        # Longer than the sweep's pause, so that the sweep must skip these holds.
         async with locked(postgres, "reservations", *held), locked(postgres, "seats", *system.seat_ids[:16]):
             await system.storm(REFUSED_SECONDS)
         assert await _moved(system.prometheus) == MOVED
@@ -68,7 +68,7 @@ async def test_a_contended_storm_moves_every_expression(
 
 
 async def _moved(prometheus: Prometheus) -> dict[str, set[str]]:
-    """Those of MOVED's curves that are numbers above 0."""
+    """The curves of MOVED with a value above 0."""
     panels = {panel.title: panel for row in LOCKS.rows for panel in row.panels}
     found = {}
     for title, labels in MOVED.items():
@@ -80,7 +80,7 @@ async def _moved(prometheus: Prometheus) -> dict[str, set[str]]:
 
 
 async def _empty(prometheus: Prometheus) -> list[str]:
-    """The expressions of dashboards, and the selectors of alerts, that give no number."""
+    """The expressions of dashboards and selectors of alerts without a value."""
     panels = [expression for described in DASHBOARDS for expression in described.expressions()]
     parts = {part for alert in ALERTS for part in selectors(alert.expression)}
     asked = [as_asked(expression, f"{RATE_SECONDS}s") for expression in panels] + sorted(parts)

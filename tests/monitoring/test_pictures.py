@@ -1,4 +1,4 @@
-"""The pictures in docs/: their words can be read, and a storm is not taken for an idle system."""
+"""The pictures in docs/ are readable, and a storm differs from an idle system."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from dev.monitoring.picture import CHARACTER, COLOURS, NOTHING, STILL, WIDTH, Dr
 DOCS = Path(__file__).parents[2] / "docs"
 SVG = "{http://www.w3.org/2000/svg}"
 CURVES = 15
-"""So many a storm moves at least; what an idle system moves is a small part of it."""
+"""The minimum of coloured curves in a storm. An idle system has a fraction of them."""
 
 
 def _panels(svg: str) -> list[ET.Element]:
@@ -22,7 +22,7 @@ def _panels(svg: str) -> list[ET.Element]:
 
 
 def _titles(panels: Sequence[ET.Element]) -> list[str | None]:
-    """The word of each that is not of its axes or its legend."""
+    """The titles of the panels."""
     return [text.text for panel in panels for text in panel.findall(f"{SVG}text") if text.get("font-weight") == "bold"]
 
 
@@ -31,7 +31,7 @@ def _moving(svg: str) -> list[str]:
 
 
 def _written(panel: ET.Element) -> list[tuple[float, float, float]]:
-    """The legend's words: where each begins and ends, and its line."""
+    """The left edge, right edge and line of each text in the legend."""
     found = []
     for text in panel.findall(f"{SVG}text"):
         if text.get("font-size") == "10":
