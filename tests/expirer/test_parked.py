@@ -89,7 +89,7 @@ async def test_message_that_no_inbox_parked_is_not_listed_as_failing(settings: S
 
 def test_the_page_says_what_to_do_with_each_kind() -> None:
     page = PAGE.read_text()
-    assert re.findall("^- `(.*?)`:", page.partition("## What to do")[2], re.MULTILINE) == list(get_args(Why))
+    assert re.findall("^- `(.*?)`:", page.partition("## Fix")[2], re.MULTILINE) == list(get_args(Why))
     assert f"{DELIVERIES_MAX:,} times" in page
 
 
