@@ -22,6 +22,9 @@ ACCOUNTS = ("postgres", "nobody")
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 30
 SUPERUSER = "rowlock"
+OLDER = (15, 16, 17)
+"""The supported major versions before the wheel's, oldest first. Debian 12 has the first, Debian 13 the last."""
+DEBIAN = Path("/usr/lib/postgresql")
 PORTS = range(20_000, 30_000)
 
 PR_SET_PDEATHSIG = 1
@@ -102,10 +105,16 @@ def wheel_binaries() -> Path:
 
 def debian_binaries(major: int) -> Path:
     """The folder of Debian's package postgresql-<major>. Raises PostgresError where it is not installed."""
-    folder = Path(f"/usr/lib/postgresql/{major}/bin")
+    folder = DEBIAN / str(major) / "bin"
     if not (folder / "postgres").exists():
         raise PostgresError(f"PostgreSQL {major} is missing: apt-get install postgresql-{major}")
     return folder
+
+
+def oldest_on_debian(root: Path = DEBIAN) -> int:
+    """The oldest supported major version that Debian's packages have installed; the oldest of all where none is."""
+    found = (major for major in OLDER if (root / str(major) / "bin" / "postgres").exists())
+    return next(found, OLDER[0])
 
 
 def reachable_binaries(binaries: Path, account: Account, copy_to: Path) -> Path:

@@ -1,6 +1,6 @@
 """The servers of one test worker, each started when a test first wants it.
 
-PostgreSQL: the newest from the wheel, the oldest that is supported from Debian, whose Redis and RabbitMQ are used too.
+The newest PostgreSQL is the wheel's; the oldest supported one, Redis and RabbitMQ are those of the system's packages.
 With ROWLOCK_TEST_SERVERS=compose the newest of each is a container of compose.test.yml instead.
 """
 
@@ -20,7 +20,7 @@ from service.migrate import migrate
 
 S = TypeVar("S", Redis | Container, RabbitMQ | Container)
 
-NEWEST, OLDEST = 18, 15
+NEWEST, OLDEST = 18, postgres.oldest_on_debian()
 AS_CONTAINERS = os.environ.get("ROWLOCK_TEST_SERVERS") == "compose"
 OPTIONS = {
     # A crash of the machine is not what is tested; a crash of the server is, and it loses nothing without fsync.
