@@ -31,7 +31,7 @@ async def durable(servers: Servers) -> AsyncIterator[Postgres]:
         await migrate(server.url())
         yield server
     finally:
-        await asyncio.to_thread(server.stop, immediate=True)
+        await asyncio.to_thread(server.kill)
 
 
 async def test_dead_letters_are_settled_at_least_8_times_as_fast_in_batches_as_one_at_a_time(

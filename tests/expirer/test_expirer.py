@@ -125,12 +125,12 @@ async def test_it_survives_that_postgresql_is_away_at_the_start_and_later(server
             await until_written(expirer, "step failed")
             server.start()
             await see_a_hold_end(server)
-            server.stop(immediate=True)
+            server.kill()
             server.start()
             await see_a_hold_end(server)
             assert expirer.process.returncode is None
     finally:
-        server.stop(immediate=True)
+        server.kill()
 
 
 async def see_a_hold_end(server: Postgres) -> None:

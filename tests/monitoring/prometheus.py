@@ -33,8 +33,8 @@ class Prometheus(Server):
         """Where its API is."""
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Returns when it answers. Raises ServerError."""
+    def launch(self) -> None:
+        """Starts the process."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "rules.yaml").write_text(self.rules)
         every = f"{STEP_SECONDS}s"
@@ -55,9 +55,9 @@ class Prometheus(Server):
             f"--storage.tsdb.path={self.folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{self.port}",
         ]
-        self._launch(command, {}, self._is_ready)
+        self._run(command)
 
-    def _is_ready(self) -> bool:
+    def is_up(self) -> bool:
         """It listens before it answers."""
         try:
             return httpx.get(f"{self.url}/-/ready").is_success
