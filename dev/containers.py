@@ -103,6 +103,6 @@ class Container:
         """What rabbitmqctl prints."""
         return self.project.compose("exec", "--no-TTY", self.service, "rabbitmqctl", *arguments)
 
-    def forget_snapshot(self) -> None:
+    def forget(self) -> None:
         """The next start is an empty one."""
         self.project.compose("rm", "--force", "--stop", "--volumes", self.service)

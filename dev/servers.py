@@ -44,7 +44,7 @@ class Redis(Server):
             command += [f"--{name}", value]
         self._run(command)
 
-    def forget_snapshot(self) -> None:
+    def forget(self) -> None:
         """Makes the next start one without data."""
         (self.folder / "dump.rdb").unlink(missing_ok=True)
 
@@ -55,7 +55,7 @@ class Epmd(Server):
 
     def launch(self) -> None:
         """Starts the process. Raises NotInstalled."""
-        self._run([_found("erlang-base", "epmd"), "-port", str(self.port), "-address", LOOPBACK])
+        self._run([_found("rabbitmq-server", "epmd"), "-port", str(self.port), "-address", LOOPBACK])
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import yaml
 
-from dev.servers import Server
+from dev.processes import Server
 from tests.monitoring.promtool import program
 from tests.stage.waiting import until
 
