@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import asyncpg
@@ -88,14 +88,12 @@ async def running(variables: dict[str, str]) -> AsyncIterator[tuple[asyncio.subp
 
 def started_with(folder: Path) -> Iterator[tuple[int, str]]:
     """The ids and command lines of the processes of a run with this data folder."""
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            # PostgreSQL's variables can't be read by other accounts, but its command contains the folder.
-            if str(folder) in command or f"ROWLOCK_DATA_DIR={folder}\0".encode() in (path / "environ").read_bytes():
-                yield int(path.name), command
-        except OSError:
-            continue
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            command = " ".join(process.cmdline())
+            # PostgreSQL's variables can't be read by other accounts, and Redis overwrites its own.
+            if str(folder) in f"{command} {process.cwd()}" or process.environ().get("ROWLOCK_DATA_DIR") == str(folder):
+                yield process.pid, command
 
 
 @pytest.fixture
