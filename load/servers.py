@@ -27,7 +27,7 @@ class Servers:
 def measured() -> Iterator[Servers]:
     """Starts all three with their files below TMPDIR, and always stops and removes them.
 
-    Raises PostgresError, ServerError.
+    Raises ServerError.
     """
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="rowlock-load-"))
@@ -43,6 +43,4 @@ def measured() -> Iterator[Servers]:
 def _prepare(folder: Path) -> Postgres:
     # PostgreSQL runs under another account, which must be able to reach its files.
     folder.chmod(0o755)
-    account = postgres.Account.unprivileged()
-    binaries = postgres.reachable_binaries(postgres.wheel_binaries(), account, folder)
-    return postgres.prepare(folder / "postgresql", binaries, account, OPTIONS)
+    return postgres.prepare(folder / "postgresql", postgres.wheel_binaries(), OPTIONS)

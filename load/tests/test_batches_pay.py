@@ -31,7 +31,7 @@ async def durable(servers: Servers) -> AsyncIterator[Postgres]:
         await migrate(server.url())
         yield server
     finally:
-        await asyncio.to_thread(server.stop, immediate=True)
+        await asyncio.to_thread(server.kill)
 
 
 async def test_batches_settle_dead_letters_eight_times_as_fast(

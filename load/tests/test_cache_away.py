@@ -130,7 +130,7 @@ async def kill_redis(rush: Rush) -> None:
 
 async def start_empty(rush: Rush) -> None:
     """Killed before; nothing of what it knew is there."""
-    await asyncio.to_thread(rush.redis.forget_snapshot)
+    await asyncio.to_thread(rush.redis.forget)
     await asyncio.to_thread(rush.redis.start)
 
 

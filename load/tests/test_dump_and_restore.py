@@ -40,7 +40,7 @@ async def new_cluster(servers: Servers, sql: Connection) -> AsyncIterator[Postgr
     major = await major_of(sql)
     made = await asyncio.to_thread(servers.make, f"restored-{major}", major)
     yield made
-    await asyncio.to_thread(made.stop, immediate=True)
+    await asyncio.to_thread(made.kill)
 
 
 async def run(*command: str | Path) -> None:

@@ -184,7 +184,7 @@ async def fragile(servers: Servers) -> AsyncIterator[Postgres]:
         await migrate(server.url())
         yield server
     finally:
-        await asyncio.to_thread(server.stop, immediate=True)
+        await asyncio.to_thread(server.kill)
 
 
 async def test_loops_recover_from_a_postgresql_crash_and_park_nothing(
@@ -198,7 +198,7 @@ async def test_loops_recover_from_a_postgresql_crash_and_park_nothing(
         seat_ids = await sell(sql, settings, HOLDS, HOLD_SECONDS - 1)
         await until_ended(sql, CRASH_AT)
         await sql.close()
-        await asyncio.to_thread(fragile.stop, immediate=True)
+        await asyncio.to_thread(fragile.kill)
         await until_all_have_noticed(expirer)
         await asyncio.to_thread(fragile.start)
         sql = await asyncpg.connect(fragile.url())

@@ -37,7 +37,7 @@ def server(servers: Servers) -> Iterator[Postgres]:
     made = servers.make("paused")
     asyncio.run(migrate(made.url()))
     yield made
-    made.stop(immediate=True)
+    made.kill()
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ async def test_dead_letters_are_kept_while_postgresql_is_away(
 ) -> None:
     await make_dead_letters(own_sql, settings, rabbitmq.url, LETTERS)
     async with inbox_of(engine, settings) as inbox:
-        await asyncio.to_thread(server.stop, immediate=True)
+        await asyncio.to_thread(server.kill)
         try:
             # More often than a message that fails would be tried.
             for _ in range(settings.inbox_tries_max + 4):
@@ -121,7 +121,7 @@ async def test_connection_lost_during_a_pause_redelivers_messages(
     await make_dead_letters(own_sql, settings, rabbitmq.url, 3)
     await asyncio.to_thread(write_queues_down, rabbitmq)
     async with inbox_of(engine, settings) as inbox:
-        await asyncio.to_thread(server.stop, immediate=True)
+        await asyncio.to_thread(server.kill)
         try:
             with pytest.raises(DatabaseAway):
                 await inbox.step()
@@ -165,6 +165,6 @@ async def make_dead_letters_before_the_crash(
     ids = await make_holds(sql, settings, LETTERS)
     await make_overdue(sql, *ids)
     hints = await hints_of(sql, ids)
-    await asyncio.to_thread(server.stop, immediate=True)
+    await asyncio.to_thread(server.kill)
     send_hints(url, hints)
     return ids

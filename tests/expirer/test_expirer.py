@@ -125,12 +125,12 @@ async def test_expirer_survives_postgresql_outages_from_the_start(servers: Serve
             await until_written(expirer, "step failed")
             server.start()
             await see_a_hold_end(server)
-            server.stop(immediate=True)
+            server.kill()
             server.start()
             await see_a_hold_end(server)
             assert expirer.process.returncode is None
     finally:
-        server.stop(immediate=True)
+        server.kill()
 
 
 async def see_a_hold_end(server: Postgres) -> None:

@@ -48,13 +48,13 @@ def server(servers: Servers) -> Iterator[Postgres]:
     made = servers.make("restarted")
     asyncio.run(migrate(made.url()))
     yield made
-    made.stop(immediate=True)
+    made.kill()
 
 
 @asynccontextmanager
 async def crashed(server: Postgres) -> AsyncIterator[None]:
     """PostgreSQL stops like in a crash, is away during the block, and starts again."""
-    await asyncio.to_thread(server.stop, immediate=True)
+    await asyncio.to_thread(server.kill)
     try:
         yield
     finally:

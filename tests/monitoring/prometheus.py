@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import yaml
 
-from dev.servers import Server
+from dev.processes import Server
 from tests.monitoring.promtool import program
 from tests.stage.waiting import until
 
@@ -33,8 +33,8 @@ class Prometheus(Server):
         """The URL of its API."""
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Returns when it answers. Raises ServerError."""
+    def launch(self) -> None:
+        """Starts the process."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "rules.yaml").write_text(self.rules)
         every = f"{STEP_SECONDS}s"
@@ -55,10 +55,10 @@ class Prometheus(Server):
             f"--storage.tsdb.path={self.folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{self.port}",
         ]
-        self._launch(command, {}, self._is_ready)
+        self._run(command)
 
-    def _is_ready(self) -> bool:
-        """Whether it is ready: it listens before it answers."""
+    def is_up(self) -> bool:
+        """It listens before it answers."""
         try:
             return httpx.get(f"{self.url}/-/ready").is_success
         except httpx.TransportError:

@@ -91,11 +91,12 @@ async def test_drain_waits_for_all_work() -> None:
 
 async def test_work_without_a_turn_in_time_is_refused() -> None:
     turns = Turns(1, wait_seconds=0.05)
-    async with turns.take("one"):
-        with pytest.raises(Busy, match="another"):
-            async with turns.take("another"):
+    async with turns.take(BusyReason.MAP_READ):
+        with pytest.raises(Busy) as refused:
+            async with turns.take(BusyReason.MAP_ENCODE):
                 raise AssertionError("it has no turn")
+        assert refused.value.reason is BusyReason.MAP_ENCODE
         # The wait is bounded, the work is not.
         await asyncio.sleep(0.1)
-    async with turns.take("another"):
+    async with turns.take(BusyReason.MAP_ENCODE):
         pass
