@@ -7,6 +7,8 @@ from urllib.parse import unquote
 
 import pytest
 
+from service.api.problems import PROBLEMS
+from service.settings import PREFIX, Settings
 from tests.stage.sources import ROOT
 
 DOCS = ROOT / "docs"
@@ -18,6 +20,8 @@ GENERATED = {DOCS / "configuration.md", DOCS / "metrics.md"}
 FENCE = re.compile(r"^( *)(```.*?)^\1```$", re.DOTALL | re.MULTILINE)
 CODE = re.compile(r"`[^`\n]*`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+DEFAULT = re.compile(r"`(ROWLOCK_[A-Z_]+)` \((\d[\d,.]*)[,)]")
+PROBLEM = re.compile(r"^\| (\d+) \| (.*?) \|", re.MULTILINE)
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 MAP = re.compile(r"## The map\n(.*?)\n## ", re.DOTALL)
 FOLDER = re.compile(r"`((?:\w+/)+)`")
@@ -111,3 +115,25 @@ def test_the_map_of_the_code_names_only_existing_files() -> None:
     assert len(named) > 20
     places = (ROOT, ROOT / "service", ROOT / "expirer", ROOT / "tests")
     assert [name for name in named if not any((place / name).exists() for place in places)] == []
+
+
+def test_the_api_guide_lists_every_problem() -> None:
+    rows = PROBLEM.findall((DOCS / "api.md").read_text())
+    listed = {(int(status), name) for status, names in rows for name in re.findall(r"`([a-z-]+)`", names)}
+    assert listed == {(problem.status, problem.name) for problem in PROBLEMS.values()}
+
+
+FIELDS = {f"{PREFIX}{name.upper()}": field for name, field in Settings.model_fields.items()}
+ELSEWHERE = re.compile(r"ROWLOCK_(SECRETS_DIR|DATA_DIR|PUBLISH|SMOKE_\w+|E2E_\w+|INGRESS_PORT)")
+"""Variables of the commands and scripts, not of the settings."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_defaults_on_a_page_are_those_of_the_settings(page: Path) -> None:
+    pairs = [found for found in DEFAULT.findall(page.read_text()) if not ELSEWHERE.fullmatch(found[0])]
+    assert [(name, text) for name, text in pairs if float(text.replace(",", "")) != float(FIELDS[name].default)] == []
+
+
+def test_every_setting_on_a_page_exists() -> None:
+    named = {name for page in PAGES for name in re.findall(r"ROWLOCK_[A-Z_\d]+[A-Z]", page.read_text())}
+    assert {name for name in named if not ELSEWHERE.fullmatch(name)} <= FIELDS.keys()
