@@ -68,7 +68,7 @@ class Packed:
 class Seats:
     """The body up to the end of the seats, for one version of the states.
 
-    `pieces` are the seats without their states. `packed` is None until a client accepts gzip.
+    `pieces` are the seats without their states. They are `packed` for the first client that accepts gzip.
     """
 
     layout: Layout
