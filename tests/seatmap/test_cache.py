@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-import structlog
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -22,6 +21,7 @@ from service.observability.failures import CHANGES_MAX
 from service.seatmap.cached import SeatCache
 from service.seatmap.maps import SeatMaps
 from service.settings import Settings
+from tests.seatmap.conftest import fail_once, ping
 from tests.stage.metering import gauge
 from tests.stage.processes import ROOT
 from tests.stage.seat_maps import with_redis
@@ -42,11 +42,6 @@ async def cache(settings: Settings, redis: Redis | Container) -> AsyncIterator[C
 def clock() -> float:
     """The event loop's."""
     return asyncio.get_running_loop().time()
-
-
-async def ping(redis: AsyncRedis) -> bool:
-    """A call that succeeds."""
-    return bool(await redis.ping())
 
 
 @pytest.mark.parametrize("through", ["cache", "map", "counts", "limits"])
@@ -108,24 +103,6 @@ async def steered(settings: Settings, redis: Redis | Container, stopped: Clock) 
     await made.close()
 
 
-@pytest.fixture
-async def watchful(settings: Settings, redis: Redis | Container) -> AsyncIterator[Cache]:
-    """A cache that often checks whether Redis is back."""
-    made = Cache(with_redis(settings.database_url.get_secret_value(), redis), look_seconds=0.05)
-    yield made
-    await made.close()
-
-
-async def fail_once(cache: Cache) -> None:
-    """A call that Redis does not answer."""
-
-    async def fail(_redis: AsyncRedis) -> None:
-        raise RedisConnectionError("gone")
-
-    with pytest.raises(CacheAway):
-        await cache.run(fail)
-
-
 async def test_calls_that_fail_together_are_one_failure_of_the_backoff(steered: Cache, stopped: Clock) -> None:
     tries = 0
 
@@ -182,43 +159,6 @@ async def test_frequent_changes_are_logged_a_few_times_a_minute(steered: Cache, 
     assert [line["event"] for line in lines] == ["Redis is away", "Redis is back"] * CHANGES_MAX
 
 
-async def test_an_idle_process_notices_that_redis_is_back(watchful: Cache) -> None:
-    before = asyncio.all_tasks()
-    await fail_once(watchful)
-    assert gauge("cache_up") == 0
-
-    async def has_ended() -> bool:
-        return asyncio.all_tasks() == before
-
-    await until(is_up, "the check")
-    await until(has_ended, "the last check")
-
-
-async def test_the_check_is_not_logged_as_part_of_a_request(watchful: Cache) -> None:
-    with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
-        with structlog.contextvars.bound_contextvars(request_id="one"):
-            await fail_once(watchful)
-        await until(is_up, "the check")
-    assert [(line["event"], line.get("request_id")) for line in lines] == [
-        ("Redis is away", "one"),
-        ("Redis is back", None),
-    ]
-
-
-async def is_up() -> bool:
-    """Whether the process knows that Redis answers."""
-    return gauge("cache_up") == 1
-
-
-async def test_a_closed_cache_checks_no_more(cache: Cache) -> None:
-    before = asyncio.all_tasks()
-    await fail_once(cache)
-    (look,) = asyncio.all_tasks() - before
-    await cache.close()
-    await asyncio.wait([look], timeout=30)
-    assert look.cancelled()
-
-
 async def test_an_error_that_redis_answers_does_not_affect_other_calls(cache: Cache) -> None:
     await cache.run(lambda redis: redis.set("text", "text"))
     with pytest.raises(CacheAway, match="ResponseError"):
@@ -239,7 +179,7 @@ async def test_after_a_restart_of_redis_no_request_fails(cache: Cache, redis: Re
     assert await asyncio.gather(*(cache.run(ping_together) for _ in range(10))) == [True] * 10
 
 
-async def test_a_redis_that_hangs_costs_one_timeout_and_no_wrong_answer(
+async def test_a_hanging_redis_costs_one_timeout_and_no_wrong_answer(
     settings: Settings, redis: Redis | Container, stopped: Clock
 ) -> None:
     url = settings.database_url.get_secret_value()
