@@ -23,7 +23,7 @@ BEGIN_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Damaged(Enum):
-    """A map, or a key of one, whose type or content is none that this service writes."""
+    """The value of a map, or of a key, whose type or content the service never writes."""
 
     DAMAGED = "damaged"
 
