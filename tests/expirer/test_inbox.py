@@ -70,7 +70,7 @@ async def test_letters_are_acknowledged_only_after_the_commit(
             await until_lock_waits(sql)
             inbox._letters._link.close()
             await until_waiting(rabbitmq.url, EXPIRED_QUEUE, 3)
-        with pytest.raises(BrokerAway, match="the connection was lost; the messages come again"):
+        with pytest.raises(BrokerAway, match="the connection was lost; the messages are delivered again"):
             await settling
         assert await count_states(sql) == {"EXPIRED": 3}
         await step_with(inbox, 3)

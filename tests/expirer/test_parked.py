@@ -185,7 +185,7 @@ async def test_a_name_that_nothing_has_changes_nothing_and_is_an_error(settings:
     for name in ("1", "0" * 12):
         done = await parked(settings, verb, name)
         assert (done.code, done.output) == (1, "")
-        assert done.errors == f"parked: nothing that is parked is named {name}\n"
+        assert done.errors == f"parked: no parked message is named {name}\n"
     assert await bodies_listed(settings) == ["first", "second", "third"]
 
 

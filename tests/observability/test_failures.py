@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from expirer.supervisor import tell_step
+from expirer.supervisor import report_step
 from service.errors import BrokerAway, CacheAway, DatabaseAway
 from service.observability.failures import CHANGES_MAX, Failures
 
@@ -19,7 +19,7 @@ def lines_of(*outcomes: Exception | None) -> list[MutableMapping[str, Any]]:
     failures = Failures()
     with capture_logs() as lines:
         for now, outcome in enumerate(outcomes, 1_000):
-            tell_step(failures, outcome, now)
+            report_step(failures, outcome, now)
     return lines
 
 
