@@ -22,8 +22,8 @@ PASSWORD = "correct horse battery"
 class Shoppers:
     """`acknowledged` has the last acknowledged state of each reservation, or None after a missing answer.
 
-    `aside` are seats that none of them wants. `failures` are requests without an answer, or with a 5xx or 429. `last_hold`
-    is a monotonic time.
+    `aside` are seats that none of them wants. `failures` are requests without an answer, or with a 5xx or 429.
+    `last_hold` is a monotonic time.
     """
 
     client: httpx.AsyncClient
