@@ -6,8 +6,10 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from fastapi.routing import APIRoute
 
 from service.api.problems import PROBLEMS
+from service.app import ROUTERS
 from service.settings import PREFIX, Settings
 from tests.stage.sources import ROOT
 
@@ -115,6 +117,13 @@ def test_the_map_of_the_code_names_only_existing_files() -> None:
     assert len(named) > 20
     places = (ROOT, ROOT / "service", ROOT / "expirer", ROOT / "tests")
     assert [name for name in named if not any((place / name).exists() for place in places)] == []
+
+
+def test_the_readme_lists_every_route() -> None:
+    listed = re.findall(r"`([A-Z]+) (/\S+)`", (ROOT / "README.md").read_text())
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    served = {(method, route.path) for route in routes for method in route.methods or ()}
+    assert set(listed) == served - {("GET", "/livez"), ("GET", "/readyz")}
 
 
 def test_the_api_guide_lists_every_problem() -> None:
