@@ -133,7 +133,7 @@ def test_the_api_guide_lists_every_problem() -> None:
 
 
 FIELDS = {f"{PREFIX}{name.upper()}": field for name, field in Settings.model_fields.items()}
-ELSEWHERE = re.compile(r"ROWLOCK_(SECRETS_DIR|DATA_DIR|PUBLISH|SMOKE_\w+|E2E_\w+|INGRESS_PORT)")
+ELSEWHERE = re.compile(r"ROWLOCK_(SECRETS_DIR|DATA_DIR|PUBLISH|SMOKE_\w+|E2E_\w+|INGRESS_PORT|OUTER_PROXIES)")
 """Variables of the commands and scripts, not of the settings."""
 
 
