@@ -19,13 +19,10 @@ from service.audit.verdicts import LEASE_SECONDS, UNKNOWN, Found, Verdict
 from service.cache import Cache
 from service.database import roll_back, transaction
 from service.observability.metrics import catalogue, values
-from service.observability.metrics.values import KNOWN_SECONDS
 from service.seatmap.cached import SeatCache
 from service.settings import Settings
 
 PAUSE_SECONDS = 0.05
-SAVE_SECONDS = 1.0
-"""How often the replica that does a round renews its lease, and writes the violations that it has found so far."""
 LOOK_SECONDS = 1.0
 """How often each other replica checks whether a round is due, and reads the violations."""
 
@@ -43,24 +40,14 @@ class Turn:
 class Audit:
     """The loop of the process `owner`, with a cache where there is a Redis."""
 
-    def __init__(  # noqa: PLR0913 - tests pass other limits
-        self,
-        engine: AsyncEngine,
-        settings: Settings,
-        owner: str,
-        cache: Cache | None,
-        *,
-        limits: Limits = DEFAULT,
-        save_seconds: float = SAVE_SECONDS,
-        known_seconds: float = KNOWN_SECONDS,
+    def __init__(
+        self, engine: AsyncEngine, settings: Settings, owner: str, cache: Cache | None, limits: Limits = DEFAULT
     ) -> None:
         self._engine = engine
         self._settings = settings
         self._owner = owner
         self._cache = SeatCache(cache, settings.map_fresh_ms, settings.map_keep_minutes) if cache else None
         self._limits = limits
-        self._save_seconds = save_seconds
-        self._known_seconds = known_seconds
         self._known_at = -math.inf
         self._turn: Turn | None = None
         catalogue.AUDIT_INTERVAL_SECONDS.of().set(settings.audit_interval_seconds)
@@ -72,7 +59,7 @@ class Audit:
         try:
             return await self._go_on()
         except Exception:
-            if time.monotonic() > self._known_at + self._known_seconds:
+            if time.monotonic() > self._known_at + self._limits.known_seconds:
                 show(UNKNOWN)
             raise
 
@@ -80,7 +67,7 @@ class Audit:
         turn = self._turn
         if turn is None:
             return await self._wait_for_turn()
-        if time.monotonic() >= turn.saved_at + self._save_seconds and not await self._save(turn):
+        if time.monotonic() >= turn.saved_at + self._limits.save_seconds and not await self._save(turn):
             self._turn = None
         elif await turn.round.advance():
             await self._finish(turn)

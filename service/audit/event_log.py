@@ -111,7 +111,7 @@ class LogCheck:
             self._go_to(row)
         for row in wrong:
             if self.first and row["number"] >= self.first["number"]:
-                self.suspects.setdefault(row["reservation_id"], []).append(_fault(row, row["seat_id"]))
+                self.suspects.setdefault(row["reservation_id"], []).append(Fault.of("log", row))
         self.has_too_many |= len(self.suspects) > self.limits.suspects
         self.is_read = len(rows) < self.limits.rows
         return Slice([], len(rows), 0)
@@ -133,7 +133,7 @@ class LogCheck:
         if not (self.first and self.last) or self.last["is_old"] or self.last["at"] < self.first["at"] + SURELY_LOGGED:
             return False
         if len(self.gaps) < self.limits.rows:
-            self.gaps[self.last["number"]] = _fault(self.last)
+            self.gaps[self.last["number"]] = Fault.of("log", self.last)
         return True
 
     async def _decide(self, connection: Connection, last: int) -> Slice:
@@ -149,7 +149,7 @@ class LogCheck:
             self.suspects.pop(id_, None)
             self.newest.pop(id_, None)
         since = self.first["at"] + SURELY_LOGGED if self.first else end["surely_kept_since"]
-        unmentioned = [_fault(row) for row in self.newest.values() if row["created_at"] > since]
+        unmentioned = [Fault.of("log", row) for row in self.newest.values() if row["created_at"] > since]
         faults = chain(self.gaps.values(), *self.suspects.values(), unmentioned)
         return Slice(list(dict.fromkeys(faults)), 0, None)
 
@@ -159,8 +159,3 @@ class LogCheck:
         if self.last and not follows and not self._note_gap():
             return False
         return self.gaps.keys() <= set(end["still_there"])
-
-
-def _fault(row: asyncpg.Record, seat_id: int | None = None) -> Fault:
-    id_ = row["reservation_id"]
-    return Fault("log", seat_id, None if id_ is None else str(id_), row["session_id"])

@@ -106,15 +106,7 @@ async def check_reservations(connection: Connection, after: UUID, rows_max: int)
 
 def _slice(rows: Sequence[asyncpg.Record], last: int | UUID | None, rows_max: int) -> Slice:
     *faults, end = rows
-    found = [
-        Fault(
-            row["broken"],
-            row["seat_id"],
-            str(row["reservation_id"]) if row["reservation_id"] else None,
-            row["session_id"],
-        )
-        for row in faults
-    ]
+    found = [Fault.of(row["broken"], row) for row in faults]
     return Slice(found, end["checked"], last if end["checked"] == rows_max else None)
 
 
@@ -124,7 +116,7 @@ LOOK_SECONDS_MAX = 3.0
 """After a longer time without a look PostgreSQL may have been away, and the sweep gets its time again."""
 
 CHECK_OVERDUE = """
-select id, session_id
+select id as reservation_id, session_id
 from reservations
 where state = 'HELD'
 and expires_at < statement_timestamp() - make_interval(secs => $1)
@@ -141,7 +133,7 @@ class OverdueHolds:
 
     limits: Limits
     clock: Callable[[], float] = time.monotonic
-    seen: dict[UUID, int] = field(default_factory=dict)
+    seen: dict[UUID, asyncpg.Record] = field(default_factory=dict)
     since: float = -math.inf
     looked_at: float = -math.inf
 
@@ -149,13 +141,13 @@ class OverdueHolds:
         """To be repeated until the slice has no `last`."""
         now = self.clock()
         rows = await connection.fetch(CHECK_OVERDUE, OVERDUE_SECONDS_MAX, self.limits.overdue_holds)
-        overdue = {row["id"]: row["session_id"] for row in rows}
+        overdue = {row["reservation_id"]: row for row in rows}
         is_first = now > self.looked_at + LOOK_SECONDS_MAX
         if is_first:
             self.seen, self.since = overdue, now
         self.looked_at = now
-        self.seen = {id_: session_id for id_, session_id in self.seen.items() if id_ in overdue}
+        self.seen = {id_: row for id_, row in self.seen.items() if id_ in overdue}
         checked = len(overdue) if is_first else 0
         if self.seen and now < self.since + self.limits.stuck_seconds:
             return Slice([], checked, 0)
-        return Slice([Fault("overdue", None, str(id_), self.seen[id_]) for id_ in self.seen], checked, None)
+        return Slice([Fault.of("overdue", row) for row in self.seen.values()], checked, None)

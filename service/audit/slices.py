@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.audit.verdicts import Fault
 from service.database import Connection, roll_back, transaction
+from service.observability.metrics.values import KNOWN_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class Limits:
     sessions: int = 200
     map_wait_seconds: float = 3.0
     seats_at_once: int = 5_000
+    save_seconds: float = 1.0  # the replica that does a round renews its lease, and writes its violations
+    known_seconds: float = KNOWN_SECONDS
 
 
 DEFAULT = Limits()

@@ -5,8 +5,9 @@ lease by which one replica audits at a time.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
+import asyncpg
 import orjson
 
 from service.database import Connection
@@ -24,6 +25,12 @@ class Fault:
     seat_id: int | None = None
     reservation_id: str | None = None
     session_id: int | None = None
+
+    @classmethod
+    def of(cls, check: str, row: asyncpg.Record) -> Self:
+        """The fault of a row, which need not have a seat."""
+        id_ = row["reservation_id"]
+        return cls(check, row.get("seat_id"), str(id_) if id_ else None, row["session_id"])
 
 
 @dataclass(frozen=True, slots=True)

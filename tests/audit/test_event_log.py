@@ -1,265 +1,238 @@
-"""The audit of a log of which events are removed meanwhile, or that is another one by now: never a fault."""
+"""The log is compared with the ledger: missing events are a fault unless the keeper may have removed them, and what
+can't be compared is reported as such.
+"""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from uuid import UUID, uuid4
+from typing import Any
+from uuid import UUID
 
-import orjson
+import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from expirer.loops.audit import Audit
-from service.audit import log as logaudit
-from service.audit import log_gaps as loggaps
-from service.audit import log_untold as untold
-from service.audit.log import LogAudit
-from service.audit.log_newest import Newest
-from service.audit.log_untold import check_open
-from service.audit.verdicts import Tally
+from dev.postgres import Postgres
+from service.audit import event_log
+from service.audit.event_log import LogCheck
+from service.audit.slices import Limits, Slice
 from service.database import Connection
-from service.events import log as event_log
+from service.events.log import trim
 from service.events.numbering import number_committed
 from service.ledger.settling import settle
 from service.reservation import State
 from service.settings import Settings
 from tests.conftest import EMPTY_TABLES
-from tests.stage.audits import last_verdict
+from tests.stage.audits import do_round, faulty
 from tests.stage.factories import Account, make_customers, make_session, settle_of
 from tests.stage.forcing import give
 
 pytestmark = pytest.mark.oldest_postgresql
 
-GIVE_NUMBERS_ONCE_MORE = """
-delete from events where number > 1;
-update seats set state = 'AVAILABLE', reservation_id = null, version = 1;
-delete from reservations;
-update cursors set number = 1
+HELD = 3
+UNCOMPARED = Slice([], 0, None, unlooked=1)
+AS_THEIR_EVENTS_SAY = """
+update reservations set created_at = events.at
+from events
+where reservation_id = reservations.id
+and kind = 'reservation.held'
 """
+
+
+def check_log(**limits: Any) -> LogCheck:
+    """A pass through a log that is kept for 72 hours."""
+    return LogCheck(72, Limits(**limits))
+
+
+async def read(check: LogCheck, sql: Connection) -> None:
+    """Comes to the end of the log."""
+    while not check.is_read:
+        await check.look(sql, 0)
+
+
+async def decide(check: LogCheck, sql: Connection) -> set[str | None]:
+    """The reservations of the faults, of a log that could be compared."""
+    await read(check, sql)
+    decided = await check.look(sql, 0)
+    assert (decided.last, decided.unlooked) == (None, 0)
+    return {fault.reservation_id for fault in decided.faults}
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Three holds of a log that began long ago, which tells of them with its last numbers."""
+    """Three reservations, with their events, in a log whose first event was an hour before them."""
 
-    engine: AsyncEngine
     sql: Connection
-    settings: Settings
     customer: Account
     seats: list[int]
-    held: list[UUID]
+    ids: list[UUID]
 
     async def number(self) -> None:
-        """Numbers everything that is committed."""
+        """Numbers each committed event."""
         async with self.sql.transaction():
             await number_committed(self.sql, 100)
 
     async def pay(self) -> None:
-        """All holds, as the log tells."""
+        """Confirms the reservations."""
         async with self.sql.transaction():
-            await settle(self.sql, [settle_of(id_, State.CONFIRMED) for id_ in self.held])
+            await settle(self.sql, [settle_of(id_, State.CONFIRMED) for id_ in self.ids])
         await self.number()
 
-    async def trim(self) -> None:
-        """Removes all that the log has told so far."""
-        await self.sql.execute("update events set at = at - interval '100 hours'")
-        assert await event_log.trim(self.sql, 72, 100) > 0
-
-    async def begin(self, next_pass: str) -> Audit:
-        """A round that has come so far."""
-        audit = Audit(self.engine, self.settings, "first", None)
-        await audit.step()
-        assert audit._turn is not None
-        while audit._turn.round.progress().place.next_pass != next_pass:
-            await audit.step()
-        return audit
-
-    async def end(self, audit: Audit) -> Tally:
-        """What a round finds that goes on."""
-        while audit._turn is not None:
-            await audit.step()
-        return (await last_verdict(self.sql)).tally
-
-    async def take_up(self, audit: Audit) -> Audit:
-        """The round, by another replica."""
-        await audit.close()
-        other = Audit(self.engine, self.settings, "other", None)
-        await other.step()
-        return other
+    async def age(self, hours: int, first: int = 0, last: int = 1_000) -> None:
+        """The events of these numbers were so long before."""
+        move = "update events set at = at - make_interval(hours => $1) where number between $2 and $3"
+        await self.sql.execute(move, hours, first, last)
 
 
 @pytest.fixture
-async def stage(engine: AsyncEngine, sql: Connection, settings: Settings) -> AsyncIterator[Stage]:
-    """What a test has broken is gone after it."""
+async def stage(sql: Connection, settings: Settings) -> AsyncIterator[Stage]:
+    """Three holds. The faults of a test are gone after it."""
     (customer,) = await make_customers(sql, settings, 1)
     seats = list((await make_session(sql, settings)).seat_ids)
-    held = [await give(sql, customer, seat) for seat in seats[:3]]
-    staged = Stage(engine, sql, settings, customer, seats, held)
+    staged = Stage(sql, customer, seats, [await give(sql, customer, seat) for seat in seats[:HELD]])
     await staged.number()
-    await sql.execute("update events set at = at - interval '1 hour'")
+    await staged.age(1, last=1)
     yield staged
     await sql.execute(EMPTY_TABLES)
 
 
-def take_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the log of a standby that has taken over."""
-    for module in (logaudit, untold):
-        monkeypatch.setattr(module, "READ_LOG_NAME", "select 'another'")
-
-
-@pytest.mark.parametrize("then_told", [0, 1])
-@pytest.mark.parametrize("is_another_replica", [False, True])
-async def test_open_holds_are_not_compared_with_a_log_whose_end_of_them_was_removed(
-    stage: Stage, then_told: int, *, is_another_replica: bool
-) -> None:
-    audit = await stage.begin("open holds")
+@pytest.fixture
+async def paid(stage: Stage) -> Stage:
+    """The session, three holds and three payments, an hour and two minutes from each event to the next."""
     await stage.pay()
-    await stage.trim()
-    for seat in stage.seats[3 : 3 + then_told]:
+    await stage.sql.execute("update events set at = now() - make_interval(mins => (8 - number::int) * 62)")
+    await stage.sql.execute(AS_THEIR_EVENTS_SAY)
+    return stage
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 1_000])
+@pytest.mark.parametrize(("gone", "named"), [((3,), {0}), ((4,), {1}), ((3, 4), {0}), ((6,), {0, 1}), ((7,), {1, 2})])
+async def test_a_gap_is_a_fault_of_the_reservation_before_it(  # noqa: PLR0913, PLR0917 - fixtures
+    engine: AsyncEngine, settings: Settings, paid: Stage, gone: tuple[int, ...], named: set[int], rows: int
+) -> None:
+    await paid.sql.execute("delete from events where number = any($1::bigint[])", gone)
+    tally = await do_round(engine, settings, rows=rows)
+    # Of the ends that are gone it is also known that the ledger has them.
+    assert faulty(tally) == {"log": {paid.ids[n] for n in named}}
+    assert (tally.violations["log"].count, tally.unlooked) == (len(named), {})
+
+
+async def test_a_missing_end_of_a_new_log_is_not_compared(stage: Stage) -> None:
+    await stage.sql.execute("update events set at = clock_timestamp()")
+    await stage.sql.execute("delete from events where number = 4")
+    check = check_log()
+    await read(check, stage.sql)
+    assert await check.look(stage.sql, 0) == UNCOMPARED
+
+
+@pytest.fixture
+async def keepers(postgres: Postgres, paid: Stage) -> AsyncIterator[list[asyncpg.Connection]]:  # noqa: ARG001 - first
+    """Connections of two keepers."""
+    connections = [await asyncpg.connect(postgres.url()) for _ in range(2)]
+    yield connections
+    for connection in connections:
+        await connection.close()
+
+
+async def test_racing_keepers_cause_no_fault(sql: Connection, keepers: list[asyncpg.Connection]) -> None:
+    # They were configured to keep less than we are.
+    other = keepers[0].transaction()
+    await other.start()
+    assert await trim(keepers[0], 2, 4) == 4
+    assert await trim(keepers[1], 2, 100) == 2
+    check = check_log()
+    await read(check, sql)
+    await other.commit()
+    assert await check.look(sql, 0) == UNCOMPARED
+    assert await decide(check_log(), sql) == set()
+
+
+async def test_a_keeper_that_dies_causes_no_fault(paid: Stage, keepers: list[asyncpg.Connection]) -> None:
+    await paid.age(72, last=6)
+    await paid.sql.execute(AS_THEIR_EVENTS_SAY)
+    dying = keepers[0].transaction()
+    await dying.start()
+    assert await trim(keepers[0], 72, 4) == 4
+    assert await trim(keepers[1], 72, 100) == 2
+    await dying.rollback()
+    assert await decide(check_log(), paid.sql) == set()
+
+
+async def test_events_that_are_trimmed_before_we_read_them_are_no_fault(paid: Stage) -> None:
+    check = check_log(rows=4)
+    await check.look(paid.sql, 0)
+    assert check.suspects.keys() == set(paid.ids), "their ends are not read yet"
+    await paid.age(100, last=6)
+    assert await trim(paid.sql, 72, 100) == 6
+    assert await decide(check, paid.sql) == set()
+
+
+@pytest.mark.parametrize("later", [0, 1])
+async def test_a_log_that_is_trimmed_after_we_read_it_is_not_compared(stage: Stage, later: int) -> None:
+    check = check_log()
+    await read(check, stage.sql)
+    await stage.pay()
+    await stage.age(100)
+    assert await trim(stage.sql, 72, 100) == 7
+    for seat in stage.seats[HELD : HELD + later]:
         await give(stage.sql, stage.customer, seat)
     await stage.number()
-    if is_another_replica:
-        audit = await stage.take_up(audit)
-    tally = await stage.end(audit)
-    assert (tally.violations, tally.unlooked) == ({}, {"events": 3})
+    assert await check.look(stage.sql, 0) == UNCOMPARED
 
 
-async def test_a_log_all_of_which_was_removed_while_it_was_read_says_nothing_of_the_holds_it_told_of(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+async def test_another_log_is_not_compared(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = check_log()
+    await read(check, stage.sql)
+    await stage.sql.execute("update reservations set state = 'CANCELLED', settled_at = now()")
+    assert len(await decide(check_log(), stage.sql)) == HELD
+    # As where a standby has taken over.
+    monkeypatch.setattr(event_log, "READ_LOG_NAME", "select 'another'")
+    assert await check.look(stage.sql, 0) == UNCOMPARED
+
+
+@pytest.mark.parametrize(("suspects", "is_compared"), [(2, False), (3, True)])
+async def test_no_more_suspects_than_the_limit_are_kept(stage: Stage, suspects: int, *, is_compared: bool) -> None:
+    await stage.sql.execute("update reservations set state = 'CANCELLED', settled_at = now()")
+    check = check_log(suspects=suspects)
+    await read(check, stage.sql)
+    decided = await check.look(stage.sql, 0)
+    assert (len(decided.faults), decided.unlooked) == ((HELD, 0) if is_compared else (0, 1))
+
+
+@pytest.mark.parametrize("is_numbered", [True, False])
+@pytest.mark.parametrize(("late_events", "is_compared"), [(2, False), (3, True)])
+async def test_no_more_late_events_than_the_limit_are_read(
+    stage: Stage, late_events: int, *, is_numbered: bool, is_compared: bool
 ) -> None:
-    monkeypatch.setattr(loggaps, "SLICE_MAX", 4)
-    audit = await stage.begin("log")
-    await audit.step()
-    assert audit._turn is not None
-    assert audit._turn.round.log.open == set(stage.held)
-    await stage.pay()
-    await stage.trim()
-    tally = await stage.end(await stage.take_up(audit))
-    assert (tally.violations, tally.unlooked) == ({}, {})
-
-
-async def test_what_looked_wrong_is_no_fault_where_the_later_events_were_removed_before_they_were_read(
-    stage: Stage,
-) -> None:
-    audit = await stage.begin("log")
-    # Not told yet of what it will tell.
     await stage.sql.execute("update seats set version = 7 where id = $1", stage.seats[0])
-    await audit.step()
-    assert audit._turn is not None
-    assert len(audit._turn.round.log.suspected) == 1
+    check = check_log(late_events=late_events)
+    await read(check, stage.sql)
+    for seat in stage.seats[HELD : HELD + 2]:
+        await give(stage.sql, stage.customer, seat)
+    if is_numbered:
+        await stage.number()
+    decided = await check.look(stage.sql, 0)
+    assert (len(decided.faults), decided.unlooked) == ((1, 0) if is_compared else (0, 1))
+
+
+async def unmention(stage: Stage) -> None:
+    """The log has only events of the first reservation."""
     await stage.pay()
-    await stage.trim()
-    tally = await stage.end(audit)
-    assert tally.violations == {}
-    assert tally.unlooked["events"] >= 1
+    await stage.sql.execute(
+        "update events set reservation_id = $1, kind = 'reservation.confirmed', seats = '[]'"
+        " where reservation_id is not null",
+        stage.ids[0],
+    )
 
 
-@pytest.mark.parametrize(("ahead_max", "found", "unlooked"), [(2, set(), {"events": 1}), (3, {"log"}, {})])
-async def test_what_looked_wrong_is_no_fault_where_too_many_later_events_wait_for_their_numbers(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, ahead_max: int, found: set[str], unlooked: dict[str, int]
-) -> None:
-    monkeypatch.setattr(logaudit, "AHEAD_MAX", ahead_max)
-    await stage.sql.execute("update seats set version = 7 where id = $1", stage.seats[0])
-    for seat in stage.seats[3:5]:
-        await give(stage.sql, stage.customer, seat)
-    tally = await stage.end(await stage.begin("log"))
-    assert (set(tally.violations), dict(tally.unlooked)) == (found, unlooked)
+@pytest.mark.parametrize(("newest", "named"), [(1, {2}), (2, {1, 2}), (1_000, {1, 2})])
+async def test_the_newest_reservations_must_be_in_the_log(stage: Stage, newest: int, named: set[int]) -> None:
+    await unmention(stage)
+    assert await decide(check_log(newest_reservations=newest), stage.sql) == {str(stage.ids[n]) for n in named}
 
 
-async def test_numbers_that_a_log_of_another_name_gives_once_more_are_read_from_the_beginning(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loggaps, "SLICE_MAX", 2)
-    audit = await stage.begin("log")
-    await audit.step()
-    assert audit._turn is not None
-    assert audit._turn.round.log.last == 2
-    # A standby without the last commits takes over, and holds are given anew.
-    await stage.sql.execute(GIVE_NUMBERS_ONCE_MORE)
-    take_another_name(monkeypatch)
-    for seat in stage.seats[5:8]:
-        await give(stage.sql, stage.customer, seat)
-    await stage.number()
-    tally = await stage.end(await stage.take_up(audit))
-    assert (tally.violations, tally.unlooked) == ({}, {})
-
-
-async def test_what_looked_wrong_in_a_log_of_another_name_is_no_fault(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    audit = await stage.begin("log")
-    await stage.sql.execute("update seats set version = 7 where id = $1", stage.seats[0])
-    await audit.step()
-    assert audit._turn is not None
-    assert len(audit._turn.round.log.suspected) == 1
-    await stage.sql.execute(GIVE_NUMBERS_ONCE_MORE)
-    take_another_name(monkeypatch)
-    tally = await stage.end(audit)
-    assert (tally.violations, tally.unlooked) == ({}, {})
-
-
-async def test_open_holds_of_which_too_many_were_known_are_compared_where_the_log_has_begun_anew_since(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loggaps, "SLICE_MAX", 4)
-    audit = await stage.begin("log")
-    await audit.step()
-    with monkeypatch.context() as patched:
-        patched.setattr(logaudit, "OPEN_MAX", 3)
-        audit = await stage.take_up(audit)
-    assert audit._turn is not None
-    assert not audit._turn.round.log.has_all_open
-    await stage.pay()
-    await stage.trim()
-    await give(stage.sql, stage.customer, stage.seats[5])
-    await stage.number()
-    tally = await stage.end(audit)
-    assert (tally.violations, tally.unlooked) == ({}, {})
-
-
-@pytest.mark.parametrize("given", [1, 3, 4])
-async def test_open_holds_of_a_log_of_another_name_are_not_compared(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, given: int
-) -> None:
-    audit = await stage.begin("open holds")
-    await stage.sql.execute(GIVE_NUMBERS_ONCE_MORE)
-    take_another_name(monkeypatch)
-    for seat in stage.seats[5 : 5 + given]:
-        await give(stage.sql, stage.customer, seat)
-    await stage.number()
-    tally = await stage.end(await stage.take_up(audit))
-    assert (tally.violations, tally.unlooked) == ({}, {"events": 3})
-
-
-async def test_open_holds_of_a_log_that_the_release_before_has_read_are_not_compared(stage: Stage) -> None:
-    audit = await stage.begin("open holds")
-    await audit.close()
-    await stage.sql.execute("update audits set round = round #- '{place,log,log}'")
-    tally = await stage.end(await stage.take_up(Audit(stage.engine, stage.settings, "first", None)))
-    assert (tally.violations, tally.unlooked) == ({}, {"events": 3})
-
-
-def test_whoever_goes_on_with_the_log_knows_what_is_untold_and_the_open_holds_unless_they_are_too_many(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    first_at = datetime(2030, 1, 2, 3, 4, 5, 678, UTC)
-    newest = Newest(dict.fromkeys(uuid4() for _ in range(3)))
-    log = LogAudit(17, first_at, {uuid4() for _ in range(3)}, log="this one", newest=newest)
-    assert LogAudit.create(orjson.loads(orjson.dumps(log.known()))) == log
-    monkeypatch.setattr(logaudit, "OPEN_MAX", 3)
-    next_one = LogAudit.create(orjson.loads(orjson.dumps(log.known())))
-    assert next_one == LogAudit(17, first_at, set(), has_all_open=False, log="this one", newest=newest)
-    assert next_one.known()["open"] is None
-
-
-async def test_the_log_is_not_asked_of_more_holds_than_open_max_nor_where_not_all_are_known(
-    sql: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logaudit, "OPEN_MAX", 3)
-    monkeypatch.setattr(untold, "CHECK_OPEN", "no statement")
-    first_at = datetime(2030, 1, 2, tzinfo=UTC)
-    for log, unlooked in (
-        (LogAudit(17, first_at, {uuid4() for _ in range(3)}), 3),
-        (LogAudit(17, first_at, has_all_open=False), 1),
-    ):
-        assert (await check_open(sql, log)).unlooked == unlooked
+async def test_reservations_before_the_log_need_not_be_in_it(stage: Stage) -> None:
+    await unmention(stage)
+    await stage.sql.execute(
+        "update reservations set created_at = created_at - interval '2 h' where id = $1", stage.ids[1]
+    )
+    assert await decide(check_log(), stage.sql) == {str(stage.ids[2])}

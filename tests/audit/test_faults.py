@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer.loops.audit import Audit
 from service.audit import event_log
+from service.audit.slices import Limits
 from service.database import Connection
 from service.ledger.settling import settle
 from service.reservation import State
@@ -119,7 +120,7 @@ async def test_a_violation_is_shown_before_the_round_is_over(
 ) -> None:
     manager = await make_manager(sql, settings)
     await sql.execute("update payments set amount = 1")
-    audit = Audit(engine, settings, "test", None, save_seconds=0)
+    audit = Audit(engine, settings, "test", None, Limits(save_seconds=0))
     shown = []
     for _ in range(5):
         await audit.step()

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from dev.postgres import Postgres
 from expirer.loops.audit import LOOK_SECONDS, Audit
 from service.audit import verdicts
+from service.audit.slices import Limits
 from service.audit.verdicts import (
     LEASE_SECONDS,
     UNKNOWN,
@@ -33,7 +34,7 @@ END_LEASE = "update audits set leased_until = clock_timestamp()"
 
 
 async def test_one_replica_audits_at_a_time(engine: AsyncEngine, sql: Connection, settings: Settings) -> None:
-    first, second = Audit(engine, settings, "a", None, save_seconds=0), Audit(engine, settings, "b", None)
+    first, second = Audit(engine, settings, "a", None, Limits(save_seconds=0)), Audit(engine, settings, "b", None)
     assert await first.step() == 0
     assert await second.step() == LOOK_SECONDS
     await sql.execute(END_LEASE)
@@ -61,7 +62,7 @@ async def test_violations_of_a_replica_that_died_stay(sql: Connection, engine: A
     await take_turn(sql, "dead", INTERVAL_SECONDS)
     await keep_turn(sql, "dead", FOUND)
     await sql.execute(END_LEASE)
-    second = Audit(engine, settings, "b", None, save_seconds=0)
+    second = Audit(engine, settings, "b", None, Limits(save_seconds=0))
     for _ in range(3):
         await second.step()
         assert (await read_verdict(sql)).tally.violations == FOUND

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer.loops.audit import LOOK_SECONDS, Audit, show
 from service import database
+from service.audit.slices import Limits
 from service.audit.verdicts import EXAMPLES_MAX, Found, Tally, Verdict, keep_turn, merged, take_turn, write_verdict
 from service.database import Connection
 from service.errors import DatabaseAway
@@ -53,7 +54,7 @@ async def test_a_replica_without_postgresql_soon_shows_nothing(  # noqa: PLR0913
     began = await take_turn(sql, "a", 60)
     assert began is not None
     await write_verdict(sql, "a", began, Tally({}, {"money": found(2)}, {"maps": 3}))
-    audit = Audit(engine, settings, "b", None, known_seconds=known_seconds, save_seconds=0)
+    audit = Audit(engine, settings, "b", None, Limits(known_seconds=known_seconds, save_seconds=0))
     assert await audit.step() == LOOK_SECONDS
     if is_its_turn:
         await sql.execute(LET_A_ROUND_BE_DUE)
