@@ -5,7 +5,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script.base import Script
@@ -38,7 +38,7 @@ def _revision(connection: Connection, before: Path | None, file: Path | None) ->
 
 def _missing(revisions: RevisionMap, heads: tuple[str, ...], _context: MigrationContext) -> Iterator[Any]:
     steps = list(revisions.iterate_revisions("head", heads, implicit_base=True))
-    return (MigrationStep.upgrade_from_script(revisions, step) for step in reversed(steps))
+    return (MigrationStep.upgrade_from_script(revisions, cast("Script", step)) for step in reversed(steps))
 
 
 def _run(connection: Connection, file: Path) -> None:
