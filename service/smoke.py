@@ -162,11 +162,11 @@ def main(limits: Limits = Limits()) -> None:
     parser = argparse.ArgumentParser(prog="python -m service.smoke", description=__doc__)
     parser.add_argument("url", help="of the API, such as http://127.0.0.1:3000")
     url = parser.parse_args().url
-    account = [os.environ.get(name, "") for name in ("ROWLOCK_SMOKE_EMAIL", "ROWLOCK_SMOKE_PASSWORD")]
-    if not all(account):
+    email, password = (os.environ.get(f"ROWLOCK_SMOKE_{name}", "") for name in ("EMAIL", "PASSWORD"))
+    if not (email and password):
         parser.error("ROWLOCK_SMOKE_EMAIL and ROWLOCK_SMOKE_PASSWORD must name a manager's account")
     try:
-        asyncio.run(_within_limits(url, *account, limits))
+        asyncio.run(_within_limits(url, email, password, limits))
     except TimeoutError:
         sys.exit(f"smoke: not done within {limits.seconds} s")
 
