@@ -9,7 +9,6 @@ import httpx
 import pytest
 
 from dev.postgres import Postgres
-from service import database
 from service.database import IDLE_IN_TRANSACTION_SECONDS, Connection, create_engine, snapshot, transaction
 from service.errors import DatabaseAway
 from service.settings import Settings
@@ -102,11 +101,8 @@ async def test_worker_killed_in_a_statement_loses_its_locks_soon(
     assert isinstance(asked.exception(), httpx.TransportError)
 
 
-async def test_idle_transaction_loses_its_locks(
-    monkeypatch: pytest.MonkeyPatch, postgres: Postgres, sql: Connection, settings: Settings
-) -> None:
-    monkeypatch.setattr(database, "IDLE_IN_TRANSACTION_SECONDS", 1)
-    silent = create_engine(settings, "rowlock-silent")
+async def test_idle_transaction_loses_its_locks(postgres: Postgres, sql: Connection, settings: Settings) -> None:
+    silent = create_engine(settings, "rowlock-silent", idle_in_transaction_seconds=1)
     seat = (await make_session(sql, settings)).seat_ids[0]
 
     async def say_nothing_until_the_lock_is_gone() -> None:
