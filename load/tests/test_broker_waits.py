@@ -71,7 +71,7 @@ def ends_within(milliseconds: int) -> Iterator[None]:
     assert time.monotonic() - began < milliseconds / 1000 + SLACK_SECONDS
 
 
-def test_nobody_who_listens_is_noticed_at_once(postgres: Postgres) -> None:
+def test_refused_connection_is_noticed_at_once(postgres: Postgres) -> None:
     settings = with_broker(postgres.url(), f"amqp://guest:guest@127.0.0.1:{free_port()}//")
     with publisher_of(settings) as publisher, ends_within(0):
         publisher.publish([], [])

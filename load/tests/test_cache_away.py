@@ -1,4 +1,4 @@
-"""Customers buy while Redis is killed, empty, an old snapshot or hanging, or while nobody brings it what is new.
+"""Customers buy while Redis is killed, emptied, hanging, behind, or restarted with an old snapshot.
 
 They go on at their pace, no answer takes longer than Redis may, and no map says what is not true.
 """
@@ -46,7 +46,7 @@ Server = Redis | Container
 
 @dataclass(slots=True)
 class Rush:
-    """Customers who hold and release, somebody who looks at the map, and what they saw."""
+    """Customers who hold and release, a reader of the map, and the answers that they got."""
 
     client: httpx.AsyncClient
     on_sale: OnSale
@@ -142,7 +142,7 @@ async def start_with_snapshot(rush: Rush) -> None:
 
 
 async def pause_redis(rush: Rush) -> None:
-    """It answers nobody, but its connections stay."""
+    """It answers no request, but its connections stay."""
     await asyncio.to_thread(rush.redis.pause)
 
 
@@ -152,7 +152,7 @@ async def resume_redis(rush: Rush) -> None:
 
 
 async def pause_expirer(rush: Rush) -> None:
-    """Redis answers, and nobody brings it what is new."""
+    """Redis answers, but no projector applies new events."""
     rush.expirer.pause()
 
 
@@ -242,6 +242,6 @@ async def test_old_snapshot_of_redis_is_not_served_as_new(
         await until_from(rush.client, on_sale, "redis", await sql.fetchval("select clock_timestamp()"))
         await asyncio.to_thread(redis.kill)
         await asyncio.to_thread(redis.start)
-        # The cursor is behind the hold: nobody brings it again to a map of the old epoch.
+        # The cursor is behind the hold: no projector applies it again to a map of the old epoch.
         await until_from(rush.client, on_sale, "redis", await sql.fetchval("select clock_timestamp()"))
         assert (await assert_map_is_right(rush.client, sql, on_sale))["source"] == "redis"

@@ -51,7 +51,7 @@ and min(number) filter (where name in ('broker', 'cache')) = min(number) filter 
 from cursors
 """
 
-# That of the session, which nobody misses in the story of a reservation.
+# The session's event, which is not part of a reservation's history.
 AGE_FIRST_EVENT = """
 update events
 set at = at - interval '1000 hours'

@@ -1,6 +1,6 @@
 """The time to pay is changed from one start to the next: expirers of both times are at work until the last is replaced.
 
-Nobody's seat is back later than by the sweep alone, which is the guarantee: a hint of one time that waits among those
+No seat is released later than by the sweep alone, which is the guarantee: a hint of one time that waits among those
 of the other may come too late or too early. Afterwards all are as punctual as before, and the old queue is gone.
 """
 
@@ -96,7 +96,7 @@ async def test_changed_hold_time_keeps_expiry_punctual(
 
 
 async def until_retired(sql: Connection, broker_url: str) -> None:
-    """Returns when the queue of the time before is gone and nobody remembers it; that of the time after is there."""
+    """Returns when the old queue and its row are gone. The queue of the new time exists."""
 
     async def retired() -> bool:
         noted = [row["ttl_ms"] for row in await sql.fetch("select ttl_ms from hold_queues")]

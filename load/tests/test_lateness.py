@@ -1,4 +1,4 @@
-"""An unpaid seat comes back on time: 2,000 holds, made evenly over ten seconds, for which nobody pays.
+"""Unpaid seats are released on time: 2,000 unpaid holds, made evenly over ten seconds.
 
 Of 100 seats 99 are back within BROKER_MS_MAX with the broker, and within SWEEP_MS_MAX by the sweep alone. Somebody who
 drops, doubles, delays or reverses the dead letters changes nothing but that: where a hint was kept back the seat has as
@@ -44,7 +44,7 @@ HOLD_SECONDS = 2
 HOLDS_AT_ONCE = 4
 """In one transaction every 20 ms: what makes the holds must not itself keep the machine from bringing seats back."""
 KEPT_BACK_SECONDS_MIN = 0.1
-"""A hint that passed quicker was kept back by nobody."""
+"""A hint that passed faster than this was not delayed."""
 
 RELAY_IS_BEHIND = """
 select exists (
@@ -90,7 +90,7 @@ class House:
 
 @asynccontextmanager
 async def open_house(sql: Connection, settings: Settings, urls: dict[str, str]) -> AsyncIterator[House]:
-    """An expirer at work, and a session that nobody has bought from."""
+    """A running expirer, and a session without sales."""
     customers = await make_customers(sql, settings, HOLDS // HOLDS_PER_CUSTOMER)
     first_customer = await make_customer(sql, settings)
     first_seat_id, *seat_ids = (await make_session(sql, settings, HOLDS + 1)).seat_ids

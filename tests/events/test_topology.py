@@ -1,4 +1,4 @@
-"""Exchanges and queues: declared by everybody at any time, and one queue of hints for each time to pay."""
+"""Exchanges and queues: any process declares them at any time, with one queue of hints for each time to pay."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -131,11 +131,11 @@ async def test_queue_of_an_old_hold_time_runs_dry_and_is_removed(
         assert message_count(rabbitmq.url, old) == 3, "what is in it dies in its time"
         assert publish_hints_by_key(rabbitmq.url, OLD) == 1, "it gets no more"
         assert await queues_noted(sql) == [OLD, NEW]
-        assert queues._link.connection is None, "nobody would keep it alive until the next step"
+        assert queues._link.connection is None, "it would get no heartbeats until the next step"
         await until_waiting(rabbitmq.url, EXPIRED_QUEUE, 3)
         await queues.step()
         assert not is_there(rabbitmq.url, old)
-        # Somebody still works with that time, and makes it again: it must not be forgotten before it stays away.
+        # A process still uses that time and declares it again: it must not be forgotten before it stays away.
         publish_hints(before, 1)
         await until_waiting(rabbitmq.url, EXPIRED_QUEUE, 4)
         await queues.step()
@@ -184,7 +184,7 @@ async def test_a_queue_is_not_forgotten_before_rabbitmq_has_removed_it(
     assert await queues_noted(sql) == [5_000, NEW]
 
 
-async def test_the_inboxs_queue_that_somebody_deletes_is_made_again(settings: Settings, rabbitmq: Broker) -> None:
+async def test_deleted_queue_of_the_inbox_is_declared_again(settings: Settings, rabbitmq: Broker) -> None:
     letters = DeadLetters(settings)
     letters.take(10, 0, 10)
     with connected(rabbitmq.url) as connection:

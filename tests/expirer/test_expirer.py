@@ -30,7 +30,7 @@ AT_ONCE_SECONDS_MAX = 10
 
 @pytest.fixture
 def settings(postgres: Postgres, sql: Connection) -> Settings:  # noqa: ARG001 - the database is emptied first
-    """Nobody gives up while the test keeps a lock."""
+    """No request times out while the test keeps a lock."""
     return patient_settings(postgres)
 
 
@@ -134,7 +134,7 @@ async def test_expirer_survives_postgresql_outages_from_the_start(servers: Serve
 
 
 async def see_a_hold_end(server: Postgres) -> None:
-    """Makes an overdue hold, and returns when somebody has ended it."""
+    """Makes an overdue hold, and returns when an expirer has ended it."""
     connection = await asyncpg.connect(server.url())
     settings = make_settings(server.url())
     customer, session = await make_customer(connection, settings), await make_session(connection, settings)

@@ -80,7 +80,7 @@ def test_a_granted_hold_is_written_as_it_was_decided() -> None:
     assert accepted.reply == f"{made.id} [2, 1]"
 
 
-def test_somebody_without_an_account_gets_nothing() -> None:
+def test_unknown_customer_is_refused() -> None:
     assert isinstance(refusal(asks(1, customer_id=UUID(int=99))), Unauthenticated)
 
 

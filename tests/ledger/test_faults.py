@@ -32,7 +32,7 @@ and state = 'idle in transaction'
 
 @pytest.fixture
 def settings(postgres: Postgres, sql: Connection) -> Settings:  # noqa: ARG001 - the database is emptied first
-    """Nobody gives up while a lock is kept."""
+    """No request times out while a lock is kept."""
     return patient_settings(postgres)
 
 
@@ -64,7 +64,7 @@ async def killed_before_commit(
         pytest.param(
             Fault.SWALLOW,
             (IDLE_IN_TRANSACTION_SECONDS, IDLE_IN_TRANSACTION_SECONDS + SLACK_SECONDS),
-            id="within the stated time, when nobody tells PostgreSQL",
+            id="within the stated time, when its socket stays open",
         ),
     ],
 )

@@ -23,7 +23,7 @@ LANES, ROUNDS = 5, 200
 
 @pytest.fixture(scope="module")
 async def apis(postgres: Postgres) -> AsyncIterator[list[httpx.AsyncClient]]:
-    """Three API processes, in which nobody is told to come back later because the machine is slow."""
+    """Three API processes whose limits do not refuse requests on a slow machine."""
     async with three_apis(postgres.url(), **PATIENT) as clients:
         yield clients
 

@@ -96,7 +96,7 @@ async def buying(buyers: Sequence[asyncio.Task[None]]) -> AsyncIterator[None]:
     """They buy during the block."""
     try:
         yield
-        assert not any(buyer.done() for buyer in buyers), "nobody heard anything but answers"
+        assert not any(buyer.done() for buyer in buyers), "a buyer ended without an answer"
     finally:
         for buyer in buyers:
             buyer.cancel()
@@ -176,7 +176,7 @@ async def arrange(sql: Connection, server: Postgres) -> tuple[list[Account], Seq
 
 @asynccontextmanager
 async def client_of_a_process(server: Postgres, options: dict[str, Any]) -> AsyncIterator[httpx.AsyncClient]:
-    """An API process over this server, and somebody who speaks to it."""
+    """An API process over this server, and a client of it."""
     async with (
         api_process(server.url(), **options) as api,
         httpx.AsyncClient(base_url=api.url, timeout=30) as client,

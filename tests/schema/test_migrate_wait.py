@@ -36,7 +36,7 @@ async def make_version(url: str, number: str) -> None:
     await connection.close()
 
 
-async def test_it_ends_as_soon_as_somebody_has_migrated(url: str) -> None:
+async def test_wait_ends_after_the_migration(url: str) -> None:
     waiting = await asyncio.create_subprocess_exec(
         *MIGRATE, "--wait", "60", env=environment(url), cwd=ROOT,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,

@@ -66,7 +66,7 @@ async def test_concurrent_migrations_make_one_schema(url: str, empty: Connection
     await first.execute(f"begin; {LOCK_FOR_MIGRATION}")
     both = [asyncio.create_task(migrate(url)) for _ in range(2)]
     await until_lock_waits(empty, 2, "%pg_advisory_xact_lock%")
-    # For longer than a step waits for a table: whoever migrates first may take its time.
+    # For longer than a step waits for a table: the first migration may take its time.
     await until(partial(empty.fetchval, BOTH_WAIT_LONG), "two migrations that wait for 1.5 s")
     assert await empty.fetchval(TABLES) is None
     await first.close()

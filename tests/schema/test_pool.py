@@ -41,7 +41,7 @@ def box_office(engine: AsyncEngine) -> BoxOffice:
 async def every_slot_taken(
     box_office: BoxOffice, postgres: Postgres, sql: Connection, customers: list[Account], seat_id: int
 ) -> AsyncIterator[list[asyncio.Task[Held | Exception]]]:
-    """Somebody keeps the seat locked during the block, and so many holds wait for it that no slot is left."""
+    """The seat is locked during the block, and enough holds wait for it to use every slot."""
     async with locked(postgres, "seats", seat_id):
         waiting = [asyncio.create_task(hold_one(box_office, hold_of(who, seat_id))) for who in customers[:POOL_SIZE]]
         await until_lock_waits(sql, POOL_SIZE)

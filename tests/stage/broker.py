@@ -1,4 +1,4 @@
-"""RabbitMQ as somebody beside the product uses it: binds queues, reads them, and clears up between the tests."""
+"""RabbitMQ as another system uses it: binds queues, reads them, and cleans up between tests."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -49,7 +49,7 @@ def write_queues_down(server: RabbitMQ | Container) -> None:
 
 
 def bound_queue(connection: Connection, name: str, routing_key: str = "#", **arguments: Any) -> Queue:
-    """A queue of somebody else's, which gets the events from now on and ends with the connection."""
+    """A queue of another system, which gets the events from now on and is deleted with the connection."""
     channel = connection.channel()
     queue = Queue(name, Exchange(EVENTS.name, "topic"), routing_key, exclusive=True, queue_arguments=arguments)
     bound = queue(channel)
@@ -122,7 +122,7 @@ def declare_inbox(connection: Connection) -> None:
 
 @dataclass(slots=True)
 class Listener:
-    """Somebody else's durable queue of all events; `events` is what has come out of it, in order."""
+    """A durable queue of another system with all events; `events` has those that were read, in order."""
 
     url: str
     events: list[dict[str, Any]] = field(default_factory=list)

@@ -150,7 +150,7 @@ class Storm:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A hold that somebody keeps until it is almost or really too late."""
+    """A hold that is kept until its deadline is near or over."""
 
     id: UUID
     seat_count: int
