@@ -64,7 +64,7 @@ def publisher_of(settings: Settings) -> Iterator[Publisher]:
 
 @contextmanager
 def ends_within(milliseconds: int) -> Iterator[None]:
-    """The block raises BrokerAway within so long."""
+    """The block raises BrokerAway within this time."""
     began = time.monotonic()
     with pytest.raises(BrokerAway):
         yield

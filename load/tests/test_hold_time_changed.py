@@ -54,7 +54,7 @@ async def lateness_of(sql: Connection, settings: Settings, *hold_seconds: int) -
 
 
 async def until_connected(broker_url: str, count: int) -> None:
-    """Returns when so many inboxes take dead letters."""
+    """Returns when this many inboxes consume dead letters."""
 
     async def connected() -> bool:
         return consumers(broker_url) == count

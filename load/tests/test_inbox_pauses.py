@@ -33,7 +33,7 @@ AWAY_SECONDS = 60
 
 @pytest.fixture(scope="module")
 def server(servers: Servers) -> Iterator[Postgres]:
-    """A PostgreSQL that may be away without anybody else's noticing."""
+    """A PostgreSQL of this test's own that may be away."""
     made = servers.make("paused")
     asyncio.run(migrate(made.url()))
     yield made
@@ -63,7 +63,7 @@ async def own_sql(server: Postgres) -> Connection:
 
 
 async def pauses(port: int) -> float:
-    """How often the inbox kept what it had taken."""
+    """How often the inbox paused with messages."""
     return sum(sample.value for sample in (await scrape(port))["rowlock_inbox_pauses_total"].samples)
 
 

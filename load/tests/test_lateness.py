@@ -1,8 +1,8 @@
 """Unpaid seats are released on time: 2,000 unpaid holds, made evenly over ten seconds.
 
-Of 100 seats 99 are back within BROKER_MS_MAX with the broker, and within SWEEP_MS_MAX by the sweep alone. Somebody who
-drops, doubles, delays or reverses the dead letters changes nothing but that: where a hint was kept back the seat has as
-much longer, but never longer than by the sweep alone, which is the guarantee, and so has a seat whose hint never came.
+Of 100 seats 99 are back within BROKER_MS_MAX with the broker, and within SWEEP_MS_MAX by the sweep alone. Dropped,
+doubled, delayed or reversed dead letters delay a seat at most by the delay of its hint, and never beyond the sweep
+alone, which is the guarantee.
 Lateness is `settled_at - expires_at` in the database; `python -m load.lateness` measures it over HTTP.
 """
 
@@ -59,7 +59,7 @@ select exists (
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """Customers who will hold each of the seats once, and a first one, who shows that everything is connected."""
+    """Customers who will hold each seat once. The first hold shows that every loop is connected."""
 
     sql: Connection
     customers: Sequence[Account]
@@ -175,7 +175,7 @@ async def until_taken(broker_url: str) -> None:
 
 
 def judge(late_ms: dict[UUID, float], delays: dict[UUID, float]) -> list[str]:
-    """Those whose hint was kept back are looked at by themselves, so that neither hides among the others."""
+    """Holds with a delayed hint are checked separately, so that the others can't hide them."""
     excess_ms: dict[bool, list[float]] = {False: [], True: []}
     for id_, ms in late_ms.items():
         bound_ms = min(BROKER_MS_MAX + delays[id_] * 1000, SWEEP_MS_MAX)

@@ -34,7 +34,7 @@ def settings(postgres: Postgres, sql: Connection, rabbitmq: Broker) -> Settings:
 
 
 async def owner_of(sql: Connection) -> str | None:
-    """Who relays now, or has just done so."""
+    """The present or last owner of the relay's lease."""
     query = "select owner from cursors where name = 'broker' and leased_until > clock_timestamp()"
     owner: str | None = await sql.fetchval(query)
     return owner

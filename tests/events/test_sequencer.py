@@ -179,7 +179,7 @@ async def test_when_everything_is_trimmed_the_numbers_go_on(
 async def contend(
     postgres: Postgres, customer: Account, seat_ids: Sequence[int], end: float, changes: list[int]
 ) -> None:
-    """Holds and releases one seat after the other, until the time is over."""
+    """Holds and releases one seat after the other for a while."""
     connection = await asyncpg.connect(postgres.url())
     while time.monotonic() < end:
         seat = random.choice(seat_ids)

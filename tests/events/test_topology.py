@@ -38,12 +38,12 @@ def settings(postgres: Postgres, sql: Connection, rabbitmq: Broker) -> Settings:
 
 
 def make_hints(count: int) -> list[Hint]:
-    """Hints of nothing."""
+    """Hints of no real holds."""
     return [Hint(uuid7(), datetime.now(UTC)) for _ in range(count)]
 
 
 def publish_hints(settings: Settings, count: int) -> int:
-    """So many hints of new holds; how many were dropped."""
+    """Publishes this many hints of new holds. Returns how many were dropped."""
     publisher = Publisher(settings)
     try:
         return publisher.publish([], make_hints(count)).hints_dropped
@@ -52,7 +52,7 @@ def publish_hints(settings: Settings, count: int) -> int:
 
 
 def is_there(url: str, queue: Queue) -> bool:
-    """Whether RabbitMQ has it."""
+    """Whether RabbitMQ has the queue."""
     with connected(url) as connection:
         try:
             queue(connection.channel()).queue_declare(passive=True)
@@ -63,7 +63,7 @@ def is_there(url: str, queue: Queue) -> bool:
 
 @asynccontextmanager
 async def queues_of(engine: AsyncEngine, settings: Settings) -> AsyncIterator[HoldQueues]:
-    """The loop that removes old queues, in the test's hands."""
+    """The loop that removes old queues, whose steps the test runs."""
     queues = HoldQueues(engine, settings)
     try:
         yield queues

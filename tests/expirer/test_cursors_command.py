@@ -1,4 +1,4 @@
-"""`python -m expirer cursors`: an operator sees who reads the log, and forgets a reader that is gone for good."""
+"""`python -m expirer cursors`: an operator lists the readers of the log, and drops one that is switched off."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.stage.commands import expirer_command
 
 
 async def names(sql: Connection) -> set[str]:
-    """The cursors that there are."""
+    """The names of the cursors."""
     return {row["name"] for row in await sql.fetch("select name from cursors")}
 
 

@@ -1,4 +1,4 @@
-"""The expirer as a process: ends what is overdue, each hold once and none early, survives, and stops cleanly."""
+"""The expirer as a process: it ends overdue holds once and never early, survives outages, and stops cleanly."""
 
 import asyncio
 import contextlib
@@ -45,7 +45,7 @@ async def until_ended(sql: Connection, *reservation_ids: UUID) -> None:
 
 
 async def until_written(process: Process, text: str) -> None:
-    """Returns when the text is in its log."""
+    """Returns when its log has the text."""
 
     async def is_there() -> bool:
         return text in await asyncio.to_thread(Path(process.log.name).read_text)

@@ -165,7 +165,7 @@ UNREADABLE: dict[str, tuple[bytes, dict[str, Any]]] = {
 
 
 def lines_of(lines: list[Any], what: str) -> list[Any]:
-    """Those of the log that tell what became of a dead letter."""
+    """The lines of the log about single dead letters."""
     return [line for line in lines if line["event"] == f"dead letter {what}"]
 
 

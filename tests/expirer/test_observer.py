@@ -1,4 +1,4 @@
-"""What the observer shows of the ledger, the log, PostgreSQL and RabbitMQ, and of what it can't see."""
+"""The gauges of the observer for the ledger, the log, PostgreSQL and RabbitMQ, also while one is away."""
 
 import asyncio
 import math

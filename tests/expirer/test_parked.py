@@ -1,4 +1,4 @@
-"""`python -m expirer parked`: an operator looks at what was given up, sends it back once mended, or drops it."""
+"""`python -m expirer parked`: an operator lists parked messages, sends them back after a fix, or drops them."""
 
 import asyncio
 import re

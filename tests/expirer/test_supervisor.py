@@ -1,4 +1,4 @@
-"""The expirer's loops side by side: how long each waits, what it survives, when it counts as dead, how it stops."""
+"""The expirer's loops side by side: their waits, failures, signs of life, and the stop."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ Outcome = float | Exception
 
 
 def steps_of(*outcomes: Outcome) -> tuple[Callable[[], Awaitable[float]], list[float]]:
-    """A step that gives these one after the other, the last one again and again; and when it was called."""
+    """A step with these outcomes in turn, the last one for ever; and the times of its calls."""
     calls: list[float] = []
 
     async def step() -> float:
@@ -32,7 +32,7 @@ def steps_of(*outcomes: Outcome) -> tuple[Callable[[], Awaitable[float]], list[f
 
 
 async def run(watched: Supervisor) -> None:
-    """Runs it to its end, which must come."""
+    """Runs it to its end, within SECONDS_MAX."""
     await asyncio.wait_for(watched.run(), SECONDS_MAX)
 
 
@@ -51,7 +51,7 @@ async def pauses_of(step: Step, clock: Callable[[], float] = time.monotonic) -> 
 
 
 async def until_called(calls: Sequence[float], times: int = 1) -> None:
-    """Returns when the step was called so often, and what follows from that has happened."""
+    """Returns when the step was called this often."""
 
     async def enough() -> bool:
         return len(calls) >= times

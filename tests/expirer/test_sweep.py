@@ -38,7 +38,7 @@ def log() -> Iterator[Lines]:
 
 
 async def wait_in_vain(*_: object) -> None:
-    """Stands in for a batch whose lock never comes."""
+    """In place of a batch whose row lock times out."""
     raise Busy(BusyReason.ROW_LOCK)
 
 

@@ -1,4 +1,4 @@
-"""Who may have which seats: every refusal of a hold, and which comes first."""
+"""The decision on a hold: every refusal, and their order."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -56,7 +56,7 @@ def situation() -> Situation:
 
 
 def asks(*seat_ids: int, customer_id: UUID = ADA, key: str | None = None, number: int = 1) -> HoldRequest:
-    """A request whose reservation id tells its number."""
+    """A request whose reservation id contains its number."""
     return HoldRequest(UUID(int=1000 + number), customer_id, seat_ids, key)
 
 

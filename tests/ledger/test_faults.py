@@ -1,4 +1,4 @@
-"""Processes that die or are stopped, and clients that hang up: no lock and no half decision is left."""
+"""Processes that die or are stopped, and clients that hang up, leave no lock and no half-made change."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -152,7 +152,7 @@ async def hang_up(api: Process, sql: Connection, customers: Sequence[Account], s
 
 
 async def until_held(sql: Connection, count: int) -> None:
-    """Returns when so many seats are held."""
+    """Returns when this many seats are held."""
 
     async def held() -> bool:
         return bool(await sql.fetchval("select count(*) = $1 from seats where state = 'HELD'", count))

@@ -73,7 +73,7 @@ async def settle(connection: Connection, requests: Sequence[SettleRequest]) -> N
 
 
 async def sweep(connection: Connection) -> None:
-    """Ends what is overdue."""
+    """Ends the overdue holds."""
     async with connection.transaction():
         assert (await expiring.settle_overdue(connection, 100)).reservations
 

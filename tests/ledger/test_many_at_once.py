@@ -62,7 +62,7 @@ async def hold_in_one(connection: Connection, *requests: HoldRequest) -> list[An
 
 
 def names(answers: Sequence[object]) -> list[str]:
-    """What kinds of answers they are."""
+    """The types of the answers."""
     return [type(answer).__name__ for answer in answers]
 
 

@@ -83,7 +83,7 @@ async def test_ten_customers_who_try_both_seats_have_two_winners(
 async def _lane(
     apis: list[httpx.AsyncClient], first: int, a: Account, b: Account, seats: tuple[int, int]
 ) -> list[tuple[int, int]]:
-    """A and B ask for the same two seats in opposite order, ROUNDS times; who wins gives them back. The statuses."""
+    """A and B ask for the same two seats in opposite order, ROUNDS times; the winner releases them. The statuses."""
     rounds = []
     for n in range(first, first + ROUNDS):
         one, other = apis[n % PROCESSES], apis[(n + 1) % PROCESSES]

@@ -101,7 +101,7 @@ async def test_migration_without_its_lock_gives_up_unchanged(url: str, empty: Co
 
 
 def too_old(number: str | None) -> str:
-    """What is said about a schema with this number."""
+    """The message about a schema with this number."""
     return f"the database's schema is {number or 'empty'}, this release needs {NEWEST}: run python -m service.migrate"
 
 

@@ -40,7 +40,7 @@ PASSWORD = "correct horse battery"
 
 @pytest.fixture
 async def as_ordinary(postgres: Postgres, sql: Connection, redis: Redis | Container) -> AsyncIterator[Settings]:
-    """The settings of who may do just this."""
+    """The settings of a role with these grants only."""
     role, password = f"ordinary_{secrets.token_hex(4)}", secrets.token_hex(8)
     await sql.execute(f"create role {role} login password '{password}'")
     for table, verbs in GRANTS.items():

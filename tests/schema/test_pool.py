@@ -1,4 +1,4 @@
-"""Bounded queues before PostgreSQL: who is refused, when, and that every slot comes back."""
+"""Bounded queues before PostgreSQL: the refusals, their time, and the return of every slot."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -13,7 +13,7 @@ DEADLINE = "clock_timestamp() + interval '30 s'"
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One execution: its arguments as SQL, and the most rows and pages of tables and indexes that it may look at."""
+    """One execution: its arguments as SQL, and the maximum of rows and of pages that it may read."""
 
     arguments: str = ""
     rows_max: int = 20

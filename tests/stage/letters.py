@@ -61,7 +61,7 @@ class Interceptor:
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        """Until it is told to stop and has sent on what it kept."""
+        """Runs until `stop` and sends the messages that it kept."""
         with connected(self.url) as connection:
             channel = connection.channel()
             own = Queue("tests.interceptor", DEAD, exclusive=True, durable=False)
