@@ -86,8 +86,9 @@ async def test_full_pool_is_503_busy_and_the_process_stays_ready(
 
 
 def assert_busy(reply: httpx.Response) -> None:
-    """It says that nothing was changed and when to come back."""
+    """It says what was busy, that nothing was changed, and when to try again."""
     assert (reply.status_code, reply.json()["type"]) == (503, "urn:rowlock:problem:busy")
+    assert reply.json()["detail"] == "Timed out waiting for a database connection. Nothing was changed: try again."
     assert int(reply.headers["Retry-After"]) >= 1
 
 
