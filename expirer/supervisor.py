@@ -24,11 +24,19 @@ Step = Callable[[], Awaitable[float]]
 """Does one bounded batch and returns how many seconds to wait before the next; 0 after a full batch."""
 
 
+async def pause(end: asyncio.Event, seconds: float) -> None:
+    """Waits for the event, at most this long."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(end.wait(), seconds)
+
+
 @dataclass(slots=True)
 class Supervisor:
-    """The loops by name. `beats` has the monotonic time at which each loop's next step is due."""
+    """The loops by name. `beats` has the time by the clock at which each loop's next step is due."""
 
     steps: dict[str, Step]
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[asyncio.Event, float], Awaitable[None]] = pause
     beats: dict[str, float] = field(default_factory=dict)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     wakes: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -37,7 +45,7 @@ class Supervisor:
         """Returns when `stop` was called and the current steps are finished."""
         async with asyncio.TaskGroup() as group:
             for name in self.steps:
-                self.beats[name] = time.monotonic()
+                self.beats[name] = self.clock()
                 self.wakes[name] = asyncio.Event()
                 group.create_task(self._loop(name))
 
@@ -54,7 +62,7 @@ class Supervisor:
 
     def silent(self, seconds_max: float) -> list[str]:
         """The loops whose next step is overdue by more than this: none has finished or failed since."""
-        now = time.monotonic()
+        now = self.clock()
         return [name for name, beat in self.beats.items() if now - beat > seconds_max]
 
     async def _loop(self, name: str) -> None:
@@ -65,20 +73,16 @@ class Supervisor:
             try:
                 with catalogue.STEP_SECONDS.of(name).time():
                     wait_seconds = await self.steps[name]()
-                report_step(failures, None, time.monotonic())
+                report_step(failures, None, self.clock())
                 catalogue.STEP_FINISHED.of(name).set_to_current_time()
             except Exception as error:  # noqa: BLE001 - a loop outlives whatever ends a step
                 catalogue.STEP_FAILURES.of(name).inc()
-                report_step(failures, error, time.monotonic())
+                report_step(failures, error, self.clock())
                 wait_seconds = delay_after(failures.count, BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, jitter=True)
-            self.beats[name] = time.monotonic() + wait_seconds
+            self.beats[name] = self.clock() + wait_seconds
             # New work is no reason to retry a failed step sooner.
-            await self._pause(self.stopping if failures.count else self.wakes[name], wait_seconds)
+            await self.pause(self.stopping if failures.count else self.wakes[name], wait_seconds)
             self.wakes[name].clear()
-
-    async def _pause(self, end: asyncio.Event, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(end.wait(), seconds)
 
 
 def report_step(failures: Failures, error: Exception | None, now: float) -> None:

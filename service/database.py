@@ -59,11 +59,13 @@ BUSY: Sequence[tuple[type[Exception] | tuple[type[Exception], ...], BusyReason]]
 )
 
 
-def create_engine(settings: Settings, application_name: str) -> AsyncEngine:
+def create_engine(
+    settings: Settings, application_name: str, idle_in_transaction_seconds: int = IDLE_IN_TRANSACTION_SECONDS
+) -> AsyncEngine:
     """A pool that connects on first use, and only to a schema that is new enough."""
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=partial(_connect, settings, application_name),
+        async_creator=partial(_connect, settings, application_name, idle_in_transaction_seconds),
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.pool_wait_ms / 1000,
@@ -74,7 +76,7 @@ def create_engine(settings: Settings, application_name: str) -> AsyncEngine:
     return engine
 
 
-async def _connect(settings: Settings, application_name: str) -> Connection:
+async def _connect(settings: Settings, application_name: str, idle_in_transaction_seconds: int) -> Connection:
     """PostgreSQL limits each wait of the connection, so that a lost client's locks are released."""
     # SQLAlchemy wraps the errors of asyncpg here, but not our own.
     with _translated():
@@ -90,7 +92,7 @@ async def _connect(settings: Settings, application_name: str) -> Connection:
                 "default_transaction_isolation": "read committed",
                 "statement_timeout": str(settings.statement_timeout_ms),
                 "lock_timeout": str(settings.lock_timeout_ms),
-                "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
+                "idle_in_transaction_session_timeout": f"{idle_in_transaction_seconds}s",
                 "tcp_keepalives_idle": "5",
                 "tcp_keepalives_interval": "2",
                 "tcp_keepalives_count": "3",

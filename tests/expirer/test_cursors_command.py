@@ -1,4 +1,4 @@
-"""`python -m expirer cursors`: an operator sees who reads the log, and forgets a reader that is gone for good."""
+"""`python -m expirer cursors`: an operator lists the readers of the log, and drops one that is switched off."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.stage.commands import expirer_command
 
 
 async def names(sql: Connection) -> set[str]:
-    """The cursors that there are."""
+    """The names of the cursors."""
     return {row["name"] for row in await sql.fetch("select name from cursors")}
 
 
@@ -26,7 +26,7 @@ async def test_the_list_has_a_line_for_each_reader(postgres: Postgres, sql: Conn
     assert cache.endswith("pod-7")
 
 
-async def test_a_reader_that_nobody_reads_for_is_dropped(postgres: Postgres, sql: Connection) -> None:
+async def test_inactive_reader_is_dropped(postgres: Postgres, sql: Connection) -> None:
     await sql.execute("insert into cursors (name, number) values ('log', 50)")
     await cursors.take_lease(sql, "broker", "gone", 60_000)
     await cursors.take_lease(sql, "cache", "pod-7", 60_000)

@@ -1,4 +1,4 @@
-"""`python -m expirer parked`: an operator looks at what was given up, sends it back once mended, or drops it."""
+"""`python -m expirer parked`: an operator lists parked messages, sends them back after a fix, or drops them."""
 
 import asyncio
 import re
@@ -36,7 +36,7 @@ def settings(postgres: Postgres, sql: Connection, rabbitmq: Broker) -> Settings:
 
 @pytest.fixture
 async def three_parked(engine: AsyncEngine, settings: Settings, rabbitmq: Broker) -> None:
-    """Three messages that nobody can read, in the order in which they came."""
+    """Three unreadable messages, in the order of their arrival."""
     for body in BODIES:
         send_letter(rabbitmq.url, body)
     async with inbox_of(engine, settings) as inbox:

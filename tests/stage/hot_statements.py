@@ -7,13 +7,13 @@ CUSTOMERS = "array[md5('12')::uuid, md5('4711')::uuid, md5('11')::uuid]"
 HELD = "array[md5('reservation 1010')::uuid, md5('reservation 2020')::uuid, md5('reservation 40')::uuid]"
 SESSIONS = "array[" + ", ".join(map(str, range(10_001, 10_021))) + "]"
 SEATS = "'{40001,40002,40003,140004,240005,340006,440007,540008,640009,940010}'"
-"""Ten seats that nobody has."""
+"""Ten available seats."""
 DEADLINE = "clock_timestamp() + interval '30 s'"
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One execution: its arguments as SQL, and the most rows and pages of tables and indexes that it may look at."""
+    """One execution: its arguments as SQL, and the maximum of rows and of pages that it may read."""
 
     arguments: str = ""
     rows_max: int = 20
