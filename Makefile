@@ -74,7 +74,8 @@ check: $(BIN)/.installed ## checks formatting, lint, types, generated files and 
 	@$(BIN)/python -m dev.chart_docs --check
 	@$(BIN)/python -m dev.prose
 
-workflows: $(BIN)/.installed ## lints the GitHub workflows and skaffold.yaml; needs Go
+workflows: $(BIN)/.installed ## checks the GitHub workflows, skaffold.yaml and the chart's README; needs Go
+	@dev/chart-readme --check
 	@dev/lint-workflows
 	@dev/lint-skaffold
 
@@ -82,11 +83,12 @@ fmt: $(BIN)/.installed ## formats the code and applies lint's fixes
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-docs: $(BIN)/.installed ## generates tables, the chart's schema, dashboards and alerts
+docs: $(BIN)/.installed ## generates tables, the chart's README and schema, dashboards and alerts; needs Go
 	@$(BIN)/python -m dev.settings_table
 	@$(BIN)/python -m dev.metrics_table
 	@$(BIN)/python -m dev.monitoring
 	@$(BIN)/python -m dev.chart_docs
+	@dev/chart-readme
 
 lock: $(BIN)/.installed ## pins the newest compatible dependencies, with hashes
 	@$(COMPILE) --upgrade --extra dev --output-file requirements-dev.lock

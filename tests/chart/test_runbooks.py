@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from dev.chart_docs import CHART, SET_BY_VALUES
-from dev.chart_values import values_table
 from dev.monitoring.alerts import ALERTS
 from service.settings import PREFIX
 from tests.chart.rendering import NAMESPACE, RELEASE, of_kind, rendered
@@ -15,7 +14,7 @@ from tests.chart.rendering import NAMESPACE, RELEASE, of_kind, rendered
 RUNBOOKS = CHART.parent / "docs" / "runbooks"
 REFUSED = {f"{PREFIX}{name.upper()}" for name in SET_BY_VALUES}
 """Settings that `config` does not take."""
-VALUES = set(re.findall(r"^\| `([^`]+)`", values_table((CHART / "values.yaml").read_text()), re.MULTILINE))
+VALUES = set(re.findall(r"^\| `([^`]+)`", (CHART / "README.md").read_text(), re.MULTILINE))
 
 
 def test_an_alert_names_its_page_below_the_address_that_the_values_give() -> None:
