@@ -84,8 +84,12 @@ def started_with(folder: Path) -> Iterator[tuple[int, str]]:
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             command = " ".join(process.cmdline())
-            # PostgreSQL's variables can't be read by other accounts, and Redis overwrites its own.
-            if str(folder) in f"{command} {process.cwd()}" or process.environ().get("ROWLOCK_DATA_DIR") == str(folder):
+            # PostgreSQL shows other accounts nothing but its command, and Redis overwrites its variables.
+            if (
+                str(folder) in command
+                or str(folder) in process.cwd()
+                or process.environ().get("ROWLOCK_DATA_DIR") == str(folder)
+            ):
                 yield process.pid, command
 
 
