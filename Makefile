@@ -6,8 +6,8 @@ BIN := .venv/bin
 # For every Python and platform that the project supports; the index's address stays out of the lock files.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
 
-# The tests run on the oldest PostgreSQL of these that the system has, and on the newest, which is a Python package.
-SERVERS := 'postgresql-15|postgresql-16|postgresql-17' redis-server rabbitmq-server
+# The tests run on the oldest of these PostgreSQLs that the system has, and on the newest, which is a Python package.
+PACKAGES := 'postgresql-15|postgresql-16|postgresql-17' redis-server rabbitmq-server curl
 
 # The tests that use RabbitMQ and Redis.
 NEWEST := events/test_topology.py expirer/test_relay.py events/test_hints.py expirer/test_inbox.py \
@@ -22,11 +22,11 @@ run: $(BIN)/.installed ## runs API, expirer, their servers and demo data until C
 	@exec $(BIN)/python -m dev.run
 
 test: $(BIN)/.installed ## runs the tests on real servers; ARGS="tests/ledger/test_races.py -k hot" selects some
-	@dev/install-packages $(SERVERS)
+	@dev/install-packages $(PACKAGES)
 	@$(BIN)/python -m pytest $(ARGS)
 
 faults: $(BIN)/.installed ## runs the long tests of faults and punctuality, which need an idle machine
-	@dev/install-packages $(SERVERS)
+	@dev/install-packages $(PACKAGES)
 	@$(BIN)/python -m pytest -n 0 -p tests.conftest $(or $(ARGS),load/tests)
 	@$(if $(ARGS),,ROWLOCK_TEST_STORM_SECONDS=60 $(BIN)/python -m pytest -n 0 tests/events/test_sequencer.py -k storm)
 
@@ -40,7 +40,7 @@ chart: $(BIN)/.installed ## tests the chart without a cluster; needs helm and ku
 	@$(BIN)/python -m pytest tests/chart $(ARGS)
 
 monitoring: $(BIN)/.installed ## tests dashboards and alerts with promtool and a real Prometheus
-	@dev/install-packages $(SERVERS) prometheus
+	@dev/install-packages $(PACKAGES) prometheus
 	@$(BIN)/python -m pytest -n 0 tests/monitoring $(ARGS)
 
 image: $(BIN)/.installed ## builds the image and tests it and compose.yml; needs Docker
@@ -74,7 +74,8 @@ check: $(BIN)/.installed ## checks formatting, lint, types, generated files and 
 	@$(BIN)/python -m dev.chart_docs --check
 	@$(BIN)/python -m dev.prose
 
-workflows: $(BIN)/.installed ## lints the GitHub workflows and skaffold.yaml; needs Go
+workflows: $(BIN)/.installed ## checks the GitHub workflows, skaffold.yaml and the chart's README; needs Go
+	@dev/chart-readme --check
 	@dev/lint-workflows
 	@dev/lint-skaffold
 
@@ -82,11 +83,12 @@ fmt: $(BIN)/.installed ## formats the code and applies lint's fixes
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-docs: $(BIN)/.installed ## generates tables, the chart's schema, dashboards and alerts
+docs: $(BIN)/.installed ## generates tables, the chart's README and schema, dashboards and alerts; needs Go
 	@$(BIN)/python -m dev.settings_table
 	@$(BIN)/python -m dev.metrics_table
 	@$(BIN)/python -m dev.monitoring
 	@$(BIN)/python -m dev.chart_docs
+	@dev/chart-readme
 
 lock: $(BIN)/.installed ## pins the newest compatible dependencies, with hashes
 	@$(COMPILE) --upgrade --extra dev --output-file requirements-dev.lock

@@ -5,9 +5,8 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
 
-from alembic.runtime.migration import MigrationContext, MigrationStep
+from alembic.runtime.migration import MigrationContext, MigrationStep, RevisionStep
 from alembic.script.base import Script
 from alembic.script.revision import RevisionMap
 from sqlalchemy import Connection
@@ -36,9 +35,11 @@ def _revision(connection: Connection, before: Path | None, file: Path | None) ->
     return Script(step, file.stem, str(file))
 
 
-def _missing(revisions: RevisionMap, heads: tuple[str, ...], _context: MigrationContext) -> Iterator[Any]:
-    steps = list(revisions.iterate_revisions("head", heads, implicit_base=True))
-    return (MigrationStep.upgrade_from_script(revisions, cast("Script", step)) for step in reversed(steps))
+def _missing(revisions: RevisionMap, heads: tuple[str, ...], _context: MigrationContext) -> Iterator[RevisionStep]:
+    """The steps above the database's, oldest first; Alembic iterates from the newest."""
+    newest_first = revisions.iterate_revisions("head", heads, implicit_base=True)
+    steps = [step for step in newest_first if isinstance(step, Script)]
+    return (MigrationStep.upgrade_from_script(revisions, step) for step in reversed(steps))
 
 
 def _run(connection: Connection, file: Path) -> None:

@@ -30,6 +30,7 @@ from tests.stage.runs import (
     running,
     start,
     started_with,
+    welcome,
     with_servers,
 )
 from tests.stage.waiting import until
@@ -162,8 +163,7 @@ async def test_a_variable_names_another_postgresql(folder: Path, postgres: Postg
 @pytest.mark.parametrize(("command", "log"), [("-m expirer", "expirer.log"), ("postgres -D", "postgresql/log")])
 async def test_the_end_of_a_part_ends_the_run_and_shows_its_log(folder: Path, command: str, log: str) -> None:
     process = await start(environment(folder))
-    assert process.stdout is not None
-    await asyncio.wait_for(process.stdout.readuntil(b"Ctrl-C stops it."), END_SECONDS_MAX)
+    await welcome(process)
     part = min(pid for pid, line in started_with(folder) if command in line)
     os.kill(part, signal.SIGKILL)
     rest, _ = await asyncio.wait_for(process.communicate(), END_SECONDS_MAX)
@@ -173,9 +173,9 @@ async def test_the_end_of_a_part_ends_the_run_and_shows_its_log(folder: Path, co
 
 @pytest.mark.parametrize("killed", ["-m dev.run", "-m gunicorn"])
 async def test_after_a_hard_kill_no_process_is_left(folder: Path, killed: str) -> None:
-    process = await start(with_servers(environment(folder)))
-    assert process.stdout is not None
-    await asyncio.wait_for(process.stdout.readuntil(b"Ctrl-C stops it."), END_SECONDS_MAX)
+    variables = environment(folder)
+    process = await start(with_servers(variables) if "dev.run" in killed else variables)
+    await welcome(process)
     os.kill(min(pid for pid, line in started_with(folder) if killed in line), signal.SIGKILL)
     await asyncio.wait_for(process.communicate(), END_SECONDS_MAX)
 

@@ -53,14 +53,22 @@ async def output_of_failed_run(variables: dict[str, str]) -> str:
     return output.decode()
 
 
+async def welcome(process: asyncio.subprocess.Process) -> str:
+    """The output of a run until everything works."""
+    assert process.stdout is not None
+    try:
+        output = await asyncio.wait_for(process.stdout.readuntil(b"Ctrl-C stops it."), END_SECONDS_MAX)
+    except asyncio.IncompleteReadError as error:
+        raise AssertionError(error.partial.decode()) from None
+    return output.decode()
+
+
 @asynccontextmanager
 async def running(variables: dict[str, str]) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """A run that has printed its welcome: its process and that text. At the end Ctrl-C stops it, with exit code 0."""
     process = await start(variables)
-    assert process.stdout is not None
     try:
-        text = (await asyncio.wait_for(process.stdout.readuntil(b"Ctrl-C stops it."), END_SECONDS_MAX)).decode()
-        yield process, text
+        yield process, await welcome(process)
         process.send_signal(signal.SIGINT)
         rest, _ = await asyncio.wait_for(process.communicate(), END_SECONDS_MAX)
         assert process.returncode == 0, rest
@@ -76,8 +84,12 @@ def started_with(folder: Path) -> Iterator[tuple[int, str]]:
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             command = " ".join(process.cmdline())
-            # PostgreSQL's variables can't be read by other accounts, and Redis overwrites its own.
-            if str(folder) in f"{command} {process.cwd()}" or process.environ().get("ROWLOCK_DATA_DIR") == str(folder):
+            # PostgreSQL shows other accounts nothing but its command, and Redis overwrites its variables.
+            if (
+                str(folder) in command
+                or str(folder) in process.cwd()
+                or process.environ().get("ROWLOCK_DATA_DIR") == str(folder)
+            ):
                 yield process.pid, command
 
 
