@@ -40,8 +40,7 @@ async def stage(sql: Connection, settings: Settings) -> AsyncIterator[Stage]:
 
 
 async def test_correct_maps_stay(stage: Stage, engine: AsyncEngine) -> None:
-    await stage.projection.step()
-    tally = await stage.check(engine)
+    tally = await stage.check_projected(engine)
     assert (tally.violations, tally.unlooked, tally.checked["maps"]) == ({}, {}, 2)
     assert await stage.projection.versions(stage.first) == [0, 0, 0, 2, *[0] * 12]
 
@@ -119,8 +118,7 @@ async def test_a_map_that_redis_returns_too_late_hides_no_other(
     await stage.damage(stage.second, *DAMAGES["a free seat is sold"])
     monkeypatch.setattr(SeatCache, "read_whole", fail_for_the_first)
     monkeypatch.setattr(SeatCache, "read_fresh_counts", be_away_once)
-    await stage.projection.step()
-    tally = await stage.check(engine)
+    tally = await stage.check_projected(engine)
     assert (faulty(tally), tally.unlooked) == ({"cache": {stage.second.id}}, {"maps": 1})
 
 

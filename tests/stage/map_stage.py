@@ -66,14 +66,18 @@ class Stage:
         """The result of a round, whose pieces of a map are small. The projector does nothing meanwhile."""
         return await do_round(engine, self.projection.settings, self.cache, **({"seats_at_once": 3} | limits))
 
-    async def look(self, engine: AsyncEngine, **limits: Any) -> dict[str, set[object]]:
-        """What a round finds while the projector continues."""
+    async def check_projected(self, engine: AsyncEngine, **limits: Any) -> Tally:
+        """The result of a round while the projector continues."""
 
         async def project(_session_id: int) -> None:
             await self.projection.step()
 
         with after_each_read(project):
-            return faulty(await self.check(engine, **limits))
+            return await self.check(engine, **limits)
+
+    async def look(self, engine: AsyncEngine, **limits: Any) -> dict[str, set[object]]:
+        """The ids that such a round names."""
+        return faulty(await self.check_projected(engine, **limits))
 
 
 @contextmanager
