@@ -9,6 +9,7 @@ from collections import defaultdict
 
 import asyncpg
 
+from expirer.supervisor import Supervisor
 from load.servers import measured
 from service.audit.rounds import Round
 from service.audit.slices import DEFAULT
@@ -47,8 +48,9 @@ async def main() -> None:
         await sql.close()
         engine = create_engine(settings, "rowlock-load")
         async with projecting(settings) as projection:
+            supervisor = Supervisor({"projector": projection.projector.step})
+            projecting_maps = asyncio.create_task(supervisor.run())
             for session_id in range(10_001, 10_021):
-                await projection.step()
                 await projection.get(OnSale(session_id, []))
             round_ = Round.create(engine, projection.seat_cache, settings.log_keep_hours, DEFAULT)
             took = defaultdict[str, list[float]](list)
@@ -56,8 +58,8 @@ async def main() -> None:
                 what, began = round_.passes[0].what, time.perf_counter()
                 await round_.advance()
                 took[what].append(1_000 * (time.perf_counter() - began))
-                if what == "maps":
-                    await projection.step()
+            supervisor.stop()
+            await projecting_maps
         await engine.dispose()
     for what, ms in took.items():
         rows = f"{len(ms):5} slices, {round_.checked[what]:8} rows"

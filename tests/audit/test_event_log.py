@@ -159,7 +159,8 @@ async def test_a_keeper_that_dies_causes_no_fault(paid: Stage, keepers: list[asy
 
 async def test_a_log_that_is_trimmed_before_we_read_it_is_not_compared(paid: Stage) -> None:
     check = check_log(rows=4)
-    await check.look(paid.sql, 0)
+    for _ in range(2):
+        await check.look(paid.sql, 0)
     await paid.age(100, last=6)
     assert await trim(paid.sql, 72, 100) == 6
     await read(check, paid.sql)
