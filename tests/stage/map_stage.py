@@ -23,6 +23,7 @@ from tests.stage.seat_maps import Projection, projecting
 DAMAGES = {
     "a held seat is free": ("states", 4, b"A"),
     "a free seat is sold": ("states", 1, b"S"),
+    "a hold is on the wrong seat": ("states", 4, b"AH"),
     "a held seat is newer than the ledger": ("versions", 12, b"\0\0\0\3"),
     "a seat that never changed is newer than the ledger": ("versions", 20, b"\0\0\0\2"),
     "a change is missing": ("versions", 12, b"\0\0\0\1"),
