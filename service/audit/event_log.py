@@ -95,11 +95,12 @@ class LogCheck:
     is_read: bool = False
 
     async def look(self, connection: Connection, _after: object) -> Slice:
-        """Reads the next slice of the log; names faults after the last one, when all later events are known."""
+        """Reads a slice of the log. Names faults after the last one, when all later events are known."""
         if not self.log_name:
             newest = await connection.fetch(READ_NEWEST, self.limits.newest_reservations)
             self.newest = {row["reservation_id"]: row for row in newest}
             self.log_name = await connection.fetchval(READ_LOG_NAME)
+            return Slice([], 0, 0)
         last = self.last["number"] if self.last else 0
         return await (self._decide(connection, last) if self.is_read else self._read(connection, last))
 

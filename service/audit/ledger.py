@@ -112,8 +112,6 @@ def _slice(rows: Sequence[asyncpg.Record], last: int | UUID | None, rows_max: in
 
 OVERDUE_SECONDS_MAX = 60
 """The sweep ends a hold within seconds of its deadline."""
-LOOK_SECONDS_MAX = 3.0
-"""After a longer time without a look PostgreSQL may have been away, and the sweep gets its time again."""
 
 CHECK_OVERDUE = """
 select id as reservation_id, session_id
@@ -128,7 +126,7 @@ limit $2
 @dataclass(slots=True)
 class OverdueHolds:
     """The holds that were overdue at each look since `since`. Those that the sweep has not ended in `stuck_seconds` are
-    faults.
+    faults. After a longer time without a look, as when PostgreSQL was away, the sweep gets its time again.
     """
 
     limits: Limits
@@ -142,7 +140,7 @@ class OverdueHolds:
         now = self.clock()
         rows = await connection.fetch(CHECK_OVERDUE, OVERDUE_SECONDS_MAX, self.limits.overdue_holds)
         overdue = {row["reservation_id"]: row for row in rows}
-        is_first = now > self.looked_at + LOOK_SECONDS_MAX
+        is_first = now > self.looked_at + self.limits.stuck_seconds
         if is_first:
             self.seen, self.since = overdue, now
         self.looked_at = now

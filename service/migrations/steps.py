@@ -26,11 +26,17 @@ def upgrade(connection: Connection, folder: Path = FOLDER) -> None:
 def _revision(connection: Connection, before: Path | None, file: Path | None) -> Script:
     """What Alembic would read from a file of Python."""
     assert file is not None
+    path = file
+
+    # A function, since Alembic logs its name.
+    def upgrade() -> None:
+        _run(connection, path)
+
     step = ModuleType(file.stem, f"{file.name}.")
     vars(step).update(
         revision=file.stem,
         down_revision=before.stem if before else None,
-        upgrade=partial(_run, connection, file),
+        upgrade=upgrade,
     )
     return Script(step, file.stem, str(file))
 

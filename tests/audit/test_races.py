@@ -114,8 +114,9 @@ async def test_changes_between_two_looks_are_no_fault(
     assert {event_log.READ_END, event_log.CHECK_EVENTS, ledger.CHECK_SEATS, ledger.CHECK_RESERVATIONS} <= set(looks)
 
 
-async def test_changes_after_the_log_was_read_are_no_fault(
-    sql: Connection, settings: Settings, elsewhere: Connection
+@pytest.mark.parametrize("is_numbered_last", [True, False])
+async def test_changes_while_the_log_is_read_are_no_fault(
+    sql: Connection, settings: Settings, elsewhere: Connection, *, is_numbered_last: bool
 ) -> None:
     (customer,) = await make_customers(sql, settings, 1)
     seats = (await make_session(sql, settings)).seat_ids
@@ -131,10 +132,15 @@ async def test_changes_after_the_log_was_read_are_no_fault(
             await give(elsewhere, customer, seat)
             if is_numbered:
                 await number_committed(elsewhere, 100)
-        # The first event is the session's.
+        # The first two looks come to the session's event.
         await check.look(sql, 0)
         await check.look(sql, 0)
-    while (looked := await check.look(sql, 0)).last is not None:
-        pass
+    while not check.is_read:
+        await check.look(sql, 0)
+    assert check.suspects.keys() == set(held[1:]), "the events of their ends come later"
+    if is_numbered_last:
+        async with elsewhere.transaction():
+            await number_committed(elsewhere, 100)
+    looked = await check.look(sql, 0)
     assert (looked.faults, looked.unlooked) == ([], 0)
     assert await sql.fetchval("select count(*) from reservations where state = 'CONFIRMED'") == 3

@@ -18,7 +18,7 @@ from service.settings import Settings
 from tests.conftest import EMPTY_TABLES
 from tests.stage.audits import do_round
 from tests.stage.factories import make_customers, make_session, settle_of
-from tests.stage.faults import FAULTS, UNTOLD
+from tests.stage.faults import FAULTS, UNLOGGED
 from tests.stage.forcing import give
 from tests.stage.holdings import number_all
 
@@ -47,38 +47,38 @@ FIRST_LOST = (LOST, "first", "first_seat")
 REPAIRED = {
     "a seat in two live reservations": [FIRST_LOST],
     "a seat in two paid reservations": [(LOST, "second", "paid_seat"), (UNSOLD, "second", "paid_seat")],
-    "an owner that does not know of the seat": [(STRAY, "second", "first_seat"), FIRST_LOST],
+    "an owner that does not list the seat": [(STRAY, "second", "first_seat"), FIRST_LOST],
     "a hold without its seat": [FIRST_LOST],
     "a hold whose seat is sold": [FIRST_LOST],
     "a paid reservation without its seat": [(SOLD, "paid", "paid_seat")],
     "a held seat whose hold has ended": [(OVER, "first", "first_seat")],
-    "a seat whose reservation is gone": [(STRAY, "first", "first_seat"), (STRAY, "first", "other_seat")],
+    "a seat whose reservation is missing": [(STRAY, "first", "first_seat"), (STRAY, "first", "other_seat")],
     "a hold whose seat belongs to one that has ended": [(OVER, "second", "first_seat"), FIRST_LOST],
-    "a sold seat that nobody has paid": [(UNPAID, "paid", "paid_seat")],
+    "a sold seat without a payment": [(UNPAID, "paid", "paid_seat")],
     "a payment of another amount": [(AMOUNT, "paid", "paid_seat")],
     "a payment in another currency": [(AMOUNT, "paid", "paid_seat")],
     "another price than the seats have": [(TOTAL, "paid", "paid_seat"), (AMOUNT, "paid", "paid_seat")],
-    "a payment for what is only held": [(UNSOLD, "first", "first_seat")],
-    "a payment for what has ended": [(UNSOLD, "first", "first_seat"), (OVER, "first", "first_seat")],
-    "an end that the log does not know": [(OVER, "first", "first_seat")],
-    "an end that the log tells otherwise": [(RIGHT, "paid", "paid_seat")],
-    "an end that the log tells otherwise, and goes on": [(RIGHT, "paid", "paid_seat")],
-    "a held seat that was changed without a word": [(RIGHT, "first", "first_seat")],
-    "a sold seat that was changed without a word": [(RIGHT, "paid", "paid_seat")],
-    "a seat that the log tells otherwise": [FIRST_LOST],
-    "a seat that has forgotten a change": [(RIGHT, "first", "first_seat")],
-    "a hold that the log does not know": [(RIGHT, "untold", "untold_seat")],
-    "a sale that the log does not know": [(RIGHT, "untold", "untold_seat")],
-    "a hold that has begun and ended without a word": [(RIGHT, "untold", "untold_seat")],
-    "an event that is gone from the log": [(GONE, "first", "first_seat")],
-    "the last event is gone from the log": [(GONE, "paid", "paid_seat"), (GONE, "paid", "paid_seat")],
-    "all events are gone from the log": [
+    "a payment of an open hold": [(UNSOLD, "first", "first_seat")],
+    "a payment of an ended hold": [(UNSOLD, "first", "first_seat"), (OVER, "first", "first_seat")],
+    "an end without an event": [(OVER, "first", "first_seat")],
+    "an end that differs from the log": [(RIGHT, "paid", "paid_seat")],
+    "an end that differs from an early slice of the log": [(RIGHT, "paid", "paid_seat")],
+    "a change of a held seat without an event": [(RIGHT, "first", "first_seat")],
+    "a change of a sold seat without an event": [(RIGHT, "paid", "paid_seat")],
+    "a seat that differs from the log": [FIRST_LOST],
+    "a seat with an older version": [(RIGHT, "first", "first_seat")],
+    "a hold without an event": [(RIGHT, "unlogged", "unlogged_seat")],
+    "a sale without an event": [(RIGHT, "unlogged", "unlogged_seat")],
+    "an ended hold without an event": [(RIGHT, "unlogged", "unlogged_seat")],
+    "a missing event": [(GONE, "first", "first_seat")],
+    "a missing last event": [(GONE, "paid", "paid_seat"), (GONE, "paid", "paid_seat")],
+    "a missing log": [
         (RIGHT, "first", "first_seat"),
         (RIGHT, "second", "second_seat"),
         (RIGHT, "paid", "paid_seat"),
     ],
 }
-NOT_HERE = {"a hold that nobody ends"}
+NOT_HERE = {"a hold that stays overdue"}
 """It has a page of its own."""
 # The sequencer goes on after what a fault has numbered.
 NUMBERED = "update cursors set number = greatest(number, (select max(number) from events)) where name = 'log'"
@@ -106,11 +106,11 @@ async def test_the_repair_of_the_page_ends_the_fault(
         "first": await give(sql, customer, seats[0], seats[4]),
         "second": await give(sql, other, seats[1]),
         "paid": paid,
-        "untold": UUID(UNTOLD),
+        "unlogged": UUID(UNLOGGED),
         "first_seat": seats[0],
         "second_seat": seats[1],
         "paid_seat": seats[2],
-        "untold_seat": seats[3],
+        "unlogged_seat": seats[3],
         "other_seat": seats[4],
     }
     async with sql.transaction():

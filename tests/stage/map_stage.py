@@ -23,6 +23,7 @@ from tests.stage.seat_maps import Projection, projecting
 DAMAGES = {
     "a held seat is free": ("states", 4, b"A"),
     "a free seat is sold": ("states", 1, b"S"),
+    "a hold is on the wrong seat": ("states", 4, b"AH"),
     "a held seat is newer than the ledger": ("versions", 12, b"\0\0\0\3"),
     "a seat that never changed is newer than the ledger": ("versions", 20, b"\0\0\0\2"),
     "a change is missing": ("versions", 12, b"\0\0\0\1"),
@@ -66,14 +67,18 @@ class Stage:
         """The result of a round, whose pieces of a map are small. The projector does nothing meanwhile."""
         return await do_round(engine, self.projection.settings, self.cache, **({"seats_at_once": 3} | limits))
 
-    async def look(self, engine: AsyncEngine, **limits: Any) -> dict[str, set[object]]:
-        """What a round finds while the projector continues."""
+    async def check_projected(self, engine: AsyncEngine, **limits: Any) -> Tally:
+        """The result of a round while the projector continues."""
 
         async def project(_session_id: int) -> None:
             await self.projection.step()
 
         with after_each_read(project):
-            return faulty(await self.check(engine, **limits))
+            return await self.check(engine, **limits)
+
+    async def look(self, engine: AsyncEngine, **limits: Any) -> dict[str, set[object]]:
+        """The ids that such a round names."""
+        return faulty(await self.check_projected(engine, **limits))
 
 
 @contextmanager
