@@ -32,7 +32,6 @@ RULES = {
     "is": r"\b(?:stands|stood)\b(?!-| for\b)",
     "down, unreachable or gone": r"\b(?:is|are|was|were|be|been|goes|went) away\b",
     "release or return": r"\b(?:gives?|gave|given|giving) (?:\w+ )?back\b",
-    "timed out": r"\bnot (?:\w+ ){0,3}in time\b",
 }
 PATTERNS = {rule: re.compile(pattern.replace(" ", r"[\s#]+"), re.IGNORECASE) for rule, pattern in RULES.items()}
 """A blank in a rule also matches the end of a line and the mark of a comment's next line."""

@@ -32,7 +32,7 @@ log = structlog.stdlib.get_logger("rowlock.cache")
 
 
 class Cache:
-    """One per process. While Redis is away calls fail at once, and from time to time one call is tried."""
+    """One per process. While Redis is down, calls fail at once, and from time to time one call is tried."""
 
     def __init__(
         self,
@@ -65,13 +65,13 @@ class Cache:
         catalogue.CACHE_UP.of().set(1)
 
     async def run(self, work: Callable[[Redis], Awaitable[T]]) -> T:
-        """What the work returns. Raises CacheAway where Redis does not answer within `redis_timeout_ms`, or
+        """The result of the work. Raises CacheAway where Redis does not answer within `redis_timeout_ms`, or
         with an error.
         """
         refuse_in_transaction("Redis")
         began, failures = self._clock(), self._failures.count
         if began < self._closed_until:
-            raise CacheAway("Redis was away a moment ago")
+            raise CacheAway("Redis was down a moment ago")
         if failures:
             # While this call finds out, all others fail at once.
             self._closed_until = began + self._timeout_seconds
@@ -99,7 +99,7 @@ class Cache:
 
     def _note_failure(self, now: float, error: Exception) -> None:
         if facts := self._failures.note("away", now):
-            log.warning("Redis is away", error=repr(error), **facts)
+            log.warning("Redis is down", error=repr(error), **facts)
         if self._looking is None or self._looking.done():
             # Without the context of the request that failed first, such as its id in the log.
             self._looking = asyncio.create_task(self._look(), context=Context())

@@ -9,7 +9,7 @@ RowlockError
 │   └── IdempotencyKeyReused, AddressInUse
 ├── Unavailable                 the same request may succeed later
 │   ├── Busy                    a lock, a connection or a place in a queue was not free in time
-│   ├── DatabaseAway            PostgreSQL can't be reached, or went away before the COMMIT was sent
+│   ├── DatabaseAway            PostgreSQL can't be reached, or was lost before the COMMIT was sent
 │   ├── BrokerAway, CacheAway   RabbitMQ or Redis does not answer in time; no customer sees it, and no request waits
 │   └── OutcomeUnknown          the COMMIT was sent and its answer never came
 ├── TooManyRequests             the account or the address exceeded its rate limit

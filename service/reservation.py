@@ -1,4 +1,4 @@
-"""What a reservation is and how it may change. Pure: no clock, no database."""
+"""A reservation and its transitions. Pure: no clock, no database."""
 
 from dataclasses import dataclass
 from datetime import datetime

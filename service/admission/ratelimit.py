@@ -1,4 +1,4 @@
-"""Rate limits by account and address: counted in Redis for all replicas, or in each process while Redis is away."""
+"""Rate limits by account and address: counted in Redis for all replicas, or in each process while Redis is down."""
 
 import math
 import time
@@ -24,7 +24,7 @@ SITE_PREFIX = 64
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Requests per minute. `name` is shown to clients, and `local` counts while Redis is away."""
+    """Requests per minute. `name` is shown to clients, and `local` counts while Redis is down."""
 
     name: str
     item: RateLimitItem

@@ -36,7 +36,7 @@ class SeatMapReply(Reply):
     session_id: shown.SessionId
     currency: shown.Currency
     seats: list[MappedSeat]
-    source: Annotated[Literal["redis", "postgresql"], Field(description="PostgreSQL if Redis is away or behind")]
+    source: Annotated[Literal["redis", "postgresql"], Field(description="PostgreSQL if Redis is down or behind")]
     as_of: shown.Moment
     age_ms: Annotated[int, Field(description="Milliseconds since `asOf`; may be a little high", examples=[40])]
 

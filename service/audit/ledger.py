@@ -126,7 +126,7 @@ limit $2
 @dataclass(slots=True)
 class OverdueHolds:
     """The holds that were overdue at each look since `since`. Those that the sweep has not ended in `stuck_seconds` are
-    faults. After a longer time without a look, as when PostgreSQL was away, the sweep gets its time again.
+    faults. After a longer time without a look, as when PostgreSQL was down, the sweep gets its time again.
     """
 
     limits: Limits

@@ -49,7 +49,7 @@ class Stored:
 
 
 async def check_next(engine: AsyncEngine, cache: SeatCache, limits: Limits, after: int) -> Slice:
-    """Checks the next session that has a map, or passes over sessions without one. While Redis is away or the projector
+    """Checks the next session that has a map, or passes over sessions without one. While Redis is down or the projector
     has stopped, it is not known which maps are there: then the pass ends.
     """
     async with snapshot(engine) as connection:
@@ -67,7 +67,7 @@ async def check_next(engine: AsyncEngine, cache: SeatCache, limits: Limits, afte
 
 
 async def _find_maps(cache: SeatCache, limits: Limits, ids: Sequence[int]) -> Collection[int] | None:
-    """The sessions that have a map; None where none is fresh, or Redis is away. After a map that Redis did not return
+    """The sessions that have a map; None where none is fresh, or Redis is down. After a map that Redis did not return
     in time the service does not ask it for a moment: the next maps are checked after that.
     """
     async for _ in _polls(limits):

@@ -1,4 +1,4 @@
-"""What the passes of the self-audit share: their limits, the result of one look, and its transaction."""
+"""Shared by the passes of the self-audit: their limits, the result of one look, and its transaction."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager

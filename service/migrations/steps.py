@@ -24,7 +24,7 @@ def upgrade(connection: Connection, folder: Path = FOLDER) -> None:
 
 
 def _revision(connection: Connection, before: Path | None, file: Path | None) -> Script:
-    """What Alembic would read from a file of Python."""
+    """The revision that Alembic would read from a Python file."""
     assert file is not None
     path = file
 

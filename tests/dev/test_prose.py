@@ -19,7 +19,6 @@ BAD = {
     "is": ("It stands in the log.",),
     "down, unreachable": ("PostgreSQL is away.",),
     "release or return": ("It gives seats back.",),
-    "timed out": ("The lock was not free in time.",),
 }
 GOOD = (
     "Customers who pay late lose their seats.",

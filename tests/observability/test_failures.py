@@ -40,7 +40,7 @@ def raised_here(text: str) -> Exception:
 
 def test_an_outage_is_logged_at_once_each_minute_and_at_its_end() -> None:
     # As while Redis is away: the words differ from one try to the next.
-    words = [CacheAway("ConnectionError: refused"), CacheAway("Redis was away a moment ago")]
+    words = [CacheAway("ConnectionError: refused"), CacheAway("Redis was down a moment ago")]
     assert told(lines_of(*words * 75, WORKED, WORKED)) == [
         ("warning", "step failed", 1, 0),
         ("warning", "step failed", 61, 60),

@@ -156,7 +156,7 @@ async def test_frequent_changes_are_logged_a_few_times_a_minute(steered: Cache, 
             await fail_once(steered)
             stopped.pass_pause()
             await steered.run(ping)
-    assert [line["event"] for line in lines] == ["Redis is away", "Redis is back"] * CHANGES_MAX
+    assert [line["event"] for line in lines] == ["Redis is down", "Redis is back"] * CHANGES_MAX
 
 
 async def test_an_error_that_redis_answers_does_not_affect_other_calls(cache: Cache) -> None:

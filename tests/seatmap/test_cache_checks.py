@@ -43,7 +43,7 @@ async def test_the_check_is_not_logged_as_part_of_a_request(watchful: Cache) -> 
             await fail_once(watchful)
         await until(is_up, "the check")
     assert [(line["event"], line.get("request_id")) for line in lines] == [
-        ("Redis is away", "one"),
+        ("Redis is down", "one"),
         ("Redis is back", None),
     ]
 

@@ -305,7 +305,7 @@ AUDIT_UNLOOKED = AUDIT.gauge(
     "parts",
     "Parts that the last finished round could not check. events: 1 where log and ledger could not be compared, "
     "because reservations or new events were too many, or because the log was trimmed or replaced meanwhile; maps: the "
-    "maps that could not be read in time, or 1 where Redis was away or the projector had stopped.",
+    "maps that could not be read in time, or 1 where Redis was down or the projector had stopped.",
     {"what": values.AUDITED},
     across="livemax",
 )
