@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m expirer cursors", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("list", help="one line for each reader")
-    verbs.add_parser("drop", help="drop a reader; switched on again, it starts at the end").add_argument("name")
+    verbs.add_parser("drop", help="remove a reader; switched on again, it starts at the end").add_argument("name")
     return parser
 
 
