@@ -62,9 +62,9 @@ async def main() -> None:
             await projecting_maps
         await engine.dispose()
     for what, ms in took.items():
-        rows = f"{len(ms):5} slices, {round_.checked[what]:8} rows"
+        rows = f"{len(ms):5} slices, {round_.verdict.checked[what]:8} rows"
         sys.stdout.write(f"{what:13} {rows} {sum(ms):8.0f} ms, longest {max(ms):5.0f} ms\n")
-    sys.stdout.write(f"{round_.tally()}\n")
+    sys.stdout.write(f"{round_.verdict}\n")
 
 
 if __name__ == "__main__":

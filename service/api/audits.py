@@ -81,14 +81,13 @@ async def audit(context: InContext, _manager: AsManager) -> AuditReply:
     """
     async with snapshot(context.engine) as connection:
         verdict = await verdicts.read_verdict(connection)
-    tally = verdict.tally
     return AuditReply(
-        status="violated" if tally.violations else "clean" if verdict.finished_at else "pending",
+        status="violated" if verdict.violations else "clean" if verdict.finished_at else "pending",
         began_at=verdict.began_at,
         finished_at=verdict.finished_at,
-        checked=dict(tally.checked),
-        not_looked_at=dict(tally.unlooked),
-        violations=_replies(tally.violations),
+        checked=verdict.checked,
+        not_looked_at=verdict.unlooked,
+        violations=_replies(verdict.violations),
     )
 
 
@@ -99,9 +98,7 @@ def _replies(violations: Mapping[str, Found]) -> list[ViolationReply]:
             rule=rule,
             count=violations[check].count,
             examples=[
-                FaultReply(
-                    seat_id=fault["seat_id"], reservation_id=fault["reservation_id"], session_id=fault["session_id"]
-                )
+                FaultReply(seat_id=fault.seat_id, reservation_id=fault.reservation_id, session_id=fault.session_id)
                 for fault in violations[check].examples
             ],
         )

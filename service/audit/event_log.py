@@ -67,17 +67,22 @@ union all
 READ_END = """
 select
     array(select number from events where number = any($1::bigint[])) as still_there,
-    array(select reservation_id from events where number > $2 order by number limit $3) as numbered,
-    array(select reservation_id from events where number is null order by id limit $3) as unnumbered,
-    (select min(number) from events where number > $2) as next,
-    coalesce((select number from cursors where name = 'log'), 0) as given,
+    array(
+        (select reservation_id from events where number > $2 order by number limit $3)
+        union all
+        (select reservation_id from events where number is null order by id limit $3)
+    ) as late,
+    coalesce(
+        (select min(number) from events where number > $2),
+        greatest($2, (select number from cursors where name = 'log')) + 1
+    ) as next,
     clock_timestamp() - interval '59 minutes' as surely_kept_since
 """
 
 
 @dataclass(slots=True)
 class LogCheck:
-    """One pass through the log: `look` is to be repeated until the slice has no `last`.
+    """One pass through the log, in its order: `look` is to be repeated until the slice has no `last`.
 
     `suspects` has the faults of each reservation whose last event so far does not agree with the ledger; a later event
     of the reservation clears them. The log begins with `first`; after the events in `gaps` some are missing.
@@ -118,8 +123,7 @@ class LogCheck:
         return Slice([], len(rows), 0)
 
     def _go_to(self, row: asyncpg.Record) -> None:
-        is_next = self.last is not None and row["number"] == self.last["number"] + 1
-        if not is_next and not self._note_gap():
+        if not self._goes_on_with(row["number"]):
             # The keeper has removed the events before this one, perhaps while we read.
             self.first = row
             self.suspects.clear()
@@ -127,36 +131,32 @@ class LogCheck:
         self.newest.pop(row["reservation_id"], None)
         self.suspects.pop(row["reservation_id"], None)
 
-    def _note_gap(self) -> bool:
-        """Whether an event is missing after the last one. The keeper removes old events and all before them. Another
-        keeper may have been configured to keep less: then the log begins less than SURELY_LOGGED before the gap.
+    def _goes_on_with(self, number: int) -> bool:
+        """Notes a gap before this number. False where the keeper may have made it: it removes old events and all before
+        them. Where another keeper was configured to keep less, the log begins less than SURELY_LOGGED before the gap.
         """
-        if not (self.first and self.last) or self.last["is_old"] or self.last["at"] < self.first["at"] + SURELY_LOGGED:
+        if not (self.first and self.last):
+            return False
+        if number == self.last["number"] + 1:
+            return True
+        if self.last["is_old"] or self.last["at"] < self.first["at"] + SURELY_LOGGED:
             return False
         if len(self.gaps) < self.limits.rows:
             self.gaps[self.last["number"]] = Fault.of("log", self.last)
         return True
 
     async def _decide(self, connection: Connection, last: int) -> Slice:
-        end = await connection.fetchrow(READ_END, [*self.gaps, last], last, self.limits.late_events)
-        assert end is not None
+        (end,) = await connection.fetch(READ_END, [*self.gaps, last], last, self.limits.late_events)
         is_same_log = await connection.fetchval(READ_LOG_NAME) == self.log_name
-        if not is_same_log or not self._is_whole(end, last):
+        goes_on = not self.last or self._goes_on_with(end["next"])
+        if not (is_same_log and goes_on and self.gaps.keys() <= set(end["still_there"])):
+            # Events were removed while we read, or the database was replaced.
             return Slice([], 0, None, unlooked=1)
-        late = (end["numbered"], end["unnumbered"])
-        if self.has_too_many or max(map(len, late)) >= self.limits.late_events:
+        if self.has_too_many or len(end["late"]) >= self.limits.late_events:
             return Slice(list(self.gaps.values()), 0, None, unlooked=1)
-        for id_ in chain(*late):
+        for id_ in end["late"]:
             self.suspects.pop(id_, None)
             self.newest.pop(id_, None)
         since = self.first["at"] + SURELY_LOGGED if self.first else end["surely_kept_since"]
         unmentioned = [Fault.of("log", row) for row in self.newest.values() if row["created_at"] > since]
-        faults = chain(self.gaps.values(), *self.suspects.values(), unmentioned)
-        return Slice(list(dict.fromkeys(faults)), 0, None)
-
-    def _is_whole(self, end: asyncpg.Record, last: int) -> bool:
-        """Whether each event that is missing is a gap: none was removed while we read."""
-        follows = end["next"] == last + 1 if end["next"] else end["given"] <= last
-        if self.last and not follows and not self._note_gap():
-            return False
-        return self.gaps.keys() <= set(end["still_there"])
+        return Slice([*self.gaps.values(), *chain(*self.suspects.values()), *unmentioned], 0, None)

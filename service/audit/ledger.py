@@ -2,10 +2,9 @@
 statement, which sees one moment: no change that is committed during a round can look like a fault.
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from uuid import UUID
 
 import asyncpg
@@ -26,20 +25,18 @@ with slice as materialized (
 )
 (
     select
-        case when slice.id = any(r.seat_ids) and (slice.state, r.state) in (('HELD', 'HELD'), ('SOLD', 'CONFIRMED'))
-            then 'money' else 'ownerless'
-        end as broken,
+        case when r.owns then 'money' else 'ownerless' end as broken,
         slice.id as seat_id, slice.reservation_id, slice.session_id, null::bigint as checked
     from slice
-    left join lateral (select * from reservations where id = slice.reservation_id limit 1) as r on true
+    left join lateral (
+        select slice.id = any(seat_ids) and (slice.state, state) in (('HELD', 'HELD'), ('SOLD', 'CONFIRMED')) as owns
+        from reservations
+        where id = slice.reservation_id
+        limit 1
+    ) as r on true
     left join lateral (select * from payments where reservation_id = slice.reservation_id limit 1) as p on true
     where slice.reservation_id is not null
-    and (
-        r.id is null
-        or not slice.id = any(r.seat_ids)
-        or (slice.state, r.state) not in (('HELD', 'HELD'), ('SOLD', 'CONFIRMED'))
-        or (slice.state = 'SOLD') <> (p.id is not null)
-    )
+    and (r.owns is not true or (slice.state = 'SOLD') <> (p.id is not null))
 )
 union all
 select null, max(id), null, null, count(*)
@@ -125,27 +122,21 @@ limit $2
 
 @dataclass(slots=True)
 class OverdueHolds:
-    """The holds that were overdue at each look since `since`. Those that the sweep has not ended in `stuck_seconds` are
-    faults. After a longer time without a look, as when PostgreSQL was down, the sweep gets its time again.
-    """
+    """The holds that were overdue at each look. Those that the sweep has not ended in `stuck_seconds` are faults."""
 
     limits: Limits
     clock: Callable[[], float] = time.monotonic
-    seen: dict[UUID, asyncpg.Record] = field(default_factory=dict)
-    since: float = -math.inf
-    looked_at: float = -math.inf
+    seen: dict[UUID, Fault] | None = None
+    until: float = 0.0
 
     async def look(self, connection: Connection, _after: object) -> Slice:
         """To be repeated until the slice has no `last`."""
         now = self.clock()
         rows = await connection.fetch(CHECK_OVERDUE, OVERDUE_SECONDS_MAX, self.limits.overdue_holds)
-        overdue = {row["reservation_id"]: row for row in rows}
-        is_first = now > self.looked_at + self.limits.stuck_seconds
-        if is_first:
-            self.seen, self.since = overdue, now
-        self.looked_at = now
-        self.seen = {id_: row for id_, row in self.seen.items() if id_ in overdue}
-        checked = len(overdue) if is_first else 0
-        if self.seen and now < self.since + self.limits.stuck_seconds:
-            return Slice([], checked, 0)
-        return Slice([Fault.of("overdue", row) for row in self.seen.values()], checked, None)
+        overdue = {row["reservation_id"]: Fault.of("overdue", row) for row in rows}
+        if self.seen is None:
+            self.seen, self.until = overdue, now + self.limits.stuck_seconds
+        self.seen = {id_: fault for id_, fault in self.seen.items() if id_ in overdue}
+        if self.seen and now < self.until:
+            return Slice([], 0, 0)
+        return Slice(list(self.seen.values()), len(overdue), None)

@@ -2,15 +2,15 @@
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from operator import gt, lt
+from itertools import islice
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.audit.slices import Limits, Slice, bounded
+from service.audit.slices import Limits, Slice
 from service.audit.verdicts import Fault
 from service.database import snapshot
 from service.errors import Busy, CacheAway
@@ -19,7 +19,7 @@ from service.seatmap.cached import SeatCache
 from service.seatmap.encoding import NEVER_CHANGED, Kept
 from service.seatmap.stored import read_history
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.1
 
 LIST_SESSIONS_AFTER = """
 select id
@@ -29,8 +29,10 @@ order by id
 limit $2
 """
 
+# As a map has them: a seat that was never changed has version 0 there.
 READ_VERSIONS = """
-select string_agg(left(state, 1), '' order by position) as states, array_agg(version order by position) as versions,
+select string_agg(left(state, 1), '' order by position) as states,
+    string_agg(int4send(case version when 1 then 0 else version end), '' order by position) as versions,
     statement_timestamp() as as_of
 from seats
 where session_id = $1
@@ -40,18 +42,16 @@ having count(*) > 0
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A session's seats as PostgreSQL has them at `as_of`: a letter and a version a seat, by position."""
+    """A session's seats as PostgreSQL has them at `as_of`, in the form of a map."""
 
     history: str
     states: bytes
-    versions: list[int]
+    versions: bytes
     as_of: datetime
 
 
 async def check_next(engine: AsyncEngine, cache: SeatCache, limits: Limits, after: int) -> Slice:
-    """Checks the next session that has a map, or passes over sessions without one. While Redis is down or the projector
-    has stopped, it is not known which maps are there: then the pass ends.
-    """
+    """Checks the next session that has a map. Where Redis or the projector is down, none is known: the pass ends."""
     async with snapshot(engine) as connection:
         ids = [row["id"] for row in await connection.fetch(LIST_SESSIONS_AFTER, after, limits.sessions)]
     mapped = await _find_maps(cache, limits, ids)
@@ -78,32 +78,23 @@ async def _find_maps(cache: SeatCache, limits: Limits, ids: Sequence[int]) -> Co
 
 async def _check_map(engine: AsyncEngine, cache: SeatCache, limits: Limits, session_id: int) -> Slice:
     """Compares the seats of a moment with the first map that claims to have them. Raises Busy, CacheAway."""
-    stored = await read_stored(engine, limits, session_id)
-    if stored is None:
-        # The session has gone meanwhile.
-        return Slice([], 0, session_id)
-    if await _has_caught_up(cache, limits, stored):
+    stored = await read_stored(engine, session_id)
+    async for _ in _polls(limits):
         freshness, kept = await cache.read_whole(session_id)
-        if freshness and (kept is None or freshness.history != stored.history):
-            # The map has gone meanwhile.
+        if freshness is None:
+            break
+        if stored is None or kept is None or freshness.history != stored.history:
+            # The session or its map has gone meanwhile.
             return Slice([], 0, session_id)
-        # The watermark may be another one by now.
-        if freshness and kept and freshness.as_of >= stored.as_of:
+        if freshness.as_of >= stored.as_of:
             if await _is_right(engine, limits, session_id, stored, kept):
                 return Slice([], 1, session_id)
-            return await _delete(cache, freshness.epoch, session_id)
+            # The next round finds a map that Redis did not delete.
+            with suppress(CacheAway):
+                await cache.forget(freshness.epoch, session_id)
+                catalogue.AUDIT_REPAIRED.of().inc()
+            return Slice([Fault("cache", session_id=session_id)], 1, session_id)
     return Slice([], 0, session_id, unlooked=1)
-
-
-async def _has_caught_up(cache: SeatCache, limits: Limits, stored: Stored) -> bool:
-    """Whether the maps are at least as new, or of another history. False where the projector has stopped or lags."""
-    async for _ in _polls(limits):
-        freshness = await cache.read_freshness()
-        if freshness is None:
-            return False
-        if freshness.as_of >= stored.as_of or freshness.history != stored.history:
-            return True
-    return False
 
 
 async def _polls(limits: Limits) -> AsyncIterator[None]:
@@ -112,53 +103,41 @@ async def _polls(limits: Limits) -> AsyncIterator[None]:
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def _delete(cache: SeatCache, epoch: str, session_id: int) -> Slice:
-    """The fault is reported in any case; the next round finds a map that Redis did not delete."""
-    with suppress(CacheAway):
-        await cache.forget(epoch, session_id)
-        catalogue.AUDIT_REPAIRED.of().inc()
-    return Slice([Fault("cache", session_id=session_id)], 1, session_id)
-
-
-async def read_stored(engine: AsyncEngine, limits: Limits, session_id: int) -> Stored | None:
+async def read_stored(engine: AsyncEngine, session_id: int) -> Stored | None:
     """Raises Busy where it takes too long; None where the session has no seats."""
-    async with bounded(engine, limits) as connection:
+    async with snapshot(engine) as connection:
         history = await read_history(connection)
         row = await connection.fetchrow(READ_VERSIONS, session_id)
     return Stored(history, row["states"].encode(), row["versions"], row["as_of"]) if row else None
 
 
 async def _is_right(engine: AsyncEngine, limits: Limits, session_id: int, stored: Stored, kept: Kept) -> bool:
-    """Whether the map, which is at least as new, can be correct; a seat that has changed since is newer in it."""
-    size = len(stored.states)
+    """Whether the map, which was read after `stored`, can be correct."""
     counts = (kept.states.count(b"H"), kept.states.count(b"S"))
-    if (len(kept.states), len(kept.versions), kept.held, kept.sold) != (size, 4 * size, *counts):
+    sizes = (len(stored.states), len(stored.versions))
+    if (len(kept.states), len(kept.versions), kept.held, kept.sold) != (*sizes, *counts):
         return False
-    is_older, is_newer, is_other = await compare(stored, kept, limits.seats_at_once)
-    if is_older or is_other:
-        return False
-    later = await read_stored(engine, limits, session_id) if is_newer else None
-    if later is None or later.history != stored.history:
+    if (kept.states, kept.versions) == (stored.states, stored.versions):
         return True
-    # The map was read before: it can't be newer than the ledger is now.
-    _, is_newer, is_other = await compare(later, kept, limits.seats_at_once)
-    return not (is_newer or is_other)
+    if not await only_newer(stored, kept, limits.seats_at_once):
+        return False
+    # Seats have changed meanwhile. The map can't be newer than the ledger is now.
+    later = await read_stored(engine, session_id)
+    return later is None or later.history != stored.history or await only_newer(kept, later, limits.seats_at_once)
 
 
-async def compare(stored: Stored, kept: Kept, seats_at_once: int) -> tuple[bool, bool, bool]:
-    """Whether the map has an older version of a seat, a newer one, or another state at the same version. The expirer's
-    other loops continue after each `seats_at_once`; a thread, which has to run Python too, would delay them for longer.
+async def only_newer(earlier: Stored | Kept, later: Stored | Kept, seats_at_once: int) -> bool:
+    """Whether each seat that is not the same in both is newer in the later one. The expirer's other loops continue
+    after each `seats_at_once`; a thread, which has to run Python too, would delay them for longer.
     """
-    is_older = is_newer = is_other = False
-    for start in range(0, len(stored.states), seats_at_once):
+    pairs = zip(_versions_and_states(earlier), _versions_and_states(later), strict=True)
+    while piece := list(islice(pairs, seats_at_once)):
+        if any(old != new and old[0] >= new[0] for old, new in piece):
+            return False
         await asyncio.sleep(0)
-        end = start + seats_at_once
-        versions = stored.versions[start:end]
-        # A seat that has never changed has version 0 in the map, and 1 in the ledger.
-        packed = struct.iter_unpack(">I", kept.versions[4 * start : 4 * end])
-        known = [max(version, NEVER_CHANGED) for (version,) in packed]
-        is_older = is_older or any(map(lt, known, versions))
-        is_newer = is_newer or any(map(gt, known, versions))
-        states = zip(versions, known, stored.states[start:end], kept.states[start:end], strict=True)
-        is_other = is_other or any(version == newer and a != b for version, newer, a, b in states)
-    return is_older, is_newer, is_other
+    return True
+
+
+def _versions_and_states(seats: Stored | Kept) -> Iterator[tuple[int, int]]:
+    for (version,), state in zip(struct.iter_unpack(">I", seats.versions), seats.states, strict=True):
+        yield max(version, NEVER_CHANGED), state

@@ -1,14 +1,10 @@
-"""Shared by the passes of the self-audit: their limits, the result of one look, and its transaction."""
+"""Shared by the passes of the self-audit: their limits, and the result of one look."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from service.audit.verdicts import Fault
-from service.database import Connection, roll_back, transaction
 from service.observability.metrics.values import KNOWN_SECONDS
 
 
@@ -16,7 +12,6 @@ from service.observability.metrics.values import KNOWN_SECONDS
 class Limits:
     """How much one look reads, and how long a round waits."""
 
-    statement_ms: int = 2_000  # the sale must not wait for the audit
     rows: int = 1_000
     overdue_holds: int = 1_000
     stuck_seconds: float = 10.0  # the sweep ends in this time what an outage has left
@@ -35,25 +30,9 @@ DEFAULT = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The faults of the rows that were checked, and how many could not be; the next slice begins after `last`, None
-    where there are no more.
-    """
+    """The faults of the rows that were checked. The next slice begins after `last`, None where there are no more."""
 
     faults: Sequence[Fault]
     checked: int
     last: int | UUID | None
     unlooked: int = 0
-
-
-BOUND_STATEMENTS = """
-select set_config('statement_timeout', $1, true)
-"""
-
-
-@asynccontextmanager
-async def bounded(engine: AsyncEngine, limits: Limits) -> AsyncIterator[Connection]:
-    """A transaction that only reads. Raises Busy where a statement takes longer than `statement_ms`."""
-    async with transaction(engine) as connection:
-        await connection.execute(BOUND_STATEMENTS, str(limits.statement_ms))
-        yield connection
-        await roll_back(connection)

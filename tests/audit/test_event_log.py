@@ -124,47 +124,17 @@ async def test_a_missing_end_of_a_new_log_is_not_compared(stage: Stage) -> None:
     assert await check.look(stage.sql, 0) == UNCOMPARED
 
 
-@pytest.fixture
-async def keepers(postgres: Postgres, paid: Stage) -> AsyncIterator[list[asyncpg.Connection]]:  # noqa: ARG001 - first
-    """Connections of two keepers."""
-    connections = [await asyncpg.connect(postgres.url()) for _ in range(2)]
-    yield connections
-    for connection in connections:
-        await connection.close()
-
-
-async def test_racing_keepers_cause_no_fault(sql: Connection, keepers: list[asyncpg.Connection]) -> None:
+async def test_racing_keepers_cause_no_fault(postgres: Postgres, sql: Connection, paid: Stage) -> None:
     # They were configured to keep less than we are.
-    other = keepers[0].transaction()
-    await other.start()
-    assert await trim(keepers[0], 2, 4) == 4
-    assert await trim(keepers[1], 2, 100) == 2
+    other = await asyncpg.connect(postgres.url())
     check = check_log()
-    await read(check, sql)
-    await other.commit()
+    async with other.transaction():
+        assert await trim(other, 2, 4) == 4
+        assert await trim(sql, 2, 100) == 2
+        await read(check, paid.sql)
     assert await check.look(sql, 0) == UNCOMPARED
     assert await decide(check_log(), sql) == set()
-
-
-async def test_a_keeper_that_dies_causes_no_fault(paid: Stage, keepers: list[asyncpg.Connection]) -> None:
-    await paid.age(72, last=6)
-    await paid.sql.execute(AS_THEIR_EVENTS_SAY)
-    dying = keepers[0].transaction()
-    await dying.start()
-    assert await trim(keepers[0], 72, 4) == 4
-    assert await trim(keepers[1], 72, 100) == 2
-    await dying.rollback()
-    assert await decide(check_log(), paid.sql) == set()
-
-
-async def test_a_log_that_is_trimmed_before_we_read_it_is_not_compared(paid: Stage) -> None:
-    check = check_log(rows=4)
-    for _ in range(2):
-        await check.look(paid.sql, 0)
-    await paid.age(100, last=6)
-    assert await trim(paid.sql, 72, 100) == 6
-    await read(check, paid.sql)
-    assert await check.look(paid.sql, 0) == UNCOMPARED
+    await other.close()
 
 
 @pytest.mark.parametrize("later", [0, 1])
@@ -181,31 +151,29 @@ async def test_a_log_that_is_trimmed_after_we_read_it_is_not_compared(stage: Sta
 
 
 async def test_another_log_is_not_compared(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    await stage.sql.execute("update seats set version = 7 where id = $1", stage.seats[0])
     check = check_log()
     await read(check, stage.sql)
-    await stage.sql.execute("update reservations set state = 'CANCELLED', settled_at = now()")
-    assert len(await decide(check_log(), stage.sql)) == HELD
     # As where a standby has taken over.
     monkeypatch.setattr(event_log, "READ_LOG_NAME", "select 'another'")
     assert await check.look(stage.sql, 0) == UNCOMPARED
 
 
-@pytest.mark.parametrize(("suspects", "is_compared"), [(2, False), (3, True)])
-async def test_no_more_suspects_than_the_limit_are_kept(stage: Stage, suspects: int, *, is_compared: bool) -> None:
-    await stage.sql.execute("update reservations set state = 'CANCELLED', settled_at = now()")
-    check = check_log(suspects=suspects)
-    await read(check, stage.sql)
-    decided = await check.look(stage.sql, 0)
-    assert (len(decided.faults), decided.unlooked) == ((HELD, 0) if is_compared else (0, 1))
-
-
 @pytest.mark.parametrize("is_numbered", [True, False])
-@pytest.mark.parametrize(("late_events", "is_compared"), [(2, False), (3, True)])
-async def test_no_more_late_events_than_the_limit_are_read(
-    stage: Stage, late_events: int, *, is_numbered: bool, is_compared: bool
+@pytest.mark.parametrize(
+    ("limits", "is_compared"),
+    [
+        ({"suspects": 0}, False),
+        ({"suspects": 1}, True),
+        ({"late_events": 2}, False),
+        ({"late_events": 3}, True),
+    ],
+)
+async def test_too_many_reservations_are_not_compared(
+    stage: Stage, limits: dict[str, int], *, is_numbered: bool, is_compared: bool
 ) -> None:
     await stage.sql.execute("update seats set version = 7 where id = $1", stage.seats[0])
-    check = check_log(late_events=late_events)
+    check = check_log(**limits)
     await read(check, stage.sql)
     for seat in stage.seats[HELD : HELD + 2]:
         await give(stage.sql, stage.customer, seat)
@@ -215,25 +183,21 @@ async def test_no_more_late_events_than_the_limit_are_read(
     assert (len(decided.faults), decided.unlooked) == ((1, 0) if is_compared else (0, 1))
 
 
-async def unmention(stage: Stage) -> None:
-    """The log has only events of the first reservation."""
+@pytest.mark.parametrize(
+    ("newest", "older", "named"), [(1, [], {2}), (2, [], {1, 2}), (1_000, [], {1, 2}), (1_000, [1], {2})]
+)
+async def test_the_newest_reservations_must_be_in_the_log(
+    stage: Stage, newest: int, older: list[int], named: set[int]
+) -> None:
     await stage.pay()
+    # The log has only events of the first reservation.
     await stage.sql.execute(
         "update events set reservation_id = $1, kind = 'reservation.confirmed', seats = '[]'"
         " where reservation_id is not null",
         stage.ids[0],
     )
-
-
-@pytest.mark.parametrize(("newest", "named"), [(1, {2}), (2, {1, 2}), (1_000, {1, 2})])
-async def test_the_newest_reservations_must_be_in_the_log(stage: Stage, newest: int, named: set[int]) -> None:
-    await unmention(stage)
+    for n in older:
+        await stage.sql.execute(
+            "update reservations set created_at = created_at - interval '2 h' where id = $1", stage.ids[n]
+        )
     assert await decide(check_log(newest_reservations=newest), stage.sql) == {str(stage.ids[n]) for n in named}
-
-
-async def test_reservations_before_the_log_need_not_be_in_it(stage: Stage) -> None:
-    await unmention(stage)
-    await stage.sql.execute(
-        "update reservations set created_at = created_at - interval '2 h' where id = $1", stage.ids[1]
-    )
-    assert await decide(check_log(), stage.sql) == {str(stage.ids[2])}

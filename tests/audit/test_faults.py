@@ -61,7 +61,7 @@ async def test_each_fault_is_found_and_named_once(
     }
     session_id = await sql.fetchval("select id from sessions")
     for found in tally.violations.values():
-        assert {fault["session_id"] for fault in found.examples} == {session_id}
+        assert {fault.session_id for fault in found.examples} == {session_id}
         assert found.count == len(found.examples) == len(set(map(str, found.examples)))
 
 
@@ -90,14 +90,7 @@ async def test_the_verdict_is_shown_until_a_round_finds_another(
 ) -> None:
     manager = await make_manager(sql, settings)
     reply = (await client.get("/manager/audit", headers=manager.headers)).json()
-    assert reply == {
-        "status": "pending",
-        "beganAt": None,
-        "finishedAt": None,
-        "checked": {},
-        "notLookedAt": {},
-        "violations": [],
-    }
+    assert (reply["status"], reply["finishedAt"], reply["violations"]) == ("pending", None, [])
     audit = Audit(engine, settings, "test", None)
     for amount, status, count in ((1_250, "clean", 0), (1, "violated", 1), (1_250, "clean", 0)):
         await sql.execute("update payments set amount = $1", amount)

@@ -12,8 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.postgres import Postgres
 from service.audit import event_log, ledger
-from service.audit.event_log import LogCheck
-from service.audit.slices import Limits
 from service.database import Connection
 from service.events.numbering import number_committed
 from service.ledger.expiring import settle_overdue
@@ -112,35 +110,3 @@ async def test_changes_between_two_looks_are_no_fault(
             assert (tally.violations, tally.unlooked) == ({}, {})
     assert crowd.changes > 150
     assert {event_log.READ_END, event_log.CHECK_EVENTS, ledger.CHECK_SEATS, ledger.CHECK_RESERVATIONS} <= set(looks)
-
-
-@pytest.mark.parametrize("is_numbered_last", [True, False])
-async def test_changes_while_the_log_is_read_are_no_fault(
-    sql: Connection, settings: Settings, elsewhere: Connection, *, is_numbered_last: bool
-) -> None:
-    (customer,) = await make_customers(sql, settings, 1)
-    seats = (await make_session(sql, settings)).seat_ids
-    held = [await give(sql, customer, seat) for seat in seats[:3]]
-    async with sql.transaction():
-        await number_committed(sql, 100)
-    # The log is old enough to have events of each hold.
-    await sql.execute("update events set at = at - interval '1 hour'")
-    check = LogCheck(72, Limits(rows=1))
-    for id_, seat, is_numbered in zip(held, seats[3:6], (True, False, False), strict=True):
-        async with elsewhere.transaction():
-            await settle(elsewhere, [settle_of(id_, State.CONFIRMED)])
-            await give(elsewhere, customer, seat)
-            if is_numbered:
-                await number_committed(elsewhere, 100)
-        # The first two looks come to the session's event.
-        await check.look(sql, 0)
-        await check.look(sql, 0)
-    while not check.is_read:
-        await check.look(sql, 0)
-    assert check.suspects.keys() == set(held[1:]), "the events of their ends come later"
-    if is_numbered_last:
-        async with elsewhere.transaction():
-            await number_committed(elsewhere, 100)
-    looked = await check.look(sql, 0)
-    assert (looked.faults, looked.unlooked) == ([], 0)
-    assert await sql.fetchval("select count(*) from reservations where state = 'CONFIRMED'") == 3

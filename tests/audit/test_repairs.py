@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer.loops import sweep
-from service.audit.verdicts import Found, keep_turn, take_turn
+from service.audit.verdicts import Fault, Found, keep_turn, take_turn
 from service.database import Connection
 from service.ledger.settling import settle
 from service.reservation import State
@@ -145,7 +145,7 @@ async def test_the_event_of_a_repair_has_only_seats_of_its_session(
 
 async def test_violations_can_be_read_in_psql(sql: Connection) -> None:
     await take_turn(sql, "test", 1)
-    await keep_turn(sql, "test", {"owners": Found(1, [{"seat_id": 7}])})
+    await keep_turn(sql, "test", {"owners": Found(1, [Fault("owners", 7)])})
     row = await sql.fetchrow(LOOK_UP)
     assert row is not None
     assert json.loads(row["violations"]).keys() == {"owners"}

@@ -10,16 +10,7 @@ from dev.postgres import Postgres
 from expirer.loops.audit import LOOK_SECONDS, Audit
 from service.audit import verdicts
 from service.audit.slices import Limits
-from service.audit.verdicts import (
-    LEASE_SECONDS,
-    UNKNOWN,
-    Found,
-    Tally,
-    keep_turn,
-    read_verdict,
-    take_turn,
-    write_verdict,
-)
+from service.audit.verdicts import Fault, Found, Verdict, keep_turn, read_verdict, take_turn, write_verdict
 from service.database import Connection
 from service.settings import Settings
 from tests.stage.audits import finish
@@ -28,8 +19,7 @@ from tests.stage.waiting import until_lock_waits
 pytestmark = pytest.mark.oldest_postgresql
 
 INTERVAL_SECONDS = 60
-EMPTY = UNKNOWN.tally
-FOUND = {"money": Found(1, [{"seat_id": 7}])}
+FOUND = {"money": Found(1, [Fault("money", 7)])}
 END_LEASE = "update audits set leased_until = clock_timestamp()"
 
 
@@ -46,6 +36,14 @@ async def test_one_replica_audits_at_a_time(engine: AsyncEngine, sql: Connection
     assert await first.step() == LOOK_SECONDS, "the next one is not due yet"
 
 
+async def test_a_kept_turn_lasts_for_another_lease(engine: AsyncEngine, sql: Connection, settings: Settings) -> None:
+    first, second = (Audit(engine, settings, owner, None, Limits(save_seconds=0)) for owner in "ab")
+    await first.step()
+    await sql.execute(END_LEASE)
+    await first.step()
+    assert await second.step() == LOOK_SECONDS
+
+
 async def test_a_replica_that_stops_lets_another_begin_at_once(
     engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
@@ -55,19 +53,30 @@ async def test_a_replica_that_stops_lets_another_begin_at_once(
     await first.close()
     assert await second.step() == 0
     await finish(second)
-    assert (await read_verdict(sql)).tally.checked.keys() == {"holds", "seats", "reservations", "events"}
+    assert (await read_verdict(sql)).checked.keys() == {"holds", "seats", "reservations", "events"}
 
 
-async def test_violations_of_a_replica_that_died_stay(sql: Connection, engine: AsyncEngine, settings: Settings) -> None:
+async def test_violations_stay_until_a_whole_round_finds_none(
+    sql: Connection, engine: AsyncEngine, settings: Settings
+) -> None:
     await take_turn(sql, "dead", INTERVAL_SECONDS)
     await keep_turn(sql, "dead", FOUND)
     await sql.execute(END_LEASE)
     second = Audit(engine, settings, "b", None, Limits(save_seconds=0))
     for _ in range(3):
         await second.step()
-        assert (await read_verdict(sql)).tally.violations == FOUND
+        assert (await read_verdict(sql)).violations == FOUND
     await finish(second)
-    assert (await read_verdict(sql)).tally.violations == {}
+    assert (await read_verdict(sql)).violations == {}
+
+
+async def test_new_violations_are_shown_with_those_before(sql: Connection) -> None:
+    await take_turn(sql, "a", INTERVAL_SECONDS)
+    await write_verdict(sql, "a", Verdict(violations=FOUND))
+    await take_turn(sql, "b", 0)
+    found = {"log": Found(2, [Fault("log", 8)])}
+    assert await keep_turn(sql, "b", found)
+    assert (await read_verdict(sql)).violations == FOUND | found
 
 
 async def test_a_verdict_that_was_not_written_is_written_later(
@@ -78,7 +87,6 @@ async def test_a_verdict_that_was_not_written_is_written_later(
         patched.setattr(verdicts, "WRITE_VERDICT", "no statement")
         with pytest.raises(asyncpg.PostgresSyntaxError):
             await finish(audit)
-    assert (await read_verdict(sql)).finished_at is None
     await audit.step()
     assert (await read_verdict(sql)).finished_at is not None
 
@@ -90,10 +98,7 @@ async def test_racing_replicas_begin_one_round(postgres: Postgres, sql: Connecti
         await sql.execute(END_LEASE)
     connections = [await asyncpg.connect(postgres.url()) for _ in range(2)]
     async with sql.transaction():
-        # The last one to come finds the turn taken, or given up again.
-        await (
-            sql.execute("lock table audits in share mode") if is_first else sql.execute("select from audits for update")
-        )
+        await sql.execute("lock table audits in share mode" if is_first else "select from audits for update")
         taking = [
             asyncio.create_task(take_turn(connection, owner, INTERVAL_SECONDS))
             for connection, owner in zip(connections, "ab", strict=True)
@@ -104,44 +109,21 @@ async def test_racing_replicas_begin_one_round(postgres: Postgres, sql: Connecti
         await connection.close()
 
 
-async def test_a_round_that_was_due_is_not_done_twice(postgres: Postgres, sql: Connection) -> None:
-    began = await take_turn(sql, "a", INTERVAL_SECONDS)
-    assert began is not None
-    await sql.execute(END_LEASE)
-    late = await asyncpg.connect(postgres.url())
+async def test_looking_for_a_turn_writes_nothing(sql: Connection) -> None:
+    await take_turn(sql, "a", INTERVAL_SECONDS)
     async with sql.transaction():
-        await write_verdict(sql, "a", began, EMPTY)
-        taking = asyncio.create_task(take_turn(late, "b", INTERVAL_SECONDS))
-        await until_lock_waits(sql)
-    assert await taking is None
-    await late.close()
-
-
-async def test_looking_for_a_turn_writes_nothing(sql: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    began = await take_turn(sql, "a", INTERVAL_SECONDS)
-    assert began is not None
-    with monkeypatch.context() as patched:
-        patched.setattr(verdicts, "TAKE_TURN", "no statement")
         assert await take_turn(sql, "b", INTERVAL_SECONDS) is None, "it is another's"
-        await write_verdict(sql, "a", began, EMPTY)
-        assert await take_turn(sql, "b", INTERVAL_SECONDS) is None, "it is not due"
+        assert await sql.fetchval("select pg_current_xact_id_if_assigned()") is None
+    await write_verdict(sql, "a", Verdict())
+    assert await take_turn(sql, "b", INTERVAL_SECONDS) is None, "it is not due"
     assert await take_turn(sql, "b", 0) is not None, "the verdict has ended the turn"
 
 
 async def test_a_late_replica_changes_neither_verdict_nor_turn(sql: Connection) -> None:
-    began = await take_turn(sql, "late", INTERVAL_SECONDS)
-    assert began is not None
+    await take_turn(sql, "late", INTERVAL_SECONDS)
     await sql.execute(END_LEASE)
     assert await take_turn(sql, "now", INTERVAL_SECONDS) is not None
-    await write_verdict(sql, "late", began, Tally({}, FOUND, {}))
+    await write_verdict(sql, "late", Verdict(violations=FOUND))
     assert not await keep_turn(sql, "late", FOUND)
-    assert await read_verdict(sql) == UNKNOWN
+    assert await read_verdict(sql) == Verdict()
     assert await sql.fetchval("select owner from audits where leased_until > clock_timestamp()") == "now"
-
-
-async def test_a_kept_turn_lasts_for_another_lease(sql: Connection) -> None:
-    await take_turn(sql, "a", INTERVAL_SECONDS)
-    await sql.execute("update audits set leased_until = clock_timestamp() + interval '1 s'")
-    assert await keep_turn(sql, "a", {})
-    left = await sql.fetchval("select extract(epoch from leased_until - clock_timestamp()) from audits")
-    assert LEASE_SECONDS - 10 < left <= LEASE_SECONDS

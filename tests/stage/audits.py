@@ -1,5 +1,6 @@
 """What the tests of the self-audit share: whole rounds at once, and what each has found."""
 
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -8,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from expirer.loops.audit import LOOK_SECONDS, Audit
 from service.audit.rounds import Round
 from service.audit.slices import Limits
-from service.audit.verdicts import Tally
+from service.audit.verdicts import Verdict
 from service.cache import Cache
 from service.seatmap.cached import SeatCache
 from service.settings import Settings
@@ -25,12 +26,12 @@ def begin_round(engine: AsyncEngine, settings: Settings, cache: Cache | None = N
     return Round.create(engine, maps, settings.log_keep_hours, Limits(**({"stuck_seconds": 0} | limits)))
 
 
-async def do_round(engine: AsyncEngine, settings: Settings, cache: Cache | None = None, **limits: Any) -> Tally:
+async def do_round(engine: AsyncEngine, settings: Settings, cache: Cache | None = None, **limits: Any) -> Verdict:
     """The result of a whole round."""
     round_ = begin_round(engine, settings, cache, **limits)
     while not await round_.advance():
         pass
-    return round_.tally()
+    return round_.verdict
 
 
 async def finish(audit: Audit) -> None:
@@ -39,14 +40,14 @@ async def finish(audit: Audit) -> None:
         pass
 
 
-def faulty(tally: Tally) -> dict[str, set[object]]:
+def faulty(verdict: Verdict) -> dict[str, set[object]]:
     """The ids that each check names: reservations as UUIDs, seats as numbers; of a map its session's."""
     return {
         check: {
             UUID(value) if name == "reservation_id" else value
             for fault in checked.examples
-            for name, value in fault.items()
+            for name, value in asdict(fault).items()
             if value is not None and name != "check" and (name != "session_id" or check == "cache")
         }
-        for check, checked in tally.violations.items()
+        for check, checked in verdict.violations.items()
     }

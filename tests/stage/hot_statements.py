@@ -108,11 +108,10 @@ QUEUES = "its table has one row for each time to pay that was ever set"
 VERDICT = "its table has one row"
 EXEMPT = {
     "service.audit.verdicts.READ_VERDICT": VERDICT,
-    "service.audit.verdicts.IS_DUE": VERDICT,
+    "service.audit.verdicts.CREATE_ROW": VERDICT,
     "service.audit.verdicts.TAKE_TURN": VERDICT,
     "service.audit.verdicts.KEEP_TURN": VERDICT,
     "service.audit.verdicts.WRITE_VERDICT": VERDICT,
-    "service.audit.slices.BOUND_STATEMENTS": "has no plan",
     "service.migrate.GIVE_WAY": "has no plan",
     "service.seatmap.stored.READ_HISTORY": "looks at the server, and at one row of the catalogue of databases",
     "service.events.log.READ_LOG_NAME": "looks at the server, and at one row of the catalogue of databases",

@@ -10,8 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.audit import maps
 from service.audit.maps import Stored
-from service.audit.slices import Limits
-from service.audit.verdicts import Tally
+from service.audit.verdicts import Verdict
 from service.cache import Cache
 from service.database import Connection
 from service.settings import Settings
@@ -63,11 +62,11 @@ class Stage:
         """One key of the map is evicted."""
         await self.projection.redis.delete(f"rowlock:{await self.projection.epoch()}:{on_sale.id}:{part}")
 
-    async def check(self, engine: AsyncEngine, **limits: Any) -> Tally:
+    async def check(self, engine: AsyncEngine, **limits: Any) -> Verdict:
         """The result of a round, whose pieces of a map are small. The projector does nothing meanwhile."""
         return await do_round(engine, self.projection.settings, self.cache, **({"seats_at_once": 3} | limits))
 
-    async def check_projected(self, engine: AsyncEngine, **limits: Any) -> Tally:
+    async def check_projected(self, engine: AsyncEngine, **limits: Any) -> Verdict:
         """The result of a round while the projector continues."""
 
         async def project(_session_id: int) -> None:
@@ -86,8 +85,8 @@ def after_each_read(happens: Callable[[int], Awaitable[None]]) -> Iterator[None]
     """During the block something happens after the audit has read the seats of a session."""
     read_stored = maps.read_stored
 
-    async def read_then(engine: AsyncEngine, limits: Limits, session_id: int) -> Stored | None:
-        stored = await read_stored(engine, limits, session_id)
+    async def read_then(engine: AsyncEngine, session_id: int) -> Stored | None:
+        stored = await read_stored(engine, session_id)
         await happens(session_id)
         return stored
 
