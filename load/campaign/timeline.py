@@ -33,15 +33,18 @@ class Violation:
 
 @dataclass(slots=True)
 class Period:
-    """One state of a seat: from the clock reading of its event to that of the next one."""
+    """One state of a seat: from the clock reading of its event until the next event was certainly committed.
+
+    A settlement reads the clock before it locks the seats, so a request may still see the old state after that reading.
+    """
 
     state: str
     version: int
     began: float
     event: Event | None = None
-    ended: float = inf
     known: float = inf
     """When its event was certainly committed: an answer had been given, or the seat was locked again."""
+    ended: float = inf
 
     def overlaps(self, begin: float, end: float) -> bool:
         """Whether the seat was in this state at some moment from `begin` to `end`."""
@@ -63,6 +66,11 @@ class Timeline:
     seats: dict[int, list[Period]]
     stories: dict[str, Story] = field(default_factory=dict)
     violations: list[Violation] = field(default_factory=list)
+
+    def known(self, event: Event) -> float:
+        """When the event was certainly committed, as far as its seats show."""
+        periods = (period for change in event.changes for period in self.seats.get(change.seat, []))
+        return min((period.known for period in periods if period.event is event), default=inf)
 
     def deadline(self, history: History, reservation: str) -> float:
         """When the hold ends, or infinity for one that is not in the ledger."""
@@ -97,7 +105,6 @@ def _apply(timeline: Timeline, history: History, event: Event) -> Iterator[Viola
         yield from _check_owner(event, last, change.seat)
         if change.state != state:
             yield Violation("log", f"{event.kind} makes seat {change.seat} {change.state}", (), (event.id,))
-        last.ended = event.at
         periods.append(Period(change.state, change.version, event.at, event))
 
 
@@ -146,6 +153,8 @@ def _note_known(timeline: Timeline, history: History) -> None:
             if period.event is not None and period.event.reservation is not None:
                 told = answered.get((period.event.reservation, period.event.kind), inf)
                 period.known = min(told, later.began if later else inf)
+        for period, later in zip(periods, periods[1:], strict=False):
+            period.ended = later.known
 
 
 def _ids(*events: Event | None) -> tuple[int, ...]:

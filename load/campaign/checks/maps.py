@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from load.campaign.history import LIST, MAP, History, Operation
 from load.campaign.timeline import Period, Timeline, Violation
 
+QUIET_MICROSECONDS = 1_000_000
 NAMES = {"available": "A", "held": "H", "sold": "S"}
 LETTERS = {"AVAILABLE": "A", "HELD": "H", "SOLD": "S"}
 
@@ -44,9 +45,11 @@ def possible(periods: Sequence[Period], as_of: float, read: float) -> set[str]:
 
 
 def _check_last(history: History, by_session: dict[int, list[int]]) -> Iterator[Violation]:
-    """The campaign's last reads, which it makes when all is quiet."""
-    last = {operation.session: operation for operation in history.of(MAP) if operation.succeeded}
-    listed = {operation.session: operation for operation in history.of(LIST) if operation.succeeded}
+    """The campaign's last reads, which it makes when all has been quiet for a second."""
+    quiet = max((event.at for event in history.events), default=0) + QUIET_MICROSECONDS
+    reads = [operation for operation in history.operations if operation.succeeded and operation.invoked > quiet]
+    last = {operation.session: operation for operation in reads if operation.kind == MAP}
+    listed = {operation.session: operation for operation in reads if operation.kind == LIST}
     for session, seats in by_session.items():
         letters = "".join(LETTERS[history.seats[seat].state] for seat in seats)
         if session in last and last[session].body != letters:

@@ -63,20 +63,24 @@ def _was_taken(ledger: Ledger, seat: int, operation: Operation) -> bool:
 def _limit(ledger: Ledger, operation: Operation) -> bool:
     """At some moment the customer's live seats and the ones asked for were more than the limit."""
     begin, end = operation.invoked, operation.ended
+    timeline = ledger.timeline
     stories = [story for story in ledger.of_customer.get(operation.customer, []) if story.held.at <= end]
     moments = [begin, *(story.held.at for story in stories if story.held.at >= begin)]
     return any(
-        _claimed(stories, at) + len(operation.seats) > ledger.history.limits.seats_per_customer_max for at in moments
+        _claimed(timeline, stories, at) + len(operation.seats) > ledger.history.limits.seats_per_customer_max
+        for at in moments
     )
 
 
-def _claimed(stories: list[Story], at: float) -> int:
-    """Seats of holds and purchases at that moment; an end counts from its clock reading on."""
-    return sum(len(story.held.changes) for story in stories if story.held.at <= at <= _claim_ended(story))
+def _claimed(timeline: Timeline, stories: list[Story], at: float) -> int:
+    """Seats of holds and purchases at that moment; an end counts once it was certainly committed."""
+    return sum(len(story.held.changes) for story in stories if story.held.at <= at <= _claim_ended(timeline, story))
 
 
-def _claim_ended(story: Story) -> float:
-    return inf if story.ended is None or story.ended.kind == "reservation.confirmed" else story.ended.at
+def _claim_ended(timeline: Timeline, story: Story) -> float:
+    if story.ended is None or story.ended.kind == "reservation.confirmed":
+        return inf
+    return timeline.known(story.ended)
 
 
 def _expired(ledger: Ledger, operation: Operation) -> bool:

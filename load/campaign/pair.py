@@ -1,0 +1,144 @@
+"""PostgreSQL as a primary with one standby, by streaming replication, and the failover between the two."""
+
+import asyncio
+import os
+import shutil
+import signal
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from dev import postgres
+from dev.postgres import Postgres
+from service.database import Connection
+
+OPTIONS = {
+    "synchronous_commit": "on",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "wal_level": "replica",
+    "hot_standby": "on",
+    "wal_receiver_status_interval": "1s",
+    "wal_retrieve_retry_interval": "200ms",
+    "deadlock_timeout": "200ms",
+}
+REPLICA_POLL_SECONDS, REPLICA_TRIES_MAX = 0.05, 600
+
+
+@dataclass(slots=True)
+class Pair:
+    """Two servers; `servers[primary]` takes writes. With `synchronous` each commit waits for the standby."""
+
+    folder: Path
+    servers: list[Postgres]
+    synchronous: bool
+    primary: int = 0
+    ports: tuple[int, int] | None = None
+    """Other ports to reach the two by, such as those of proxies."""
+
+    @property
+    def url(self) -> str:
+        """Both servers, of which a client takes the primary."""
+        return self.url_by(self.servers[0].port, self.servers[1].port)
+
+    def url_by(self, *ports: int) -> str:
+        """The same through other ports."""
+        parts = urlsplit(self.servers[0].url())
+        account = parts.netloc.rpartition("@")[0]
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+        return f"postgresql://{account}@{hosts}{parts.path}?target_session_attrs=primary"
+
+    @property
+    def leader(self) -> Postgres:
+        """The primary."""
+        return self.servers[self.primary]
+
+    async def connect(self) -> Connection:
+        """A connection of one's own to the primary."""
+        return await asyncpg.connect(self.leader.url())
+
+    async def start(self) -> None:
+        """Starts the primary, copies it, starts the standby, and waits until it is in step."""
+        await asyncio.to_thread(self.leader.start)
+        await self.add_standby()
+
+    async def fail_over(self) -> None:
+        """The primary dies at once; the standby is promoted. There is no standby until `add_standby`."""
+        await asyncio.to_thread(kill, self.leader)
+        self.primary = 1 - self.primary
+        connection = await asyncpg.connect(self.leader.url())
+        try:
+            await connection.execute("alter system set synchronous_standby_names = ''")
+            await connection.execute("select pg_reload_conf()")
+            assert await connection.fetchval("select pg_promote(true, 30)")
+        finally:
+            await connection.close()
+
+    async def add_standby(self) -> None:
+        """Makes the other server a standby of the primary, from a new copy of it."""
+        other = self.servers[1 - self.primary]
+        await asyncio.to_thread(other.stop, immediate=True)
+        await asyncio.to_thread(self._copy, other)
+        await asyncio.to_thread(other.start)
+        connection = await self.connect()
+        try:
+            await _until(connection, IS_STREAMING)
+            if self.synchronous:
+                await connection.execute("alter system set synchronous_standby_names = '*'")
+                await connection.execute("select pg_reload_conf()")
+                await _until(connection, IS_SYNCHRONOUS)
+        finally:
+            await connection.close()
+
+    def _copy(self, other: Postgres) -> None:
+        """`pg_basebackup` with the settings of a standby, as the account that runs the servers."""
+        data = other.folder / "data"
+        shutil.rmtree(data, ignore_errors=True)
+        leader = self.leader.url().replace("/postgres", "/postgres?application_name=standby")
+        command = [str(self.leader.binaries / "pg_basebackup"), "--pgdata", str(data), "--dbname", leader]
+        command += ["--write-recovery-conf", "--wal-method", "stream", "--checkpoint", "fast", "--no-sync"]
+        result = self.leader.account.run(command, cwd=other.folder)
+        if result.returncode != 0:
+            raise postgres.PostgresError(f"pg_basebackup failed: {result.stderr}")
+
+    def stop(self) -> None:
+        """Ends both."""
+        for server in self.servers:
+            server.stop(immediate=True)
+
+
+IS_STREAMING = "select exists (select from pg_stat_replication where state = 'streaming')"
+IS_SYNCHRONOUS = "select exists (select from pg_stat_replication where sync_state in ('sync', 'quorum'))"
+
+
+async def _until(connection: Connection, question: str) -> None:
+    """Returns when the answer is yes. Raises PostgresError where it does not come."""
+    for _ in range(REPLICA_TRIES_MAX):
+        if await connection.fetchval(question):
+            return
+        await asyncio.sleep(REPLICA_POLL_SECONDS)
+    raise postgres.PostgresError(f"the standby did not come: {question}")
+
+
+def kill(server: Postgres) -> None:
+    """SIGKILL for the server and its backends, as when the machine is lost."""
+    process = server.process
+    assert process is not None
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    server.process = None
+
+
+def make(folder: Path, binaries: Path, *, synchronous: bool) -> Pair:
+    """Two servers below the folder, not yet started."""
+    account = postgres.Account.unprivileged()
+    folder.chmod(0o755)
+    binaries = postgres.reachable_binaries(binaries, account, folder)
+    first = postgres.prepare(folder / "one", binaries, account, OPTIONS)
+    account.make_folder(folder / "two")
+    second = replace(first, folder=folder / "two", port=postgres.free_port())
+    return Pair(folder, [first, second], synchronous)
