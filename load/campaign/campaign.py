@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import IO
 
 import httpx
+import jwt
 
+from load.campaign import subscriber
 from load.campaign.checks import check
 from load.campaign.final import read_ledger
-from load.campaign.history import Fault, History, Limits, Operation, line
+from load.campaign.history import Fault, History, Limits, Operation, last_line, line
 from load.campaign.nemesis import Nemesis, heal
 from load.campaign.plan import plan
 from load.campaign.shoppers import Client, Customer, Field, OnSale
 from load.campaign.system import System, started
 from load.campaign.timeline import Violation
 from service.database import Connection
-from tests.stage.factories import Account, make_customers, make_manager, make_session, make_settings
+from tests.stage.factories import TOKEN_SECRET, Account, make_customers, make_manager, make_session, make_settings
 
 SESSIONS, SEATS, SOLD_MAX = 4, 24, 14
 CUSTOMERS, CLIENTS = 25, 100
@@ -29,6 +31,7 @@ SEATS_PER_CUSTOMER_MAX = 12
 LATE_SECONDS_MAX = 4.0
 QUIET_POLL_SECONDS, QUIET_TRIES_MAX = 0.2, 300
 MAP_AGE_SECONDS_MAX = 3.0
+TOKEN_AGE_SECONDS = 2 * 3_600
 AUDIT_POLL_SECONDS, AUDIT_TRIES_MAX = 0.5, 120
 NEW_SESSIONS_EVERY_SECONDS = 30
 """Seats that are sold stay sold, so sessions are added, and the oldest go out of use."""
@@ -76,12 +79,14 @@ async def run(options: Options, log: Path) -> Result:
             nemesis = await _storm(options, system, history, file)
         for row in (*nemesis.done, *history.events, *history.reservations.values(), *history.seats.values()):
             file.write(line(row))
+        file.write(last_line(history))
     began = time.monotonic()
     violations = await asyncio.to_thread(check, history)
     return Result(history, violations, nemesis.skipped, time.monotonic() - began)
 
 
 async def _storm(options: Options, system: System, history: History, file: IO[bytes]) -> Nemesis:
+    await asyncio.to_thread(subscriber.subscribe, system.rabbitmq.url)
     ground = await _prepare(options, system, history, file)
     customers = await _customers(system)
     clients = [
@@ -103,6 +108,8 @@ async def _storm(options: Options, system: System, history: History, file: IO[by
         await read_ledger(connection, history)
         manager = await make_manager(connection, make_settings(system.pair.url))
         history.audit = await _audited(system, manager)
+        history.deadlocks = system.pair.count_deadlocks()
+        history.published = await asyncio.to_thread(subscriber.received, system.rabbitmq.url)
     finally:
         await connection.close()
     return nemesis
@@ -133,7 +140,13 @@ async def _customers(system: System) -> list[Customer]:
         made = await make_customers(connection, make_settings(system.pair.url), CUSTOMERS)
     finally:
         await connection.close()
-    return [Customer(str(account.id), account.token) for account in made]
+    return [Customer(str(account.id), _issued_earlier(account.token)) for account in made]
+
+
+def _issued_earlier(token: str) -> str:
+    """The token as if it had been issued hours ago, so that a process with a wrong clock accepts it."""
+    claims = jwt.decode(token, options={"verify_signature": False})
+    return jwt.encode(claims | {"iat": claims["iat"] - TOKEN_AGE_SECONDS}, TOKEN_SECRET, "HS256")
 
 
 async def _renew_sessions(system: System, ground: Field) -> None:

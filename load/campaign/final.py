@@ -8,7 +8,7 @@ from load.campaign.history import Change, Event, History, Reservation, Seat
 from service.database import Connection
 
 READ_EVENTS = """
-select id, kind, session_id, reservation_id, at, seats::text as seats
+select id, number, kind, session_id, reservation_id, at, seats::text as seats
 from events
 order by id
 """
@@ -30,7 +30,9 @@ async def read_ledger(connection: Connection, history: History) -> None:
         changes = [Change(seat["seatId"], seat["state"], seat["version"]) for seat in orjson.loads(row["seats"])]
         id_ = row["reservation_id"] and str(row["reservation_id"])
         history.events.append(
-            Event(row["id"], row["kind"], row["session_id"], id_, _microseconds(row["at"]), tuple(changes))
+            Event(
+                row["id"], row["kind"], row["session_id"], id_, _microseconds(row["at"]), tuple(changes), row["number"]
+            )
         )
     for row in await connection.fetch(READ_RESERVATIONS):
         history.reservations[str(row["id"])] = Reservation(

@@ -103,6 +103,7 @@ class Event:
     reservation: str | None
     at: int
     changes: tuple[Change, ...]
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,10 @@ class History:
     seats: dict[int, Seat] = field(default_factory=dict)
     audit: tuple[str, ...] = ()
     """What the self-audit has found in the end, a line a fault."""
+    deadlocks: int = 0
+    """How many PostgreSQL has ended."""
+    published: frozenset[int] | None = None
+    """The numbers of the events that a durable queue of our own has received; None where none was bound."""
 
     def of(self, *kinds: str) -> Iterator[Operation]:
         """The operations of these kinds."""
@@ -171,13 +176,20 @@ def line(row: Any) -> bytes:
     return orjson.dumps({"row": name} | asdict(row)) + b"\n"
 
 
+def last_line(history: History) -> bytes:
+    """What was found out at the end of the campaign."""
+    published = None if history.published is None else sorted(history.published)
+    end = {"row": "end", "audit": history.audit, "deadlocks": history.deadlocks, "published": published}
+    return orjson.dumps(end) + b"\n"
+
+
 def write(path: Path, history: History) -> None:
     """Writes the whole history."""
     rows: list[Any] = [history.limits, *history.operations, *history.faults, *history.events]
     rows += [*history.reservations.values(), *history.seats.values()]
     with path.open("wb") as file:
         file.writelines(line(row) for row in rows)
-        file.write(orjson.dumps({"row": "audit", "faults": history.audit}) + b"\n")
+        file.write(last_line(history))
 
 
 def read(path: Path) -> History:
@@ -189,6 +201,7 @@ def read(path: Path) -> History:
             rows.setdefault(row.pop("row"), []).append(row)
     if "limits" not in rows:
         raise ValueError(f"{path} is not the history of a campaign: it has no limits")
+    (end,) = rows.get("end", [{"audit": [], "deadlocks": 0, "published": None}])
     return History(
         limits=Limits(**rows["limits"][0]),
         operations=[_restored(Operation, row, "seats") for row in rows.get("operation", [])],
@@ -196,7 +209,9 @@ def read(path: Path) -> History:
         events=[_event(row) for row in rows.get("event", [])],
         reservations={row["id"]: _restored(Reservation, row, "seats") for row in rows.get("reservation", [])},
         seats={row["id"]: Seat(**row) for row in rows.get("seat", [])},
-        audit=tuple(found for row in rows.get("audit", []) for found in row["faults"]),
+        audit=tuple(end["audit"]),
+        deadlocks=end["deadlocks"],
+        published=None if end["published"] is None else frozenset(end["published"]),
     )
 
 

@@ -17,6 +17,8 @@ from load.campaign.history import HOLD, LIST, MAP, PAY, RELEASE, Event, History,
 T = TypeVar("T")
 Mutator = Callable[[History, random.Random], str]
 SECOND = 1_000_000
+FIRST_VERSION = 2
+"""Of a seat that was held once."""
 
 
 class Inapplicable(Exception):
@@ -289,6 +291,45 @@ def seat_without_owner(history: History, chance: random.Random) -> str:
     return "ledger"
 
 
+def over_limit(history: History, chance: random.Random) -> str:
+    """A customer holds more than the limit."""
+    row = _row(history, chance, "CONFIRMED")
+    event = _pick([event for event in history.events if event.reservation == row.id], chance)
+    more = tuple(replace(event.changes[0], seat=-n) for n in range(history.limits.seats_per_customer_max + 1))
+    for known in list(history.events):
+        if known.reservation == row.id:
+            _put_event(history, replace(known, changes=(*known.changes, *more)))
+    return "limit"
+
+
+def clock_before_lock(history: History, chance: random.Random) -> str:
+    """A change bears a time before the last change of its seat: the clock was read before the lock."""
+    event = _pick([e for e in history.events if any(change.version > FIRST_VERSION for change in e.changes)], chance)
+    _put_event(history, replace(event, at=min(known.at for known in history.events) - SECOND))
+    return "clock"
+
+
+def unpublished(history: History, chance: random.Random) -> str:
+    """An event never came to a subscriber."""
+    event = _pick([event for event in history.events if event.reservation], chance)
+    history.events[:] = [replace(known, number=known.id) for known in history.events]
+    history.published = frozenset(known.id for known in history.events) - {event.id}
+    return "unpublished"
+
+
+def foreign_payment(history: History, chance: random.Random) -> str:
+    """A payment is granted to another customer than the reservation's."""
+    operation = _operation(history, chance, PAY)
+    _put(history, replace(operation, customer="another customer"))
+    return "content"
+
+
+def deadlocked(history: History, _chance: random.Random) -> str:
+    """PostgreSQL ended a deadlock."""
+    history.deadlocks = 1
+    return "deadlock"
+
+
 def defect(history: History, chance: random.Random) -> str:
     """A request is answered 500."""
     operation = _operation(history, chance, HOLD, "seats-taken")
@@ -300,5 +341,6 @@ MUTATORS: Sequence[Mutator] = (
     lost_hold, lost_payment, lost_release, second_owner, late_payment, early_expiry, late_expiry, forgotten_hold,
     swapped_order, missing_version, doubled_event, half_a_hold, stale_map, impossible_letter, wrong_counts, other_bytes,
     other_content, other_seat, unexplained_taken, unexplained_limit, unexplained_expiry, unexplained_reuse,
-    unasked_hold, unasked_payment, unpaid_seat, doubled_payment, seat_without_owner, defect,
+    unasked_hold, unasked_payment, unpaid_seat, doubled_payment, seat_without_owner, over_limit,
+    clock_before_lock, unpublished, foreign_payment, deadlocked, defect,
 )  # fmt: skip

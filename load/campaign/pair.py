@@ -104,6 +104,11 @@ class Pair:
         if result.returncode != 0:
             raise postgres.PostgresError(f"pg_basebackup failed: {result.stderr}")
 
+    def count_deadlocks(self) -> int:
+        """How many the two have ended, by their logs."""
+        logs = [server.folder / "log" for server in self.servers]
+        return sum(log.read_text(errors="replace").count("deadlock detected") for log in logs if log.exists())
+
     def stop(self) -> None:
         """Ends both."""
         for server in self.servers:

@@ -17,14 +17,13 @@ def table(options: Options, result: Result) -> str:
     history = result.history
     outcomes = Counter((op.kind, op.problem or str(op.status)) for op in history.operations)
     faults = Counter(fault.kind for fault in history.faults if fault.kind != "heal")
-    lines = [
-        f"seed {options.seed}, {options.seconds:.0f} s: {len(history.operations)} operations, {sum(faults.values())} faults"
-    ]
+    lines = [f"seed {options.seed}: {len(history.operations)} operations, {sum(faults.values())} faults"]
     lines += [f"  {kind:10} {outcome:24} {count:8}" for (kind, outcome), count in sorted(outcomes.items())]
     lines += [f"  {kind:35} {count:8}" for kind, count in sorted(faults.items())]
     lines += [f"  skipped {kind}: {why}" for kind, why in result.skipped[:SHOWN_MAX]]
     lines.append(
-        f"checked {len(history.events)} events and {len(history.reservations)} reservations in {result.check_seconds:.1f} s"
+        f"checked {len(history.events)} events and {len(history.reservations)} reservations"
+        f" in {result.check_seconds:.1f} s"
     )
     for violation in result.violations[:SHOWN_MAX]:
         lines += shown(history, violation)

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,6 +17,7 @@ from load.campaign.wire import Answer, Wire
 TRIES_MAX = 5
 TIMEOUT_SECONDS = 12.0
 KEPT_MAX = 20
+HANG_UP_SHARE = 0.02
 REFUSED, UNAVAILABLE = 400, 503
 LETTERS = {"AVAILABLE": "A", "HELD": "H", "SOLD": "S"}
 SHARES = {
@@ -27,6 +28,7 @@ SHARES = {
     "twice": 4,
     "replay": 6,
     "reuse": 3,
+    "foreign": 1,
     "map": 12,
     "list": 4,
     "history": 4,
@@ -62,6 +64,8 @@ class Field:
     ends_at: float
     sold: Counter[int] = field(default_factory=Counter)
     numbers: int = 0
+    recent: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=KEPT_MAX))
+    """Customers and their holds, for those who try to settle what is not theirs."""
 
     def next_number(self) -> int:
         """The id of the next operation."""
@@ -103,7 +107,7 @@ class Client:
         """Acts until the campaign is over; then it finds out what is unknown."""
         actions = {
             "hold": self._hold, "pay": self._pay, "release": self._release, "late": self._come_late,
-            "twice": self._pay_twice, "replay": self._replay, "reuse": self._reuse_key, "map": self._read_map,
+            "twice": self._pay_twice, "replay": self._replay, "foreign": self._settle_foreign, "reuse": self._reuse_key, "map": self._read_map,
             "list": self._read_list, "history": self._read_history,
         }  # fmt: skip
         names, weights = list(SHARES), list(SHARES.values())
@@ -135,6 +139,7 @@ class Client:
         key = f"{self._seed}-{self._keys}"
         operation = await self._until_known(HOLD, session=session.id, seats=seats, key=key)
         if operation.succeeded and operation.reservation:
+            self._ground.recent.append((self._customer.id, operation.reservation))
             self._held.append(Held(session, seats, key, operation.reservation, time.monotonic()))
             del self._held[:-KEPT_MAX]
 
@@ -188,6 +193,13 @@ class Client:
             seats = tuple(seat for seat in held.session.seats if seat not in held.seats)[:2]
             await self._send(HOLD, session=held.session.id, seats=seats, key=held.key)
 
+    async def _settle_foreign(self) -> None:
+        """Pays or releases another customer's hold, which must be as if it did not exist."""
+        if self._ground.recent:
+            owner, reservation = self._chance.choice(self._ground.recent)
+            if owner != self._customer.id:
+                await self._send(self._chance.choice((PAY, RELEASE)), reservation=reservation)
+
     async def _read_map(self) -> None:
         await self._send(MAP, session=self._chance.choice(self._ground.sessions).id)
 
@@ -208,7 +220,7 @@ class Client:
     async def _until_known(self, kind: str, **facts: Any) -> Operation:
         """Repeats the request while its outcome is unknown or the service is busy, as a good client does."""
         for n in range(TRIES_MAX):
-            hang_up = n == 0 and self._chance.random() < 0.02
+            hang_up = n == 0 and self._chance.random() < HANG_UP_SHARE
             operation = await self._send(kind, hang_up=hang_up, **facts)
             place = (kind, facts.get("key"), facts.get("reservation"))
             if not operation.is_unknown and operation.status != UNAVAILABLE:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,14 +29,13 @@ from tests.stage.proxy import Proxy, proxy_before
 APIS, EXPIRERS = 2, 2
 START_SECONDS_MAX = 60
 LOCK_TIMEOUT_MS = 500
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+WRONG_CLOCK = Path(__file__).parent / "wrong_clock.c"
 
 
 @dataclass(slots=True)
 class Process:
     """The API or an expirer on a fixed port; it may be killed and started again, with a wrong clock too."""
 
-    name: str
     command: list[str]
     variables: dict[str, str]
     url: str
@@ -43,9 +43,9 @@ class Process:
     log: Path
     process: asyncio.subprocess.Process | None = None
 
-    async def start(self, clock_offset_seconds: int = 0) -> None:
-        """Returns when it answers. With an offset its clock is wrong by this much, but for PostgreSQL's."""
-        variables = self.variables | (_wrong_clock(clock_offset_seconds) if clock_offset_seconds else {})
+    async def start(self, clock_wrong_by_seconds: int = 0) -> None:
+        """Returns when it answers."""
+        variables = self.variables | {"WRONG_CLOCK_SECONDS": str(clock_wrong_by_seconds)}
         with self.log.open("ab") as output:
             self.process = await asyncio.create_subprocess_exec(
                 *self.command, env=variables, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
@@ -57,7 +57,7 @@ class Process:
                     if (await client.get(self.path)).status_code != httpx.codes.NOT_FOUND:
                         return
                 if self.process.returncode is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"{self.name} did not start: see {self.log}")
+                    raise RuntimeError(f"it did not start; {self.log} ends with:\n{self.log.read_text()[-2_000:]}")
                 await asyncio.sleep(0.05)
 
     def send(self, number: int) -> None:
@@ -72,10 +72,6 @@ class Process:
         self.send(signal.SIGKILL)
         if self.process is not None:
             await self.process.wait()
-
-
-def _wrong_clock(seconds: int) -> dict[str, str]:
-    return {"LD_PRELOAD": str(FAKETIME), "FAKETIME": f"{seconds:+d}", "DONT_FAKE_MONOTONIC": "1"}
 
 
 @dataclass(slots=True)
@@ -117,6 +113,16 @@ async def started(major: int | None, *, synchronous: bool, **settings: Any) -> A
         yield system
 
 
+def _compiled(folder: Path) -> Path:
+    """The library through which a process sees a wrong clock. Raises RuntimeError without a compiler."""
+    library = folder / "wrong_clock.so"
+    compiler = shutil.which("cc")
+    if compiler is None:
+        raise RuntimeError("a C compiler is missing: apt-get install gcc libc6-dev")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(WRONG_CLOCK), "-ldl"], check=True)  # noqa: S603
+    return library
+
+
 async def _kill_all(system: System) -> None:
     await asyncio.gather(*(process.kill() for process in (*system.apis, *system.expirers)))
 
@@ -132,21 +138,27 @@ async def _start_processes(system: System, settings: Mapping[str, Any]) -> None:
         "counts_seconds": 0.05,
         **settings,
     }
-    gunicorn = str(Path(sys.executable).with_name("gunicorn"))
-    command = [gunicorn, "--config", "service/gunicorn.conf.py", "service.app:create_app()"]
+    library = {"LD_PRELOAD": str(_compiled(system.folder))}
     for number in range(APIS):
         url = system.pair.url_by(*(proxy.port for proxy in system.proxies)) if number == 0 else system.pair.url
-        system.apis.append(_process(system, f"api-{number}", command, url, "port", "/readyz", common))
-    command = [sys.executable, "-m", "expirer"]
+        system.apis.append(_api(system.folder / f"api-{number}.log", url, common))
     for number in range(EXPIRERS):
-        url = system.pair.url
-        system.expirers.append(_process(system, f"expirer-{number}", command, url, "expirer_port", "/livez", common))
+        system.expirers.append(_expirer(system.folder / f"expirer-{number}.log", system.pair.url, common))
+    for process in (*system.apis, *system.expirers):
+        process.variables |= library
     await asyncio.gather(*(process.start() for process in (*system.apis, *system.expirers)))
 
 
-def _process(
-    system: System, name: str, command: list[str], url: str, setting: str, path: str, common: Mapping[str, Any]
-) -> Process:
+def _api(log: Path, database_url: str, settings: Mapping[str, Any]) -> Process:
     port = free_port()
-    variables = environment(url, **{setting: port}, **common)
-    return Process(name, command, variables, f"http://127.0.0.1:{port}", path, system.folder / f"{name}.log")
+    gunicorn = str(Path(sys.executable).with_name("gunicorn"))
+    command = [gunicorn, "--config", "service/gunicorn.conf.py", "service.app:create_app()"]
+    return Process(
+        command, environment(database_url, port=port, **settings), f"http://127.0.0.1:{port}", "/readyz", log
+    )
+
+
+def _expirer(log: Path, database_url: str, settings: Mapping[str, Any]) -> Process:
+    port = free_port()
+    variables = environment(database_url, expirer_port=port, **settings)
+    return Process([sys.executable, "-m", "expirer"], variables, f"http://127.0.0.1:{port}", "/livez", log)

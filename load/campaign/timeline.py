@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import inf
 
 from load.campaign.history import Event, History
@@ -102,6 +103,9 @@ def _apply(timeline: Timeline, history: History, event: Event) -> Iterator[Viola
         if change.version != last.version + 1:
             text = f"seat {change.seat} goes from version {last.version} to {change.version}"
             yield Violation("log", text, (), _ids(last.event, event))
+        if event.at < last.began:
+            text = f"seat {change.seat} changes {(last.began - event.at) / 1e6:.3f} s before its last change"
+            yield Violation("clock", text, (), _ids(last.event, event))
         yield from _check_owner(event, last, change.seat)
         if change.state != state:
             yield Violation("log", f"{event.kind} makes seat {change.seat} {change.state}", (), (event.id,))
@@ -153,7 +157,7 @@ def _note_known(timeline: Timeline, history: History) -> None:
             if period.event is not None and period.event.reservation is not None:
                 told = answered.get((period.event.reservation, period.event.kind), inf)
                 period.known = min(told, later.began if later else inf)
-        for period, later in zip(periods, periods[1:], strict=False):
+        for period, later in pairwise(periods):
             period.ended = later.known
 
 

@@ -20,7 +20,7 @@ def check(history: History, timeline: Timeline) -> Iterator[Violation]:
             yield from _check_hold(history, timeline, operation)
     for operation in history.of(PAY, RELEASE):
         if operation.succeeded:
-            yield from _check_end(timeline, operation)
+            yield from _check_end(history, timeline, operation)
     yield from _check_replies(history)
     yield from _check_requests(history, timeline)
 
@@ -44,7 +44,11 @@ def _check_hold(history: History, timeline: Timeline, operation: Operation) -> I
         yield Violation("content", text, (operation.id,), (timeline.stories[row.id].held.id,))
 
 
-def _check_end(timeline: Timeline, operation: Operation) -> Iterator[Violation]:
+def _check_end(history: History, timeline: Timeline, operation: Operation) -> Iterator[Violation]:
+    row = history.reservations.get(operation.reservation or "")
+    if row is not None and row.customer != operation.customer:
+        text = f"{operation.kind} of {row.id} was granted to another customer than its own"
+        yield Violation("content", text, (operation.id,))
     story = timeline.stories.get(operation.reservation or "")
     if story is None or story.ended is None or story.ended.kind != END_OF[operation.kind]:
         text = f"{operation.kind} of {operation.reservation} was acknowledged and is lost"

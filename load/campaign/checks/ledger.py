@@ -1,4 +1,7 @@
-"""The tables in the end: they are what the log says, money equals sold seats, and the self-audit agrees."""
+"""The tables in the end: they are what the log says, money equals sold seats, and the self-audit agrees.
+
+And what the log alone shows: nobody had more seats than the limit, no deadlock happened, every event was published.
+"""
 
 from collections.abc import Iterator
 
@@ -20,6 +23,30 @@ def check(history: History, timeline: Timeline) -> Iterator[Violation]:
         yield Violation("money", f"{paid} minor units were paid, the sold seats cost {sold}")
     for found in history.audit:
         yield Violation("audit", found)
+    yield from _check_limit(history)
+    if history.deadlocks:
+        yield Violation("deadlock", f"PostgreSQL ended {history.deadlocks} deadlocks: the lock order was broken")
+    if history.published is not None:
+        for event in history.events:
+            if event.number is not None and event.number not in history.published:
+                yield Violation("unpublished", f"event {event.id} (number {event.number}) never came", (), (event.id,))
+
+
+def _check_limit(history: History) -> Iterator[Violation]:
+    """After each hold, in the order of the log, the customer's live seats of the session are within the limit."""
+    live: dict[tuple[str, int], dict[str, int]] = {}
+    for event in history.events:
+        row = history.reservations.get(event.reservation or "")
+        if row is None:
+            continue
+        seats = live.setdefault((row.customer, row.session), {})
+        if event.kind == "reservation.held":
+            seats[row.id] = len(event.changes)
+            if sum(seats.values()) > history.limits.seats_per_customer_max:
+                text = f"{row.customer} has {sum(seats.values())} seats of session {row.session}"
+                yield Violation("limit", text, (), (event.id,))
+        elif event.kind != "reservation.confirmed":
+            seats.pop(row.id, None)
 
 
 def _check_seats(history: History, timeline: Timeline) -> Iterator[Violation]:
