@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# One image for the API, the expirer, the migrations and the other commands. README, "Image and compose", says how it is used.
+# One image for the API, the expirer, the migrations and the other commands. docs/deploy/image.md says how it is used.
 # It has no HEALTHCHECK: what is healthy differs from command to command, so compose.yml and the chart say it.
 
 FROM python:3.13-slim AS packages

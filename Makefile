@@ -6,7 +6,10 @@ BIN := .venv/bin
 # Without the registry's address, and for every Python and platform that the project supports.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
 
-# What speaks to RabbitMQ and Redis.
+# The tests run on the oldest PostgreSQL of these that the system has, and on the newest, which is a Python package.
+SERVERS := 'postgresql-15|postgresql-16|postgresql-17' redis-server rabbitmq-server
+
+# The tests that use RabbitMQ and Redis.
 NEWEST := events/test_topology.py expirer/test_relay.py events/test_hints.py expirer/test_inbox.py \
   seatmap/test_cache.py seatmap/test_seat_cache.py
 
@@ -19,11 +22,11 @@ run: $(BIN)/.installed ## API, expirer and demo data on a PostgreSQL of its own,
 	@exec $(BIN)/python -m dev.run
 
 test: $(BIN)/.installed ## every test, on real servers; ARGS="tests/ledger/test_races.py -k hot" for some
-	@dev/install-packages postgresql-15 redis-server rabbitmq-server
+	@dev/install-packages $(SERVERS)
 	@$(BIN)/python -m pytest $(ARGS)
 
 faults: $(BIN)/.installed ## long tests of faults and punctuality, which want the machine for themselves
-	@dev/install-packages postgresql-15 redis-server rabbitmq-server
+	@dev/install-packages $(SERVERS)
 	@$(BIN)/python -m pytest -n 0 -p tests.conftest $(or $(ARGS),load/tests)
 	@$(if $(ARGS),,ROWLOCK_TEST_STORM_SECONDS=60 $(BIN)/python -m pytest -n 0 tests/events/test_sequencer.py -k storm)
 
@@ -37,7 +40,7 @@ chart: $(BIN)/.installed ## what helm makes of the chart, without a cluster; nee
 	@$(BIN)/python -m pytest tests/chart $(ARGS)
 
 monitoring: $(BIN)/.installed ## dashboards and alerts: promtool, and a real Prometheus over a running system
-	@dev/install-packages postgresql-15 redis-server rabbitmq-server prometheus
+	@dev/install-packages $(SERVERS) prometheus
 	@$(BIN)/python -m pytest -n 0 tests/monitoring $(ARGS)
 
 image: $(BIN)/.installed ## builds the image and tries it and compose.yml; needs Docker

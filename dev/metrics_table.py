@@ -1,4 +1,4 @@
-"""`python -m dev.metrics_table`: writes `docs/metrics.md`, from the catalogue; `--check` only looks."""
+"""`python -m dev.metrics_table`: writes `docs/metrics.md` from the catalogue; `--check` compares."""
 
 import sys
 from pathlib import Path
@@ -10,25 +10,30 @@ from service.observability.metrics.families import Family, Group
 PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
 HEAD = """# Metrics
 
-`GET /metrics` on a port of its own: `ROWLOCK_METRICS_PORT` of the API, `ROWLOCK_EXPIRER_METRICS_PORT` of the expirer.
-The names are given in `service/observability/metrics/catalogue.py`, and this page is made of it by `make docs`.
-No label has an id, an address or anything else of which there may be any number. A gauge is NaN where nobody knows:
-what is asked of a store that is away, what observer or audit could not look at for 30 seconds, or the lag of a reader
-that has no cursor: RabbitMQ or Redis was never switched on, or its cursor was dropped. The loops `relay` and
-`projector` move the cursors that `python -m expirer cursors list` calls `broker` and `cache`. The Python client's own
-`process_*` and `python_*` are there too, where one process answers.
+For operators: every metric of the API and the expirer.
+
+Prometheus reads `GET /metrics` on a port of its own: `ROWLOCK_METRICS_PORT` for the API, `ROWLOCK_EXPIRER_METRICS_PORT`
+for the expirer. Labels have a bounded number of values: none contains an id or an address. The Python client's
+`process_*` and `python_*` metrics are included, except with several workers.
+
+A gauge is NaN if its value is unknown. This is so if its store is unavailable, or if the observer or the audit has not
+read it for 30 seconds. The lag of a reader is NaN if the reader has no cursor, because RabbitMQ or Redis was never
+switched on or the cursor was dropped. `python -m expirer cursors list` shows the cursor of the relay as `broker` and
+that of the projector as `cache`.
+
+`make docs` generates this page from `service/observability/metrics/catalogue.py`.
 """
 
 
 def page() -> str:
-    """A section for each group, with a table."""
+    """A section with a table for each group."""
     return HEAD + "".join(map(_section, GROUPS))
 
 
 def _section(group: Group) -> str:
     shown = "the API and the expirer" if group.process == "both" else f"the {group.process}"
     lines = ["| metric | type | unit | meaning | labels |", "|---|---|---|---|---|", *map(_line, group.families)]
-    return f"\n## {group.title}\n\nShown by {shown}.\n\n" + "\n".join(lines) + "\n"
+    return f"\n## {group.title}\n\nReported by {shown}.\n\n" + "\n".join(lines) + "\n"
 
 
 def _line(family: Family[Any]) -> str:
@@ -41,12 +46,12 @@ def _line(family: Family[Any]) -> str:
 
 
 def main() -> None:
-    """Writes the page; with `--check` exits with 1 where it would be another one."""
+    """Writes the page; with `--check` exits with 1 where the page differs."""
     if sys.argv[1:] != ["--check"]:
         PAGE.parent.mkdir(exist_ok=True)
         PAGE.write_text(page())
     elif not PAGE.is_file() or PAGE.read_text() != page():
-        sys.exit("docs/metrics.md is not the catalogue's: run make docs")
+        sys.exit("docs/metrics.md differs from the catalogue: run make docs")
 
 
 if __name__ == "__main__":

@@ -18,39 +18,40 @@ LEFT_OUT = ("tests/", "load/tests/", "LICENSE", "dev/prose.py", ".github/")
 TEST_NAME_CHARACTERS_MAX = 60
 
 RULES = {
-    "a clause without a noun: name the thing": re.compile(
-        r"\bwhat(?:ever)? (?:is|are|was|were|has|have|had|can|could|may|must|comes?|goes|fails?|waits?|lives?|counts?"
-        r"|looks?|others|somebody|nobody|we|it|they) \b(?![^.;:]*\?)"
-        r"|(?:^|[.;:,(] |\b(?:for|to|by|of|from|with|and|or|is|as) )who (?!is who)\w+(?![^.;:]*\?)",
-        re.IGNORECASE | re.MULTILINE,
-    ),
-    "name who it is: the customer, the client, another replica": re.compile(
-        r"\b(?:nobody|somebody|whoever|whomever|everybody|someone|everyone)\b(?!'s business)", re.IGNORECASE
-    ),
-    "record, report, show or publish": re.compile(r"\b(?:tells?|told|telling)\b", re.IGNORECASE),
-    "missing, invalid, or not a ...": re.compile(
-        r"(?<!there )\b(?:is|are) (?:no (?!longer|more)|none\b)", re.IGNORECASE
-    ),
-    "again, automatically, for this long, at most": re.compile(
-        r"\banew\b|\bby itself\b|\bso (?:long|many)\b", re.IGNORECASE
-    ),
-    "fix, repair or correct": re.compile(r"\bmend(?:s|ed|ing)?\b", re.IGNORECASE),
-    "check, read or inspect": re.compile(r"\blook(?:s|ed|ing)? at\b|\blook(?:s|ed|ing)? whether\b", re.IGNORECASE),
-    "is": re.compile(r"\b(?:stands|stood)\b(?!-)", re.IGNORECASE),
+    "a clause without a noun: name the thing": r"\bwhat(?:ever)? (?:is|are|was|were|has|have|had|can|could|may|must"
+    r"|comes?|goes|fails?|waits?|lives?|counts?|looks?|others|somebody|nobody|we|it|they) \b(?![^.;:]*\?)"
+    r"|(?:\A|[.;:|] )what (?!to\b|\||[^.;:]*\?)"
+    r"|(?:\A|\n\n|\n\s*[-*] |[.;:,(|] |\b(?:for|to|by|of|from|with|and|or|is|as) )who (?!is who)\w+(?![^.;:]*\?)",
+    "name who it is: the customer, the client, another replica": r"\b(?:nobody|somebody|whoever|whomever|everybody"
+    r"|someone|everyone)\b(?!'s business)",
+    "record, report, show or publish": r"\b(?:tells?|told|telling)\b",
+    "missing, invalid, or not a ...": r"(?<!there\s)\b(?:is|are) (?:no (?!longer|more)|(?-i:none)\b)",
+    "again, automatically, for this long, at most": r"\banew\b|\bby (?:itself|themselves)\b|\bso (?:long|many)\b",
+    "fix, repair or correct": r"\bmend(?:s|ed|ing)?\b",
+    "check, read or inspect": r"\blook(?:s|ed|ing)? (?:at|whether)\b",
+    "is": r"\b(?:stands|stood)\b(?!-| for\b)",
+    "down, unreachable or gone": r"\b(?:is|are|was|were|be|been|goes|went) away\b",
+    "manually": r"\bby hand\b",
+    "release or return": r"\b(?:gives?|gave|given|giving) (?:\w+ )?back\b",
+    "timed out": r"\bnot (?:\w+ ){0,3}in time\b",
 }
+PATTERNS = {rule: re.compile(pattern.replace(" ", r"[\s#]+"), re.IGNORECASE) for rule, pattern in RULES.items()}
+"""A blank in a rule also matches the end of a line and the mark of a comment's next line."""
+HEADING = re.compile(r"^(#+ )(?:What|Who)\b", re.MULTILINE)
+"""A heading may be a question without its mark."""
 FENCE = re.compile(r"^( *)```.*?^\1```$", re.DOTALL | re.MULTILINE)
-INLINE = re.compile(r"`[^`\n]*`|\{\{.*?\}\}|<!--.*?-->", re.DOTALL)
+INLINE = re.compile(r"`[^`\n]*`|\{\{(?!-? ?/\*).*?\}\}|<!--.*?-->", re.DOTALL)
 
 
 def main() -> None:
-    """Prints each finding as `file:line: rule: text`. Exits with 1 where there is one."""
-    found = [line for path in files(sys.argv[1:]) for line in findings(path)]
+    """Prints each finding as `file:line: rule: text`. Exits with 1 if there is one."""
+    found = [line for name in files(sys.argv[1:]) for line in findings(name, (ROOT / name).read_text())]
     print("\n".join(found))  # noqa: T201 - a command's output
     sys.exit(bool(found))
 
 
-def files(paths: list[str]) -> Iterator[Path]:
-    """The files that git tracks below the paths, or in the whole repository."""
+def files(paths: list[str]) -> Iterator[str]:
+    """The names of the files with text that git tracks below the paths, or in the whole repository."""
     listed = subprocess.run(  # noqa: S603 - git, on paths of the caller's own
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", *paths],  # noqa: S607
         cwd=ROOT,
@@ -59,27 +60,24 @@ def files(paths: list[str]) -> Iterator[Path]:
         check=True,
     ).stdout
     for name in listed.splitlines():
-        path = ROOT / name
-        if path.suffix in TEXTS | {".py"} and path.is_file():
-            yield path
+        if Path(name).suffix in TEXTS | {".py"} and (ROOT / name).is_file():
+            yield name
 
 
-def findings(path: Path) -> Iterator[str]:
-    """What the rules find in one file."""
-    name = path.relative_to(ROOT).as_posix()
-    source = path.read_text()
-    if path.suffix == ".py":
+def findings(name: str, source: str) -> Iterator[str]:
+    """The findings of all rules in the text of one file."""
+    is_python, is_markdown = name.endswith(".py"), name.endswith(".md")
+    if is_python:
         yield from long_test_names(name, source)
     if name.startswith(LEFT_OUT):
         return
-    for line, text in strings(source) if path.suffix == ".py" else [(1, source)]:
-        blank = FENCE.sub(_blank, text) if path.suffix == ".md" else text
-        prose = INLINE.sub(_blank, blank)
-        for rule, pattern in RULES.items():
+    for line, text in strings(source) if is_python else [(1, source)]:
+        prose = INLINE.sub(_blank, HEADING.sub(r"\1x", FENCE.sub(_blank, text)) if is_markdown else text)
+        for rule, pattern in PATTERNS.items():
             for match in pattern.finditer(prose):
-                start, end = max(match.start() - 30, 0), match.end() + 30
-                context = " ".join(prose[start:end].split())
-                yield f"{name}:{line + prose.count(chr(10), 0, match.start())}: {rule}: {context}"
+                start = next(place for place in range(*match.span()) if prose[place].isalpha())
+                context = " ".join(prose[max(start - 30, 0) : match.end() + 30].split())
+                yield f"{name}:{line + prose.count(chr(10), 0, start)}: {rule}: {context}"
 
 
 def strings(source: str) -> Iterator[tuple[int, str]]:

@@ -1,42 +1,52 @@
-"""`python -m dev.settings_table`: writes the README's table of settings, from the model; `--check` only looks."""
+"""`python -m dev.settings_table`: writes `docs/configuration.md` from the model of the settings; `--check` compares."""
 
+import re
 import sys
 from pathlib import Path
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
 
 from service.settings import PREFIX, SECRETS_DIR, Settings
 
-README = Path(__file__).parent.parent / "README.md"
-ABOUT_SECRETS_DIR = "Folder whose files, such as `rowlock_database_url`, are settings too; a variable wins over a file"
-BEGIN, END = "<!-- settings -->", "<!-- /settings -->"
+PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
+HEAD = f"""# Configuration
+
+For operators: every setting of the API and the expirer, with its default and its bounds.
+
+Each setting is an environment variable. It can also be a file in the folder that `{SECRETS_DIR}` names: the file
+`rowlock_database_url` gives `{PREFIX}DATABASE_URL`. A variable wins over a file. Only `{PREFIX}DATABASE_URL` and
+`{PREFIX}TOKEN_SECRET` are required. A process that finds an invalid value names all invalid variables and exits.
+
+The names of settings end in their unit. `make docs` generates this page from `service/settings`.
+"""
 
 
-def settings_table() -> str:
-    """One line for each variable: its name, its default, and what it means with its bounds."""
-    lines = ["| variable | default | meaning |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        lines.append(f"| `{PREFIX}{name.upper()}` | {_default(field)} | {field.description}{_bounds(field)} |")
-    lines.append(f"| `{SECRETS_DIR}` | none | {ABOUT_SECRETS_DIR} |")
-    return "\n".join(lines)
-
-
-def table_in_readme() -> str:
-    """What stands between the markers. Raises ValueError where a marker is missing."""
-    text = README.read_text()
-    return text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip()
+def page() -> str:
+    """A section with a table for each group."""
+    return HEAD + "".join(_section(group) for group in Settings.__bases__ if group is not BaseSettings)
 
 
 def main() -> None:
-    """Replaces what stands between the markers; with `--check` exits with 1 where it would be something else."""
-    if sys.argv[1:] == ["--check"]:
-        if table_in_readme() != settings_table():
-            sys.exit("README.md: the table of settings is not the model's: run make docs")
-        return
-    before, _, rest = README.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}\n{settings_table()}\n{END}{after}")
+    """Writes the page; with `--check` exits with 1 where the page differs."""
+    if sys.argv[1:] != ["--check"]:
+        PAGE.write_text(page())
+    elif not PAGE.is_file() or PAGE.read_text() != page():
+        sys.exit("docs/configuration.md differs from the model of the settings: run make docs")
+
+
+def _section(group: type[BaseModel]) -> str:
+    first, *words = re.split(r"(?<=[a-z])(?=[A-Z][a-z])", group.__name__)
+    title = " ".join([first, *(word.lower() for word in words)])
+    about = " ".join((group.__doc__ or "").split())
+    rows = [_row(name, field) for name, field in group.model_fields.items()]
+    return "\n".join([f"\n## {title}\n", f"{about}\n", "| variable | default | meaning |", "|---|---|---|", *rows, ""])
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    return f"| `{PREFIX}{name.upper()}` | {_default(field)} | {field.description}{_bounds(field)} |"
 
 
 def _default(field: FieldInfo) -> str:

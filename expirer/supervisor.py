@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from service.backoff import delay_after
 from service.errors import Unavailable
 from service.observability.failures import Failures, kind_of
 from service.observability.metrics import catalogue
@@ -69,8 +70,7 @@ class Supervisor:
             except Exception as error:  # noqa: BLE001 - a loop outlives whatever ends a step
                 catalogue.STEP_FAILURES.of(name).inc()
                 tell_step(failures, error, time.monotonic())
-                wait_seconds = min(BACKOFF_SECONDS * 2 ** min(failures.count - 1, 10), BACKOFF_SECONDS_MAX)
-                wait_seconds *= random.uniform(0.5, 1)  # noqa: S311 - nothing secret
+                wait_seconds = delay_after(failures.count, BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, jitter=True)
             self.beats[name] = time.monotonic() + wait_seconds
             # New work is no reason to try sooner what has just failed.
             await self._pause(self.stopping if failures.count else self.wakes[name], wait_seconds)

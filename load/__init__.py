@@ -1,1 +1,1 @@
-"""Measurements of the whole product on servers of their own, each a command; README.md says what they show."""
+"""Measurements of the whole product, each a command that starts its own servers. README.md explains their results."""

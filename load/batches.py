@@ -1,8 +1,8 @@
 """`python -m load.batches`: how many dead letters a second the inbox settles in batches, and how many one at a time.
 
-An inbox of this process, with dead letters of overdue holds that all wait in RabbitMQ already; what it does is what it
-does in the expirer: take, settle in a transaction, acknowledge after the COMMIT. Rounds of both take turns, and the
-medians count; the ratio says more than the numbers do.
+The dead letters of overdue holds already wait in RabbitMQ. An inbox in this process works as it does in the expirer:
+take, settle in a transaction, acknowledge after the COMMIT. Rounds of both ways alternate, and their medians count. The
+ratio depends less on the machine than the rates do.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from tests.stage.forcing import give_all
 
 ROUNDS = 5
 LETTERS_ALONE, LETTERS_IN_BATCHES = 150, 2_500
-"""A round of each takes about half a second."""
+"""A round of either takes about half a second."""
 HOLDS_AT_ONCE = 500
 CUSTOMERS = 100
 
@@ -50,19 +50,19 @@ where id = any($1::uuid[])
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Dead letters a second: of each round, and the medians."""
+    """Dead letters a second in each round."""
 
     alone: list[float]
     in_batches: list[float]
 
     @property
     def ratio(self) -> float:
-        """How many times as many in batches."""
+        """The median in batches, divided by the median one at a time."""
         return statistics.median(self.in_batches) / statistics.median(self.alone)
 
 
 async def compare(sql: Connection, engine: AsyncEngine, settings: Settings, rounds: int = ROUNDS) -> Rates:
-    """Measures on a database with the schema; `broker_url` is set."""
+    """Measures on a database that has the schema. `broker_url` must be set."""
     one_by_one = settings.model_copy(update={"inbox_batch_max": 1})
     rates = Rates([], [])
     for _ in range(rounds):
@@ -74,11 +74,11 @@ async def compare(sql: Connection, engine: AsyncEngine, settings: Settings, roun
 async def measure(sql: Connection, engine: AsyncEngine, settings: Settings, letters: int) -> float:
     """Dead letters a second."""
     async with _open_inbox(engine, settings) as inbox:
-        # The first brings connections, queues and prepared statements.
+        # The first letter opens connections, declares queues and prepares statements.
         for count in (1, letters):
             await _make_letters(sql, settings, count)
             began, steps = time.perf_counter(), 0
-            # Looked at only when it may be so: to look takes time too.
+            # The query takes time too, so it waits until all letters may be settled.
             while steps < count / settings.inbox_batch_max or await sql.fetchval(COUNT_HELD):
                 await inbox.step()
                 steps += 1
@@ -87,7 +87,7 @@ async def measure(sql: Connection, engine: AsyncEngine, settings: Settings, lett
 
 
 async def _make_letters(sql: Connection, settings: Settings, count: int) -> None:
-    """So many overdue holds of a seat each, and their dead letters."""
+    """Makes overdue holds of one seat each, and their dead letters."""
     customers = await make_customers(sql, settings, CUSTOMERS)
     seat_ids = (await make_session(sql, settings, max(count, 16))).seat_ids[:count]
     requests = [hold_of(customers[n % CUSTOMERS], seat_id) for n, seat_id in enumerate(seat_ids)]
@@ -111,7 +111,7 @@ async def _open_inbox(engine: AsyncEngine, settings: Settings) -> AsyncIterator[
 
 async def main() -> None:
     """Prints a line for each way, and the ratio."""
-    # A line for each letter would take its time too.
+    # A log line for each letter would take time too.
     logs.configure_logging("warning")
     with measured() as servers:
         await migrate(servers.postgres.url())

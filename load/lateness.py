@@ -1,6 +1,6 @@
-"""`python -m load.lateness`: how late an unpaid seat comes back, with the broker and by the sweep alone.
+"""`python -m load.lateness`: how late unpaid seats are released, with RabbitMQ and by the sweep alone.
 
-Customers hold 2,000 seats over HTTP, evenly over ten seconds, and nobody pays. Lateness is `settled_at - expires_at`,
+Customers hold 2,000 seats over HTTP, evenly over ten seconds, and do not pay. Lateness is `settled_at - expires_at`,
 both by PostgreSQL's clock.
 """
 
@@ -25,7 +25,7 @@ HOLDS = 2_000
 OVER_SECONDS = 10
 HOLD_SECONDS = 5
 HOLDS_PER_CUSTOMER = 10
-"""As many as a customer may have, so that each seat is a hold of its own."""
+"""The most that a customer may have. Each hold has one seat."""
 ANSWER_SECONDS_MAX = 30
 
 READ_LATENESS = """
@@ -43,14 +43,14 @@ where state = 'HELD'
 
 
 def percentile(values: Collection[float], percent: float) -> float:
-    """By nearest rank: a value that is there."""
+    """By nearest rank: one of the values."""
     return sorted(values)[math.ceil(len(values) * percent / 100) - 1]
 
 
 async def make_holds(
     client: httpx.AsyncClient, customers: Sequence[Account], seat_ids: Sequence[int], over_seconds: float
 ) -> list[UUID]:
-    """One hold for each seat, evenly over the time, whether or not the one before is answered; their ids."""
+    """Holds each seat, evenly over the time, without waiting for earlier answers. Returns the reservations' ids."""
     began = time.monotonic()
     async with asyncio.TaskGroup() as group:
         holding: list[asyncio.Task[UUID]] = []
@@ -68,7 +68,7 @@ async def _hold(client: httpx.AsyncClient, customer: Account, seat_id: int) -> U
 
 
 async def read_lateness(sql: Connection, ids: Collection[UUID]) -> dict[UUID, float]:
-    """Milliseconds for each of the holds, once no seat is held any more."""
+    """Milliseconds for each hold, once no seat is held."""
 
     async def all_are_back() -> bool:
         return not await sql.fetchval(COUNT_HELD)
@@ -78,7 +78,7 @@ async def read_lateness(sql: Connection, ids: Collection[UUID]) -> dict[UUID, fl
 
 
 async def run(servers: Servers, database_url: str, *, with_broker: bool) -> Collection[float]:
-    """One round on a database with the schema, with an API and an expirer of its own; milliseconds for each hold."""
+    """One round with its own API and expirer, on a database that has the schema. Milliseconds for each hold."""
     options = {"hold_seconds": HOLD_SECONDS, "redis_url": servers.redis.url}
     if with_broker:
         options["broker_url"] = servers.rabbitmq.url
@@ -95,7 +95,7 @@ async def run(servers: Servers, database_url: str, *, with_broker: bool) -> Coll
 
 
 async def compare(servers: Servers) -> None:
-    """Prints a line for each way that seats come back."""
+    """Prints a line for each way in which seats are released."""
     sys.stdout.write(f"{'':<16}{'back':>6}  {'early':>5}  {'p50 ms':>7}  {'p99 ms':>7}  {'max ms':>7}\n")
     for name, with_broker in (("with the broker", True), ("the sweep alone", False)):
         database = f"lateness_{'broker' if with_broker else 'sweep'}"

@@ -1,9 +1,9 @@
 """`python -m load.seat_map`: how fast the map of 1,000 seats is, as a ratio to a GET that does nothing.
 
-All routes are in one API process, with the same limits and the same parsing, and are asked in turn over the same
+One API process serves all routes, with the same limits and the same parsing. The routes take turns over the same
 connections while customers hold seats: the map plain and compressed, the map by ETag (304), and the obvious way, which
-is a hash in Redis with a field a seat and a list of objects. Medians of the rounds; only the ratios count. `age` is the
-map's own statement, `ageMs`.
+is a hash in Redis with a field per seat and a list of objects. Only ratios of the rounds' medians count. `age` is the
+map's own `ageMs`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from starlette.responses import Response
 from load.servers import Servers, measured
 from service import app as product
 from service.api.context import InContext, limit_read
-from service.api.listings import SeatMapReply
+from service.api.mapjson import SeatMapReply
 from service.cache import Cache
 from service.migrate import migrate
 from service.settings import load
@@ -45,7 +45,7 @@ OBJECTS_KEY = "load:objects"
 
 
 def create_app() -> FastAPI:
-    """The API, with a route that does nothing and one that does it the obvious way."""
+    """The API, with a route that does nothing, and one that serves the map in the obvious way."""
     loaded = load()
     app = product.create_app(loaded)
     cache = Cache(loaded)
@@ -76,7 +76,7 @@ def create_app() -> FastAPI:
 
 
 async def ask_for(url: str, request: bytes, seconds: float) -> tuple[float, list[int]]:
-    """Answers a second over all connections, each of which asks again when it is answered; and the ages told."""
+    """Answers a second over all connections, and the maps' ages. A connection asks again when it is answered."""
     parts = urlsplit(url)
     ages: list[int] = []
     counts = [0] * CONNECTIONS
@@ -107,7 +107,7 @@ def _header(head: bytes, name: bytes) -> bytes | None:
 
 
 def requests(session_id: int, etag: str) -> dict[str, bytes]:
-    """What is asked in each round, by name; the first is the measure of the others."""
+    """The requests of each round, by name. The others are compared with the first."""
 
     def get(path: str, header: str = "") -> bytes:
         return f"GET {path}/{session_id} HTTP/1.1\r\nHost: rowlock\r\n{header}\r\n".encode()
@@ -124,7 +124,7 @@ def requests(session_id: int, etag: str) -> dict[str, bytes]:
 
 @asynccontextmanager
 async def holding(client: httpx.AsyncClient, servers: Servers, on_sale: OnSale) -> AsyncIterator[None]:
-    """During the block somebody holds a seat again and again, and releases the one before."""
+    """A customer holds one seat after another during the block, and releases each."""
     sql = await asyncpg.connect(servers.postgres.url())
     (customer,) = await make_customers(sql, make_settings(servers.postgres.url()), 1)
     await sql.close()
@@ -133,7 +133,7 @@ async def holding(client: httpx.AsyncClient, servers: Servers, on_sale: OnSale) 
         for seat_id in cycle(on_sale.seat_ids):
             reply = await book(client, customer, seat_id)
             await asyncio.sleep(1 / HOLDS_PER_SECOND)
-            # Not where the last hold of the block before is still there.
+            # It fails if the last hold of the block before still exists.
             if reply.is_success:
                 await release(client, customer, reply.json()["reservationId"])
 
@@ -145,7 +145,7 @@ async def holding(client: httpx.AsyncClient, servers: Servers, on_sale: OnSale) 
 
 
 async def compare(servers: Servers, rounds: int, seconds: float) -> None:
-    """Measures in turn, and prints a line for each."""
+    """Measures all routes in turn, and prints a line for each."""
     url = servers.postgres.url()
     await migrate(url)
     sql = await asyncpg.connect(url)
@@ -169,7 +169,7 @@ async def compare(servers: Servers, rounds: int, seconds: float) -> None:
         for _ in range(rounds):
             for name, request in requests(on_sale.id, reply.headers["etag"]).items():
                 if name == "map, 304":
-                    # Of a map that stays as it is.
+                    # Only an unchanged map is answered with 304.
                     rate, told = await ask_for(api.url, request, seconds)
                 else:
                     async with holding(client, servers, on_sale):
@@ -204,7 +204,7 @@ def _report(rates: dict[str, list[float]], ages: Sequence[int]) -> None:
 
 
 def main() -> None:
-    """Starts servers of its own, measures and prints."""
+    """Starts its own servers, measures and prints."""
     parser = argparse.ArgumentParser(prog="python -m load.seat_map", description=__doc__)
     parser.add_argument("--rounds", type=int, choices=range(1, 21), default=5, help="of each route (5)")
     parser.add_argument("--seconds", type=float, choices=[1.0, 2.0, 4.0, 8.0], default=4.0, help="each (4)")

@@ -1,4 +1,4 @@
-"""PostgreSQL, Redis and RabbitMQ for one measurement, set as in production: what is committed is on the disk."""
+"""PostgreSQL, Redis and RabbitMQ for one measurement, configured as in production: a commit waits for the disk."""
 
 import shutil
 import tempfile
@@ -16,7 +16,7 @@ OPTIONS = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", 
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """They are up; the database has no schema yet."""
+    """They are running. The database has no schema yet."""
 
     postgres: Postgres
     redis: Redis
@@ -25,9 +25,9 @@ class Servers:
 
 @contextmanager
 def measured() -> Iterator[Servers]:
-    """Starts the three with their files below TMPDIR, and ends and removes them whatever happens.
+    """Starts all three with their files below TMPDIR, and always stops and removes them.
 
-    Raises PostgresError, ServerError.
+    Raises ServerError.
     """
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="rowlock-load-"))
@@ -41,8 +41,6 @@ def measured() -> Iterator[Servers]:
 
 
 def _prepare(folder: Path) -> Postgres:
-    # Its owner is another account, which must be able to get to its files.
+    # PostgreSQL runs under another account, which must be able to reach its files.
     folder.chmod(0o755)
-    account = postgres.Account.unprivileged()
-    binaries = postgres.reachable_binaries(postgres.wheel_binaries(), account, folder)
-    return postgres.prepare(folder / "postgresql", binaries, account, OPTIONS)
+    return postgres.prepare(folder / "postgresql", postgres.wheel_binaries(), OPTIONS)

@@ -1,10 +1,10 @@
-"""`python -m load.telemetry_cost`: what seeing costs, as a share of the holds that are made without it.
+"""`python -m load.telemetry_cost`: the throughput of holds with logs, metrics and traces, as a share of that without.
 
-API processes on one database take turns: one with metrics that are read, 1 % of the requests traced to a receiver, and
-a line in the log for each request; two with none of that, where the metrics are replaced by nothing at all. Two, since
-equal processes differ too, by where their memory happens to lie: each round begins with new ones, and what the second
-shows against the first is noise. Each connection holds a seat of its own and releases it, again and again. Only ratios
-within a round count, and their median. Where not everything was read, traced and logged there is no result.
+API processes on one database take turns. One has everything on: its metrics are read, 1 % of its requests are traced,
+and each request has a log line. Two have everything off, and their metrics are replaced by an object that does nothing.
+The difference between those two is noise, because equal processes differ by their memory layout. Each round starts new
+processes. Each connection holds and releases a seat of its own. Only ratios within a round count, and their median.
+There is no result if anything was not read, traced or logged.
 """
 
 import argparse
@@ -39,8 +39,8 @@ from tests.stage.waiting import until
 CONNECTIONS = 16
 WARM_UP_SECONDS = 1.5
 TURNS = 4
-"""Of each process in a round, in an order that changes. In the last one the metrics are read, and must know of the
-holds before: several times as often as the chart has them read.
+"""Turns of each process in a round, in a random order. In the last turn the metrics are read, and must include the
+earlier holds. That is several times as often as the chart reads them.
 """
 GOAL = 0.90
 SAMPLED = 0.01
@@ -48,7 +48,7 @@ ON, OFF, OFF_TOO = "everything on", "everything off", "off as well"
 
 
 class Nothing:
-    """In place of a metric: it takes whatever it is told."""
+    """Replaces a metric, and accepts every call."""
 
     def inc(self, *_: float) -> None:
         """Nothing."""
@@ -64,7 +64,7 @@ class Nothing:
 
 
 def create_app_without_metrics() -> FastAPI:
-    """The API, where nothing is counted."""
+    """The API without metrics."""
     nothing: Any = Nothing()
     Family.of = lambda _family, *_values: nothing  # type: ignore[method-assign]
     return product.create_app()
@@ -72,7 +72,7 @@ def create_app_without_metrics() -> FastAPI:
 
 @dataclass(slots=True)
 class Way:
-    """One of the processes of a round, and what it has done in its turns."""
+    """A process of a round, with its work so far."""
 
     api: Process
     metrics_port: int | None = None
@@ -81,7 +81,7 @@ class Way:
     cpu_seconds: float = 0
 
     async def take_turn(self, buyers: "Buyers", seconds: float, *, is_read: bool) -> None:
-        """Holds for so long, with the CPU that the process takes for it."""
+        """Holds seats for this time, and adds up the holds and the CPU time."""
         cpu_before, began, text = self.api.cpu_seconds(), time.perf_counter(), None
         async with asyncio.TaskGroup() as group:
             held = group.create_task(hold_for(self.api.url, buyers, seconds))
@@ -90,11 +90,11 @@ class Way:
         self.seconds += time.perf_counter() - began
         self.cpu_seconds += self.api.cpu_seconds() - cpu_before
         if text is not None and holds_counted(parsed(text.result())) < self.held:
-            raise RuntimeError("the metrics don't know of all holds")
+            raise RuntimeError("the metrics do not include all holds")
         self.held += held.result()
 
     def requests_logged(self) -> int:
-        """By the lines in its log."""
+        """The number of requests in its log."""
         return self.api.output().count('"event":"request"')
 
 
@@ -102,7 +102,7 @@ Buyers = Sequence[tuple[Account, int]]
 
 
 async def hold_for(url: str, buyers: Buyers, seconds: float) -> int:
-    """How many holds were made and released."""
+    """The number of holds that were made and released."""
     end = time.perf_counter() + seconds
     return sum(await asyncio.gather(*(_keep_holding(url, customer, seat_id, end) for customer, seat_id in buyers)))
 
@@ -133,7 +133,7 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reque
 
 
 def holds_counted(shown: Mapping[str, Metric]) -> float:
-    """What the metrics know of."""
+    """The number of holds in the metrics."""
     return sum(
         sample.value
         for sample in shown["rowlock_operation_duration_seconds"].samples
@@ -142,7 +142,7 @@ def holds_counted(shown: Mapping[str, Metric]) -> float:
 
 
 async def measure(database_url: str, buyers: Buyers, collector: Collector, seconds: float) -> dict[str, Way]:
-    """One round, with new processes. Raises RuntimeError where not everything was on, or not everything off."""
+    """One round with new processes. Raises RuntimeError if not everything was on, or not everything off."""
     port = free_port()
     seeing = {
         "log_level": "info",
@@ -168,16 +168,16 @@ async def measure(database_url: str, buyers: Buyers, collector: Collector, secon
 
         await until(all_logged, f"{asked} requests in the log")
         if any(ways[name].requests_logged() for name in (OFF, OFF_TOO)):
-            raise RuntimeError("there is something in the log where nothing should be")
+            raise RuntimeError("a process that logs nothing has logged requests")
     traces = len({span.trace for span in collector.spans})
-    # Of so many, half of what is expected always comes.
+    # With this many requests, at least half of the expected traces always come.
     if traces < SAMPLED * asked / 2:
         raise RuntimeError(f"only {traces} traces of {asked} requests")
     return ways
 
 
 async def compare(servers: Servers, collector: Collector, rounds: int, seconds: float) -> float:
-    """Prints a line for each round, and the medians; returns that of the holds."""
+    """Prints a line for each round and the medians, and returns the median ratio of holds."""
     database_url = servers.postgres.url()
     await migrate(database_url)
     sql, settings = await asyncpg.connect(database_url), make_settings(database_url)
@@ -196,7 +196,7 @@ async def compare(servers: Servers, collector: Collector, rounds: int, seconds: 
 
 
 def _compared(ways: Mapping[str, Way]) -> list[float]:
-    """The pace of both that see nothing, and what the others are of it: pace and CPU for each hold."""
+    """The rate with everything off, then ratios to it: holds a second and CPU time for each hold."""
     paces = {name: way.held / way.seconds for name, way in ways.items()}
     costs = {name: way.cpu_seconds / way.held for name, way in ways.items()}
     pace, cost = ((of[OFF] + of[OFF_TOO]) / 2 for of in (paces, costs))
@@ -210,7 +210,7 @@ def _print(name: str, *cells: float | str) -> None:
 
 
 def main() -> None:
-    """Ends with 1 where the goal is missed."""
+    """Exits with 1 if the goal is missed."""
     parser = argparse.ArgumentParser(prog="python -m load.telemetry_cost", description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=1.5, help="of a turn")

@@ -1,4 +1,4 @@
-"""The API's only wiring: `create_app` puts lifespan, middleware, routes and answers to errors together."""
+"""The API's only wiring: `create_app` assembles lifespan, middleware, routes and error responses."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -21,9 +21,10 @@ from service.accounts.passwords import Passwords
 from service.accounts.tokens import Tokens
 from service.admission.ratelimit import RateLimits
 from service.api import accounts, audits, customer, health, listings, manager, problems, refusals
+from service.api.bodylimit import BodyLimit
 from service.api.context import Context
 from service.api.mapbody import MapBodies
-from service.api.middleware import BodyLimit, RequestLog
+from service.api.requestlog import RequestLog
 from service.cache import Cache
 from service.database import create_engine, ping
 from service.errors import NotReady, RowlockError, Unavailable
@@ -37,11 +38,11 @@ from service.sessions.listing import SessionList
 from service.settings import Settings
 
 DESCRIPTION = """
-Sign up or in, press *Authorize* and paste the token. Hold seats, and pay before `expiresAt`: who does not pay
-loses them.
+Sign up or sign in, press *Authorize* and paste the token. Hold seats, and pay before `expiresAt`: unpaid seats are
+released.
 
-A hold with an `Idempotency-Key` may be sent again at any time and gets its first reply, marked
-`Idempotency-Replayed: true`, also when the hold is over; `Rowlock-Time` is the present time. Refusals are
+A hold with an `Idempotency-Key` may be sent again at any time. It gets its first reply again, marked
+`Idempotency-Replayed: true`, even after the hold has ended. `Rowlock-Time` is the server's current time. Refusals are
 `application/problem+json` (RFC 9457) with a stable `type`.
 """
 ASSETS_PATH = "/api-docs/assets"
@@ -51,13 +52,13 @@ log = structlog.stdlib.get_logger("rowlock")
 
 
 class State(TypedDict):
-    """What the lifespan gives to each request as `request.state`."""
+    """Every request's `request.state`, from the lifespan."""
 
     context: Context
 
 
 def create_app(loaded: Settings | None = None) -> FastAPI:
-    """The API. Raises NotReady where the settings are wrong; the lifespan does where the schema is too old."""
+    """The API. Raises NotReady if the settings are invalid; its lifespan raises NotReady if the schema is too old."""
     loaded = loaded or settings.load()
     logs.configure_logging(loaded.log_level, loaded.log_format)
     app = FastAPI(
@@ -67,7 +68,7 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
         version=VERSION,
         docs_url=None,
         redoc_url=None,
-        # A redirect would be to http, with the token, where somebody else ends TLS.
+        # Behind a proxy that ends TLS, a redirect would lead to http, and the token with it.
         redirect_slashes=False,
         lifespan=lambda app: _traced_lifespan(app, loaded),
         exception_handlers={
@@ -104,7 +105,7 @@ async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
     try:
         await ping(engine)
     except Unavailable as error:
-        # It may come later; until then /readyz says no and looks again.
+        # It may come later. Until then /readyz answers 503 and tries again.
         log.warning("PostgreSQL does not answer yet", cause=repr(error.__cause__))
     except NotReady as error:
         log.critical("not starting", reason=str(error))
@@ -154,7 +155,7 @@ def _routed() -> Iterator[tuple[str, str]]:
 async def _answer(request: Request, error: Exception) -> Response:
     assert isinstance(error, RowlockError)
     if isinstance(error, Unavailable):
-        # In the request's one line.
+        # For the request's log line.
         request.state.failure = {"error": repr(error), "cause": repr(error.__cause__)}
     return problems.render(error, request.state.request_id)
 
@@ -164,7 +165,7 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
     faults = error.errors()
     if any(fault["type"] == "json_invalid" for fault in faults):
         return problems.render(problems.MalformedBody(), request.state.request_id)
-    # The first part of a place says body, path, query or header, which the field's name tells well enough.
+    # The first part of a location is body, path, query or header, which the field's name makes clear.
     named = [
         {"field": _field(fault["loc"]), "message": _message(fault)[: problems.MESSAGE_LENGTH_MAX]}
         for fault in faults[: problems.FAULTS_MAX]
@@ -173,12 +174,12 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
 
 
 def _field(place: tuple[str | int, ...]) -> str:
-    """The name that the client used, which may be as long as the body: as much of it as a person reads."""
+    """The name that the client used, cut: it may be as long as the body."""
     return (".".join(map(str, place[1:])) or str(place[0]))[: problems.FIELD_LENGTH_MAX]
 
 
 def _message(fault: dict[str, Any]) -> str:
-    """As the library says it, but for lists, where it speaks of its own steps."""
+    """The library's message, except for lists, where the message describes the library's own steps."""
     match fault:
         case {"type": "too_short", "ctx": {"min_length": length}}:
             return f"must have at least {length} item{'s' if length != 1 else ''}"
@@ -189,7 +190,7 @@ def _message(fault: dict[str, Any]) -> str:
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:
-    """What the framework itself refuses: paths and methods that are not there."""
+    """The framework's own refusals: unknown paths and methods."""
     assert isinstance(error, HTTPException)
     if error.status_code == problems.PROBLEMS[problems.MethodNotAllowed].status:
         allow = (error.headers or {}).get("Allow", "")
@@ -211,7 +212,7 @@ async def _api_docs(_request: Request) -> HTMLResponse:
 
 
 def _add_problem_schema(app: FastAPI) -> None:
-    """Every refusal's schema stands once in the document, beside FastAPI's own."""
+    """All refusals in the OpenAPI document refer to one schema."""
     document = app.openapi()
     schemas: dict[str, Any] = document["components"]["schemas"]
     schemas["Problem"] = dict(refusals.SCHEMA)

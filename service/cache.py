@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context
@@ -15,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from service.backoff import delay_after
 from service.database import refuse_in_transaction
 from service.errors import CacheAway
 from service.observability.failures import Failures
@@ -97,8 +97,8 @@ class Cache:
             self._looking = asyncio.create_task(self._look(), context=Context())
         self._failed_at = now
         catalogue.CACHE_UP.of().set(0)
-        pause_ms = min(BACKOFF_MS * 2 ** min(self._failures.count - 1, 10), BACKOFF_MS_MAX)
-        self._closed_until = now + random.uniform(pause_ms / 2, pause_ms) / 1000  # noqa: S311 - nothing secret
+        pause_ms = delay_after(self._failures.count, BACKOFF_MS, BACKOFF_MS_MAX, jitter=True)
+        self._closed_until = now + pause_ms / 1000
 
     async def _look(self) -> None:
         while True:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from service.errors import Busy, DatabaseAway, NotReady, OutcomeUnknown
+from service.errors import Busy, BusyReason, DatabaseAway, NotReady, OutcomeUnknown
 from service.migrations import NEWEST
 from service.observability.metrics import catalogue, recording
 from service.observability.statements import TracedConnection
@@ -51,6 +51,12 @@ AWAY = (
 
 WAITED_TOO_LONG = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
 COLLIDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+BUSY: Sequence[tuple[type[Exception] | tuple[type[Exception], ...], BusyReason]] = (
+    (PoolTimeoutError, BusyReason.CONNECTION),
+    (COLLIDED, BusyReason.COLLISION),
+    (asyncpg.LockNotAvailableError, BusyReason.ROW_LOCK),
+    (asyncpg.QueryCanceledError, BusyReason.STATEMENT),
+)
 
 
 def create_engine(settings: Settings, application_name: str) -> AsyncEngine:
@@ -190,12 +196,9 @@ def _translated() -> Iterator[None]:
         yield
     except (PoolTimeoutError, *WAITED_TOO_LONG, *COLLIDED, *AWAY) as error:
         recording.database_failed(error)
-        if isinstance(error, PoolTimeoutError):
-            raise Busy("connection") from error
-        if isinstance(error, COLLIDED):
-            raise Busy("collision") from error
-        if isinstance(error, WAITED_TOO_LONG):
-            raise Busy("lock" if isinstance(error, asyncpg.LockNotAvailableError) else "database") from error
+        for kinds, reason in BUSY:
+            if isinstance(error, kinds):
+                raise Busy(reason) from error
         raise DatabaseAway from error
 
 

@@ -18,6 +18,7 @@ RowlockError
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from uuid import UUID
 
 
@@ -126,18 +127,38 @@ class Unavailable(RowlockError):
     """Nothing is wrong with the request; the same one may succeed later."""
 
 
+class BusyReason(Enum):
+    """Why a request was refused as Busy. The value is the first sentence of the answer's `detail`."""
+
+    ROW_LOCK = "Timed out waiting for a row lock"
+    STATEMENT = "The database did not finish a statement in time"
+    CONNECTION = "Timed out waiting for a database connection"
+    COLLISION = "The transaction collided with another one"
+    WRITE_QUEUE = "Too many holds, payments and releases are in progress"
+    OVERDUE_HOLD = "An overdue hold of the seats was not released in time"
+    HASH_QUEUE = "Too many password checks are waiting"
+    MAP_READ = "Timed out waiting to read a seat map"
+    MAP_ENCODE = "Timed out waiting to encode a seat map"
+    MAP_COMPRESS = "Timed out waiting to compress a seat map"
+    SHARED_WORK = "Too many reads are in progress"
+    MAP_REPLACED = "The seat map was replaced while it was read"
+
+
 @dataclass(eq=False)
 class Busy(Unavailable):
-    """What the request needs was not free in time; `what` is waited for. Nothing was changed."""
+    """The request needed something that was not free in time. Nothing was changed."""
 
-    what: str
+    reason: BusyReason
 
 
 def concerns_all(error: Exception) -> bool:
-    """PostgreSQL or the pool is in trouble, whatever is asked of it; but a lock that does not come is one hold's, and a
-    statement that takes too long may wait for several.
+    """Whether PostgreSQL or the pool is unavailable, so that every other member of a list would fail too.
+
+    A row lock that times out concerns one hold. A statement that times out may have waited for several locks.
     """
-    return isinstance(error, Unavailable) and not (isinstance(error, Busy) and error.what in ("lock", "database"))
+    if isinstance(error, Busy):
+        return error.reason not in (BusyReason.ROW_LOCK, BusyReason.STATEMENT)
+    return isinstance(error, Unavailable)
 
 
 class DatabaseAway(Unavailable):

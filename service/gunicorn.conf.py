@@ -1,4 +1,4 @@
-"""How gunicorn runs the API: `gunicorn --config service/gunicorn.conf.py`. One worker: replicas are pods."""
+"""gunicorn's configuration for the API: `gunicorn --config service/gunicorn.conf.py`. One worker: replicas are pods."""
 
 import gc
 import os
@@ -26,13 +26,13 @@ logs.configure_logging(_settings.log_level, _settings.log_format)
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no types
-    """The stock worker waits for open streams without end, and never comes to the lifespan's shutdown."""
+    """uvicorn's worker with a limited wait for open streams: without a limit the lifespan's shutdown never runs."""
 
     CONFIG_KWARGS = {  # noqa: RUF012 - as the stock worker declares it
         "loop": "uvloop",
         "http": "httptools",
         "timeout_graceful_shutdown": _settings.shutdown_seconds,
-        # Addresses in headers count only where the service itself trusts who sets them.
+        # The service itself decides which proxies it trusts for `X-Forwarded-For`.
         "proxy_headers": False,
         "server_header": False,
         "access_log": False,
@@ -40,7 +40,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
 
 
 class Log(Logger):
-    """Leaves gunicorn's lines to the handler that all lines go to."""
+    """Sends gunicorn's log lines to the handler of all log lines."""
 
     def setup(self, cfg: Config) -> None:
         super().setup(cfg)
@@ -52,30 +52,30 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def on_starting(server: Any) -> None:
-    """Several workers show their metrics as one, through files: each would have its own otherwise."""
+    """With several workers, their metrics are added up through files; otherwise each worker would report its own."""
     if server.cfg.workers > 1:
         os.environ[METRICS_FOLDER] = tempfile.mkdtemp(prefix="rowlock-metrics-")
 
 
 def post_worker_init(_worker: Any) -> None:
-    """What is there now stays as long as the worker. The collector would look through all of it again and again, for
-    as long as several requests take, and nobody is answered meanwhile.
+    """Objects made so far live as long as the worker. Without `freeze` the garbage collector would scan them again and
+    again, each time for as long as several requests take, and no request is answered meanwhile.
     """
     gc.collect()
     gc.freeze()
 
 
 def child_exit(_server: Any, worker: Any) -> None:
-    """What a worker had in use is not in use any more."""
+    """Removes the worker's gauges from the metrics."""
     if METRICS_FOLDER in os.environ:
-        # The library decides when it is imported whether it uses the files.
+        # The library decides at import whether it uses the files.
         from prometheus_client import multiprocess  # noqa: PLC0415
 
         multiprocess.mark_process_dead(worker.pid)
 
 
 def on_exit(_server: Any) -> None:
-    """Leaves nothing behind."""
+    """Removes the folder of metrics."""
     if METRICS_FOLDER in os.environ:
         shutil.rmtree(os.environ[METRICS_FOLDER], ignore_errors=True)
 
@@ -85,12 +85,12 @@ wsgi_app = "service.app:create_app()"
 worker_class = Worker
 workers = 1
 bind = authority(_settings.host, _settings.port)
-# After the worker's own time for the requests, some for the writes and the lifespan's end.
+# The worker's own time for requests, then 10 s for writes in progress and the lifespan's shutdown.
 graceful_timeout = _settings.shutdown_seconds + 10
-# A worker whose event loop says nothing for so long is replaced.
+# A worker whose event loop is silent for this many seconds is replaced.
 timeout = 30
 keepalive = 75
-# The workers' heartbeat is a file: in memory, where also a container with a read-only root may write.
-_memory = Path("/dev/shm")  # noqa: S108 - no name in it is made up here
+# The workers' heartbeat is a file. A container with a read-only root can write to memory.
+_memory = Path("/dev/shm")  # noqa: S108 - only the folder is named here
 worker_tmp_dir = str(_memory) if _memory.is_dir() else None
 control_socket_disable = True

@@ -8,8 +8,6 @@ import asyncio
 import sys
 
 import asyncpg
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -18,7 +16,7 @@ from sqlalchemy.pool import NullPool
 from service import settings
 from service.database import create_engine, ping
 from service.errors import NotReady, Unavailable
-from service.migrations import FOLDER, NEWEST
+from service.migrations import NEWEST, steps
 from service.settings import Settings
 
 # "rowlock!" read as a 64-bit number; any constant that nobody else uses.
@@ -56,10 +54,7 @@ def _upgrade(connection: Connection) -> None:
     current = connection.scalar(text("select max(version_num) from alembic_version")) if has_version else None
     if current is not None and current >= NEWEST:
         return
-    config = Config()
-    config.set_main_option("script_location", str(FOLDER))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    steps.upgrade(connection)
 
 
 async def wait(loaded: Settings, seconds: int) -> None:

@@ -1,5 +1,5 @@
 {{/*
-What the schema can't say, because it is about several values together: one line for each fault. All of them are told at once.
+Checks that the schema can't express, because they concern several values. Each fault is one line; all of them are reported at once.
 */}}
 {{- define "rowlock.faults" -}}
 {{- include "rowlock.faultsOfDoors" . -}}
@@ -8,7 +8,7 @@ What the schema can't say, because it is about several values together: one line
 {{- include "rowlock.faultsOfSecrets" . -}}
 {{- include "rowlock.faultsOfConnections" . -}}
 {{- if and .Values.monitoring.serviceMonitor.enabled .Values.monitoring.podMonitor.enabled }}
-monitoring.serviceMonitor and monitoring.podMonitor are both enabled: everything would be scraped twice; choose one
+monitoring.serviceMonitor and monitoring.podMonitor are both enabled, so every pod would be scraped twice: choose one
 {{- end }}
 {{- end -}}
 
@@ -42,24 +42,24 @@ service.externalTrafficPolicy is set, but service.type is ClusterIP: make it Nod
 {{ $name }}.autoscaling.minReplicas ({{ $scaling.minReplicas }}) is more than maxReplicas ({{ $scaling.maxReplicas }})
 {{- end }}
 {{- if and $scaling.enabled (not $scaling.targetCpuPercent) (empty $scaling.metrics) }}
-{{ $name }}.autoscaling is enabled without anything to scale by: set targetCpuPercent or metrics
+{{ $name }}.autoscaling is enabled without a metric to scale by: set targetCpuPercent or metrics
 {{- end }}
 {{- if and $scaling.enabled $scaling.targetCpuPercent (not (dig "requests" "cpu" "" $component.resources)) }}
-{{ $name }}.autoscaling.targetCpuPercent is of the CPU requested, and {{ $name }}.resources.requests.cpu is not set
+{{ $name }}.autoscaling.targetCpuPercent is a share of the requested CPU, but {{ $name }}.resources.requests.cpu is not set
 {{- end }}
 {{- if and $keda.enabled (gt (int $keda.minReplicas) (int $keda.maxReplicas)) }}
 {{ $name }}.keda.minReplicas ({{ $keda.minReplicas }}) is more than maxReplicas ({{ $keda.maxReplicas }})
 {{- end }}
 {{- if and $keda.enabled (empty $keda.triggers) }}
 {{- if eq $name "api" }}
-api.keda is enabled without anything to scale by: set triggers
+api.keda is enabled without a metric to scale by: set triggers
 {{- else if and (not $.Values.postgresql.enabled) $.Values.externalPostgresql.secretKeys.url }}
-expirer.keda needs triggers where PostgreSQL's address is a URL in a Secret: KEDA can't take it apart
+expirer.keda needs triggers if PostgreSQL's address is a URL in a Secret, because KEDA can't parse it: set triggers
 {{- end }}
 {{- end }}
 {{- $needed := add $component.preStopSeconds $component.shutdownSeconds 10 }}
 {{- if le (int $component.terminationGracePeriodSeconds) (int $needed) }}
-{{ $name }}.terminationGracePeriodSeconds ({{ $component.terminationGracePeriodSeconds }}) must be more than {{ $needed }}: preStopSeconds ({{ $component.preStopSeconds }}), shutdownSeconds ({{ $component.shutdownSeconds }}) and 10 for what ends after them
+{{ $name }}.terminationGracePeriodSeconds ({{ $component.terminationGracePeriodSeconds }}) must be more than {{ $needed }}: preStopSeconds ({{ $component.preStopSeconds }}), shutdownSeconds ({{ $component.shutdownSeconds }}) and 10 for the rest of the shutdown
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -70,20 +70,20 @@ expirer.keda needs triggers where PostgreSQL's address is a URL in a Secret: KED
 {{- $block := printf "external%s" $store }}
 {{- if $own.enabled }}
 {{- if or $external.host $external.password $external.existingSecret $external.secretKeys.url }}
-{{ $block }} is set, but would not be used: set {{ lower $store }}.enabled to false
+{{ $block }} is set but not used: set {{ lower $store }}.enabled to false
 {{- end }}
 {{- else }}
 {{- if not (or $external.host $external.secretKeys.url) }}
-{{ lower $store }}.enabled is false, but nothing says where else it is: set {{ $block }}.host
+{{ lower $store }}.enabled is false, and no external server is configured: set {{ $block }}.host
 {{- end }}
 {{- if and $external.secretKeys.url (not $external.existingSecret) }}
-{{ $block }}.secretKeys.url names a key, but {{ $block }}.existingSecret no Secret
+{{ $block }}.secretKeys.url names a key, but {{ $block }}.existingSecret is empty
 {{- end }}
 {{- if and (ne $store "Redis") (not $external.password) (not $external.existingSecret) }}
 {{ $block }} has neither a password nor an existingSecret
 {{- end }}
 {{- if and (ne $store "Postgresql") $external.password (not (regexMatch "^[A-Za-z0-9._~-]+$" $external.password)) }}
-{{ $block }}.password has characters that a URL does not take as they are: put the whole URL into a Secret, and name it with existingSecret and secretKeys.url
+{{ $block }}.password has characters that must be escaped in a URL: put the whole URL into a Secret, and set existingSecret and secretKeys.url
 {{- end }}
 {{- if and $external.tls.caSecret (ne $store "Postgresql") (not $external.tls.enabled) }}
 {{ $block }}.tls.caSecret is set, but {{ $block }}.tls.enabled is false
@@ -92,12 +92,12 @@ expirer.keda needs triggers where PostgreSQL's address is a URL in a Secret: KED
 {{- end }}
 {{- $tls := .Values.externalPostgresql.tls }}
 {{- if and (not .Values.postgresql.enabled) (hasPrefix "verify-" $tls.mode) (not $tls.caSecret) (not .Values.externalPostgresql.secretKeys.url) }}
-externalPostgresql.tls.mode is {{ $tls.mode }}, which needs the authority's certificate: set tls.caSecret
+externalPostgresql.tls.mode is {{ $tls.mode }}, which needs the CA's certificate: set tls.caSecret
 {{- end }}
 {{- range $store := list "redis" "rabbitmq" }}
 {{- $own := index $.Values $store }}
 {{- if and $own.enabled $own.auth.password (not (regexMatch "^[A-Za-z0-9._~-]+$" $own.auth.password)) }}
-{{ $store }}.auth.password has characters that a URL does not take as they are: use letters, digits and . _ ~ -
+{{ $store }}.auth.password has characters that must be escaped in a URL: use letters, digits and . _ ~ -
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -127,12 +127,12 @@ auth.tokenSecret has {{ len $values.auth.tokenSecret }} characters: at least 32 
 {{- end }}
 {{- end -}}
 
-{{/* Pods of a component at most, with the one that a rollout adds. */}}
+{{/* The maximum number of a component's pods, including the one that a rollout adds. */}}
 {{- define "rowlock.podsMax" -}}
 {{- if .autoscaling.enabled }}{{ add1 .autoscaling.maxReplicas }}{{ else if .keda.enabled }}{{ add1 .keda.maxReplicas }}{{ else }}{{ add1 .replicas }}{{ end -}}
 {{- end -}}
 
-{{/* Connections to PostgreSQL at most: the pools, and one for the migrations. */}}
+{{/* The maximum number of connections to PostgreSQL: all pools, and one for the migrations. */}}
 {{- define "rowlock.connectionsMax" -}}
 {{- $sum := 1 -}}
 {{- range list .Values.api .Values.expirer -}}
@@ -146,6 +146,6 @@ auth.tokenSecret has {{ len $values.auth.tokenSecret }} characters: at least 32 
 {{- $needed := include "rowlock.connectionsMax" . | int }}
 {{- $free := sub (int $postgresql.maxConnections) 3 | int }}
 {{- if gt $needed $free }}
-the pods may open {{ $needed }} connections to PostgreSQL, and of {{ $postgresql.maxConnections }} it leaves {{ $free }} to accounts that are no superusers: lower poolSize or the number of pods, or raise {{ ternary "postgresql" "externalPostgresql" .Values.postgresql.enabled }}.maxConnections
+the pods may open {{ $needed }} connections to PostgreSQL, but only {{ $free }} of its {{ $postgresql.maxConnections }} are available (3 are reserved for superusers): lower poolSize or the number of pods, or raise {{ ternary "postgresql" "externalPostgresql" .Values.postgresql.enabled }}.maxConnections
 {{- end }}
 {{- end -}}

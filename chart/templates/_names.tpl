@@ -1,4 +1,4 @@
-{{/* What the release's objects are called: short enough for each suffix that a template adds. */}}
+{{/* Prefix of the names of all objects, short enough for every suffix that a template adds. */}}
 {{- define "rowlock.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
@@ -19,7 +19,7 @@ app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 |
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{/* The recommended labels of an object. Pods get the selecting ones alone, so that a new chart does not roll them for a label. */}}
+{{/* The recommended labels of an object. Pods get only the selector labels, so that a new chart version does not restart them. */}}
 {{- define "rowlock.labels" -}}
 {{ include "rowlock.selectorLabels" . }}
 app.kubernetes.io/part-of: rowlock
@@ -39,12 +39,12 @@ labels:
   {{- include "rowlock.labels" . | nindent 2 }}
 {{- end -}}
 
-{{/* One image's name: a digest wins over a tag. Takes an image's block. */}}
+{{/* The name of an image: a digest takes precedence over a tag. Takes an image's block. */}}
 {{- define "rowlock.imageName" -}}
 {{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ .tag }}{{- end -}}
 {{- end -}}
 
-{{/* `image` and `imagePullPolicy` of our own containers. Takes (dict "root" $ "image" BLOCK): what the block leaves empty is the common one's. */}}
+{{/* `image` and `imagePullPolicy` of Rowlock's containers. Takes (dict "root" $ "image" BLOCK): empty fields come from `image`. */}}
 {{- define "rowlock.image" -}}
 {{- $common := .root.Values.image -}}
 {{- $image := dict
@@ -63,7 +63,7 @@ imagePullPolicy: {{ default $common.pullPolicy .image.pullPolicy }}
 {{- end -}}
 {{- end -}}
 
-{{/* What every pod of the release has in common. */}}
+{{/* Fields that all pods of the release share. */}}
 {{- define "rowlock.podCommon" -}}
 serviceAccountName: {{ include "rowlock.serviceAccountName" . }}
 automountServiceAccountToken: false

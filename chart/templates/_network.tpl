@@ -21,7 +21,7 @@ spec:
   policyTypes: {{ toJson .types }}
 {{- end -}}
 
-{{/* The way to one store, in the release or outside. Takes (dict "root" $ "store" NAME). */}}
+{{/* Egress to one store, bundled or external. Takes (dict "root" $ "store" NAME). */}}
 {{- define "rowlock.egressToStore" -}}
 {{- $store := include (printf "rowlock.%s" .store) .root | fromYaml -}}
 {{- $outside := index .root.Values.networkPolicy.externalPeers .store -}}
@@ -36,7 +36,7 @@ spec:
   {{- end }}
 {{- end -}}
 
-{{/* From where metrics may be read. Takes (dict "root" $ "port" NUMBER). */}}
+{{/* Ingress to the metrics port. Takes (dict "root" $ "port" NUMBER). */}}
 {{- define "rowlock.metricsIngress" -}}
 {{- with .root.Values.metrics.from }}
 - ports:

@@ -1,8 +1,8 @@
 {{/*
-Everything that runs our image: the API, the expirer, the migrations and the smoke test.
+Parts of the pods that run Rowlock's image: the API, the expirer, the migrations and the smoke test.
 */}}
 
-{{/* Every setting of the service that the chart gives, and `env`. Takes (dict "root" $ "component" NAME); all but the expirer are as `api` says. */}}
+{{/* All settings of the service that the chart sets, and `env`. Takes (dict "root" $ "component" NAME); all but the expirer use `api`. */}}
 {{- define "rowlock.variables" -}}
 {{- $values := .root.Values -}}
 {{- $component := ternary $values.api $values.expirer (ne .component "expirer") -}}
@@ -27,8 +27,8 @@ Everything that runs our image: the API, the expirer, the migrations and the smo
 {{- end -}}
 
 {{/*
-`config`, and where requests come through a proxy that nobody has named, no limits per address: all customers would share one.
-The number is the largest that the settings take.
+`config`. If requests come through a proxy that is not in api.trustedProxies, it switches the rate limits per address off, because
+all customers would share one address. The number is the largest that the settings accept.
 */}}
 {{- define "rowlock.config" -}}
 {{- $config := dict -}}
@@ -38,7 +38,7 @@ The number is the largest that the settings take.
 {{- toYaml (merge (deepCopy .Values.config) $config) -}}
 {{- end -}}
 
-{{/* A value as a variable holds it: whole numbers come as floats and would be written as 1e+06. */}}
+{{/* A value as the text of a variable. Helm reads whole numbers as floats and would write 1e+06. */}}
 {{- define "rowlock.text" -}}
 {{- if and (kindIs "float64" .) (eq (float64 (int64 .)) .) }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
 {{- end -}}
@@ -51,7 +51,7 @@ The number is the largest that the settings take.
 {{- default (printf "%s-auth" (include "rowlock.fullname" .)) .Values.auth.existingSecret -}}
 {{- end -}}
 
-{{/* Where our containers see what. Takes the same. */}}
+{{/* Volume mounts of Rowlock's containers. Takes the same. */}}
 {{- define "rowlock.mounts" -}}
 - name: tmp
   mountPath: /tmp
@@ -65,7 +65,7 @@ The number is the largest that the settings take.
 {{- end }}
 {{- end -}}
 
-{{/* Takes the same. */}}
+{{/* Volumes of these pods. Takes the same. */}}
 {{- define "rowlock.volumes" -}}
 - name: tmp
   emptyDir: {}
@@ -82,7 +82,7 @@ The number is the largest that the settings take.
 {{- end }}
 {{- end -}}
 
-{{/* Where a pod may run, and before whom. Takes the values of a component. */}}
+{{/* Scheduling of a pod. Takes the values of a component. */}}
 {{- define "rowlock.placement" -}}
 {{- range $key := list "priorityClassName" "nodeSelector" "tolerations" }}
 {{- with index $ $key }}
@@ -91,7 +91,7 @@ The number is the largest that the settings take.
 {{- end }}
 {{- end -}}
 
-{{/* Waits until the migrations have brought the schema. Takes (dict "root" $ "component" NAME). */}}
+{{/* An init container that waits until the schema is migrated. Takes (dict "root" $ "component" NAME). */}}
 {{- define "rowlock.schemaWait" -}}
 {{- $component := index .root.Values .component -}}
 - name: schema
@@ -107,7 +107,7 @@ The number is the largest that the settings take.
     {{- include "rowlock.mounts" . | nindent 4 }}
 {{- end -}}
 
-{{/* The probes of a component: what is asked is fixed, how often is a value. Takes (dict "component" BLOCK "port" NAME "ready" PATH). */}}
+{{/* The probes of a component: paths are fixed, timing comes from the values. Takes (dict "component" BLOCK "port" NAME "ready" PATH). */}}
 {{- define "rowlock.probes" -}}
 startupProbe:
   httpGet: {path: /livez, port: {{ .port }}}
@@ -131,7 +131,7 @@ spec:
   {{- if not (or $component.autoscaling.enabled $component.keda.enabled) }}
   replicas: {{ $component.replicas }}
   {{- else }}
-  {{- /* Without a number the API server takes 1 where there was one before: when scaling is switched on, all but one would end. */}}
+  {{- /* Keeps the current number: without it, switching on autoscaling would reset the Deployment to one pod. */}}
   {{- $name := printf "%s-%s" (include "rowlock.fullname" .root) .component }}
   {{- with lookup "apps/v1" "Deployment" .root.Release.Namespace $name }}
   replicas: {{ .spec.replicas }}
@@ -176,7 +176,7 @@ spec:
             - {name: metrics, containerPort: {{ .metricsPort }}}
           {{- include "rowlock.probes" (dict "component" $component "port" .portName "ready" .ready) | nindent 10 }}
           {{- if $component.preStopSeconds }}
-          # Requests that are on their way while the pod leaves the Service still find it open.
+          # Requests that arrive while the Service removes the pod are still served.
           lifecycle:
             preStop:
               sleep:
@@ -202,7 +202,7 @@ spec:
         {{- include "rowlock.spread" . | nindent 8 }}
 {{- end -}}
 
-{{/* The given constraints; without any, pods spread over zones and nodes where they can. */}}
+{{/* The configured constraints; without any, pods spread over zones and nodes where possible. */}}
 {{- define "rowlock.spread" -}}
 {{- $given := (index .root.Values .component).topologySpreadConstraints -}}
 {{- if $given -}}
@@ -212,7 +212,7 @@ spec:
 - maxSkew: 1
   topologyKey: {{ . }}
   whenUnsatisfiable: ScheduleAnyway
-  # Pods of one revision are counted: during a rollout the old ones would pull the new ones apart.
+  # Counts only pods of the same revision: otherwise old pods would affect the placement of new ones during a rollout.
   matchLabelKeys: [pod-template-hash]
   labelSelector:
     matchLabels:

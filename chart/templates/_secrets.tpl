@@ -1,5 +1,5 @@
 {{/*
-A value that must never change by itself: the given one, else the one in the cluster, else a new one, in base64.
+A value that must not change between upgrades, in base64: the configured one, otherwise the one in the cluster, otherwise a new one.
 Takes (dict "root" $ "secret" NAME "key" KEY "given" VALUE "length" NUMBER), or "new" VALUE instead of the length.
 */}}
 {{- define "rowlock.kept" -}}

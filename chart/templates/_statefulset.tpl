@@ -1,4 +1,4 @@
-{{/* The two Services of a bundled store: one with an address that stays, one that its StatefulSet must name. Takes (dict "root" $ "component" NAME "port" NUMBER). */}}
+{{/* The two Services of a bundled store: one with a stable address, and the headless one that a StatefulSet needs. Takes (dict "root" $ "component" NAME "port" NUMBER). */}}
 {{- define "rowlock.storeServices" -}}
 {{- $name := printf "%s-%s" (include "rowlock.fullname" .root) .component -}}
 apiVersion: v1
@@ -25,8 +25,8 @@ spec:
 {{- end -}}
 
 {{/*
-A bundled store's StatefulSet up to its containers. No store has a liveness probe: one that is slow or still recovers is not
-made better by a restart, and one that has ended is started anyway.
+A bundled store's StatefulSet up to its containers. No store has a liveness probe: a restart does not help a slow or recovering
+store, and Kubernetes restarts a store that has ended anyway.
 Takes (dict "root" $ "component" NAME "grace" SECONDS).
 */}}
 {{- define "rowlock.storeHead" -}}
@@ -47,7 +47,7 @@ spec:
         {{- include "rowlock.selectorLabels" . | nindent 8 }}
       {{- if ne .component "postgresql" }}
       annotations:
-        # Another configuration counts from the next start on, so the pod is started anew. No secret is in it.
+        # The store reads its configuration at start, so a change restarts the pod. The hash contains no secret.
         checksum/config: {{ include (printf "rowlock.configOf.%s" .component) .root | sha256sum }}
       {{- end }}
     spec:
@@ -65,7 +65,7 @@ spec:
       {{- end }}
 {{- end -}}
 
-{{/* A store's volume: a claim, or an emptyDir where nothing shall be kept. Its labels never change: the template is immutable. */}}
+{{/* A store's volume claim. Its labels must not change, because the claim template is immutable. */}}
 {{- define "rowlock.storeClaim" -}}
 {{- $persistence := (index .root.Values .component).persistence -}}
 volumeClaimTemplates:

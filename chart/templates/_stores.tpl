@@ -1,6 +1,6 @@
 {{/*
-Where each store is, whether the release brings it along or not, as YAML: host, port, account, the Secret with the password
-and its keys. `url` names the key that holds a whole URL; then nothing else of it is used but the port.
+The connection to each store, bundled or external, as YAML: host, port, user, the Secret with the password, and its keys.
+`urlKey` names the key with a whole URL; then only the port is used besides it.
 */}}
 {{- define "rowlock.postgresql" -}}
 {{- $name := include "rowlock.fullname" . -}}
@@ -77,7 +77,7 @@ urlKey: {{ $external.secretKeys.url | quote }}
 {{- end -}}
 {{- end -}}
 
-{{/* A variable out of a Secret. Takes (dict "name" VARIABLE "secret" NAME "key" KEY). */}}
+{{/* A variable with its value from a Secret. Takes (dict "name" VARIABLE "secret" NAME "key" KEY). */}}
 {{- define "rowlock.secretVariable" -}}
 - name: {{ .name }}
   valueFrom:
@@ -86,12 +86,12 @@ urlKey: {{ $external.secretKeys.url | quote }}
       key: {{ .key | quote }}
 {{- end -}}
 
-{{/* Where a certificate authority's file is in our containers. Takes a store's name. */}}
+{{/* The path of a CA's certificate in the containers. Takes a store's name. */}}
 {{- define "rowlock.caFile" -}}/etc/rowlock/{{ . }}/ca.crt{{- end -}}
 
 {{/*
-The stores' addresses. PostgreSQL's driver takes the password from PGPASSWORD, whatever is in it; the URLs of the other two
-contain it, so it must consist of characters that a URL takes as they are.
+The variables with the stores' addresses. PostgreSQL's driver reads the password from PGPASSWORD, so it may have any characters.
+The URLs of the other two contain the password, so it must not need escaping in a URL.
 */}}
 {{- define "rowlock.storeVariables" -}}
 {{- $postgresql := include "rowlock.postgresql" . | fromYaml -}}
@@ -125,13 +125,13 @@ contain it, so it must consist of characters that a URL takes as they are.
   value: {{ printf "%s://%s:$(RABBITMQ_PASSWORD)@%s:%v/%s" $rabbitmq.scheme $rabbitmq.username $rabbitmq.host $rabbitmq.port $rabbitmq.vhost | quote }}
 {{- end }}
 {{- if and (not .Values.rabbitmq.enabled) .Values.externalRabbitmq.tls.caSecret }}
-# The broker's driver knows no setting for it; OpenSSL takes the authorities that it trusts by default from here.
+# The broker's driver has no setting for a CA. OpenSSL reads the CAs that it trusts by default from here.
 - name: SSL_CERT_FILE
   value: {{ include "rowlock.caFile" "rabbitmq" }}
 {{- end }}
 {{- end -}}
 
-{{/* The external stores' authorities, as JSON: a list of {store, secret, key}. */}}
+{{/* The external stores' CAs, as JSON: a list of {store, secret, key}. */}}
 {{- define "rowlock.authorities" -}}
 {{- $authorities := list -}}
 {{- range $store, $values := dict "postgresql" .Values.externalPostgresql "rabbitmq" .Values.externalRabbitmq "redis" .Values.externalRedis -}}

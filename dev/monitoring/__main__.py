@@ -1,4 +1,4 @@
-"""`python -m dev.monitoring`: writes the chart's alerts and dashboards; `--check` only looks."""
+"""`python -m dev.monitoring`: writes the chart's alerts and dashboards; `--check` only compares them."""
 
 import sys
 from pathlib import Path
@@ -15,13 +15,13 @@ DASHBOARDS = (SALE, LOCKS, EXPIRY, SERVICE)
 
 
 def main() -> None:
-    """Writes all files; with `--check` exits with 1 where one would become something else."""
+    """Writes all files; with `--check` exits with 1 if one would change."""
     made = {f"dashboards/{described.uid}.json": to_json(described) for described in DASHBOARDS}
     made["alerts.yaml"] = rules()
     found = {str(path.relative_to(FILES)) for path in FILES.rglob("*") if path.is_file()}
     if sys.argv[1:] == ["--check"]:
         if found != set(made) or any((FILES / name).read_text() != text for name, text in made.items()):
-            sys.exit("chart/files is not what dev/monitoring says: run make docs")
+            sys.exit("chart/files differs from dev/monitoring: run make docs")
         return
     (FILES / "dashboards").mkdir(parents=True, exist_ok=True)
     for name in found - set(made):

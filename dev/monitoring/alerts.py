@@ -1,7 +1,7 @@
-"""Every alert: what is asked, how long it must hold, how urgent it is and which page says what to do.
+"""Every alert: its expression, how long that must hold, its urgency and its runbook.
 
 A length of time is written `[5m]` in a range and `SECONDS(60)` as a number, so that `rules.py` can shorten all of
-them by one factor. The windows and burn rates are those of the SRE workbook, for 30 days.
+them by one factor. The windows and burn rates are those of the SRE workbook, for a budget of 30 days.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +16,8 @@ Severity = Literal["page", "ticket"]
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """`page` is the file in docs/runbooks without `.md`; `lasting` is Prometheus's `for`; the rule's summary also says
-    where.
+    """`page` is the file in docs/runbooks without `.md`; `lasting` is Prometheus's `for`. The rule appends the
+    namespace to the summary.
     """
 
     name: str
@@ -30,14 +30,14 @@ class Alert:
 
 FAST = ((14.4, "1h", "5m"), (6, "6h", "30m"))
 SLOW = ((3, "1d", "2h"), (1, "3d", "6h"))
-"""Burn rate, long window, short window: the long one says that it matters, the short one that it still goes on."""
+"""Burn rate, long window, short window: the long one shows that it matters, the short one that it continues."""
 HTTP = f"{catalogue.HTTP_SECONDS.name}_count"
 OPERATION = catalogue.OPERATION_SECONDS.name
 LATENESS = catalogue.LATENESS_SECONDS.name
 
 
 def availability(window: str) -> str:
-    """Share of customers' requests that failed by our fault: 409 and the other 4xx are proper answers."""
+    """Share of customers' requests that failed with a 5xx: 409 and the other 4xx are correct answers."""
     bad = f"sum by (namespace) (rate({HTTP}{{{REQUESTED}, {OUR_FAULT}}}[{window}]))"
     return f"{bad} / sum by (namespace) (rate({HTTP}{{{REQUESTED}}}[{window}]))"
 
@@ -56,15 +56,15 @@ def lateness(window: str) -> str:
 
 PROGRESS = catalogue.STEP_FINISHED.name
 WATCHED = ("sweep", "sequencer", "observer")
-"""Loops without which seats come back late, or the figures stand still that other alerts ask for."""
+"""Loops without which seats are released late, or metrics that other alerts need are not updated."""
 ALL_BEGUN = " and on (namespace) ".join(f'{PROGRESS}{{loop="{loop}"}}' for loop in WATCHED)
-"""Where each of them has finished a step since its process began."""
+"""Namespaces where each of them has finished a step since its process started."""
 ANYWHERE = 'namespace=~".*"'
-"""The chart puts its release's namespace there: `absent` can't name the one of a release of which nothing is left."""
+"""The chart replaces it with the release's namespace: `absent` has no series to take one from."""
 
 
 def _missing(series: str) -> str:
-    """A release that runs without the series, or of which nothing runs."""
+    """A release that runs without the series, or does not run at all."""
     return (
         f"count by (namespace) (rowlock_build_info) unless on (namespace) {series}\n"
         f"or\nabsent(rowlock_build_info{{{ANYWHERE}}})"
@@ -74,13 +74,13 @@ def _missing(series: str) -> str:
 FINISHED = f"max by (namespace) ({catalogue.AUDIT_FINISHED.name})"
 UNLOOKED = catalogue.AUDIT_UNLOOKED.name
 WHOLE = f"max_over_time(({FINISHED} unless on (namespace) max by (namespace) ({UNLOOKED}) > 0)[3d:5m])"
-"""When the last round ended that could look at everything. Rounds may be a day apart. Of those that are so short that
-this misses one there are many in the hour for which the alert waits.
+"""When the last round ended that could check everything. Rounds may be a day apart. A subquery every five minutes may
+miss a short round, but there are many of those in the hour for which the alert waits.
 """
 
 
 ASKED, READY = 'route="/readyz"', 'route="/readyz", outcome="ok"'
-"""Answers of the API to whoever asks it again and again whether it may be sent requests."""
+"""Answers of the API to the clients that poll its readiness."""
 
 
 def _going_on(answers: str) -> str:
@@ -88,26 +88,26 @@ def _going_on(answers: str) -> str:
 
 
 OFTEN = f"sum by (namespace) (rate({HTTP}{{{ASKED}}}[1h])) > 0.01 and on (namespace) {HTTP}{{{ASKED}}}"
-"""An API that is there was asked 37 times in the last hour: by somebody who would still ask, and more often than
-`_going_on` looks back, not now and then by hand.
+"""A running API had at least 37 such requests in the last hour: from a client that polls, more often than the range of
+`_going_on`, and not from a person who tries it now and then.
 """
 SEEN = f"count_over_time({HTTP}{{{ASKED}}}[2m]) > 1"
-"""`rate` says nothing before Prometheus has looked twice, as after a pause of its own."""
+"""`rate` has no value before Prometheus has scraped twice, such as after its own pause."""
 
 
 MIGRATION = 'job_name=~"rowlock-migrate-.*"'
-"""The Jobs of a release called rowlock, wherever it is: the chart puts its own name and namespace there."""
+"""The Jobs of a release called rowlock in any namespace: the chart replaces it with its own name and namespace."""
 
 
 def _burning(name: str, page: str, fault: str, budget: float, share: Callable[[str], str]) -> list[Alert]:
-    """Two alerts on the share of what is not as promised: one to get up for, one for the next working day."""
+    """Two alerts on the share of bad events: one pages at once, one can wait for the next working day."""
     return [
         Alert(
             f"Rowlock{name}{speed}",
             page,
             severity,
             "0s",
-            f"{fault}: 30 days' error budget is being used up {pace}",
+            f"{fault}: at this rate the error budget of 30 days lasts {pace}",
             "\nor\n".join(
                 f"({share(long)} > {rate * budget:g} and {share(short)} > {rate * budget:g})"
                 for rate, long, short in windows
@@ -118,22 +118,22 @@ def _burning(name: str, page: str, fault: str, budget: float, share: Callable[[s
 
 
 _PACES: Sequence[tuple[str, Severity, str, Sequence[tuple[float, str, str]]]] = (
-    ("BurnsFast", "page", "within days", FAST),
-    ("BurnsSlowly", "ticket", "before its time", SLOW),
+    ("BurnsFast", "page", "less than five days", FAST),
+    ("BurnsSlowly", "ticket", "less than 30 days", SLOW),
 )
 
 ALERTS = [
     *_burning("Availability", "availability", "Requests fail", 0.001, availability),
-    *_burning("Latency", "latency", "Holds, payments or releases take over half a second", 0.01, slowness),
-    *_burning("Expiry", "expiry-lateness", "Unpaid seats come back over two seconds late", 0.01, lateness),
+    *_burning("Latency", "latency", "Holds, payments or releases take more than half a second", 0.01, slowness),
+    *_burning("Expiry", "expiry-lateness", "Unpaid seats are released more than two seconds late", 0.01, lateness),
     Alert(
         "RowlockApiNotServing",
         "api-not-serving",
         "page",
         "1m",
-        "No API is there, or none answers that it may be sent requests: nobody can buy",
-        # The proxy refuses requests then, and who gets none has no share of them that fails. Where nobody asks for
-        # readiness, requests still come. Who answers nothing counts nothing, and still shows its figures.
+        "No API pod is ready: customers can't buy",
+        # The proxy refuses requests then, so no pod counts failures. Without a client that polls readiness, the second
+        # and third part stay silent. A blocked API counts no answers, but still exports its metrics.
         f"{_missing(HTTP)}\nor\n({_going_on(ASKED)} unless on (namespace) {_going_on(READY)})"
         f"\nor\n({OFTEN} and on (namespace) {SEEN} unless on (namespace) {_going_on(ASKED)})",
     ),
@@ -142,7 +142,7 @@ ALERTS = [
         "overdue-hold",
         "page",
         "1m",
-        "A hold is overdue by {{ $value | humanizeDuration }} and nobody ends it",
+        "The oldest hold is overdue by {{ $value | humanizeDuration }}",
         "max by (namespace) (rowlock_overdue_hold_oldest_seconds) > SECONDS(10)",
     ),
     Alert(
@@ -150,8 +150,8 @@ ALERTS = [
         "expirer-not-progressing",
         "page",
         "1m",
-        "No expirer finishes its steps",
-        # What an observer has never seen is no number: without the second part no alert would fire.
+        "No expirer makes progress",
+        # A loop that never finished a step has no series: without the second part no alert would fire.
         f'time() - max by (namespace, loop) ({PROGRESS}{{loop=~"{"|".join(WATCHED)}"}}) > SECONDS(60)\n'
         f"or\n{_missing(f'({ALL_BEGUN})')}",
     ),
@@ -160,7 +160,7 @@ ALERTS = [
         "relay-lag",
         "ticket",
         "2m",
-        "Events wait for RabbitMQ for {{ $value | humanizeDuration }}",
+        "Events have waited for RabbitMQ for {{ $value | humanizeDuration }}",
         'max by (namespace) (rowlock_log_lag_seconds{reader="relay"}) > SECONDS(60)',
     ),
     Alert(
@@ -168,7 +168,7 @@ ALERTS = [
         "cache-behind",
         "ticket",
         "2m",
-        "Redis is away, or its seat maps are behind the ledger",
+        "Redis is down, or its seat maps are behind PostgreSQL",
         'max by (namespace) (rowlock_log_lag_seconds{reader="projector"}) > SECONDS(30)\n'
         "or\nmin by (namespace) (rowlock_cache_up) == 0",
     ),
@@ -177,7 +177,7 @@ ALERTS = [
         "parked-messages",
         "ticket",
         "1m",
-        "{{ $value }} dead letters are parked",
+        "Parked dead letters: {{ $value }}",
         'max by (namespace) (rowlock_broker_messages{queue="parked"}) > 0',
     ),
     Alert(
@@ -185,7 +185,7 @@ ALERTS = [
         "lock-waits",
         "page",
         "2m",
-        "Row locks do not come in time",
+        "Waits for row locks time out",
         'sum by (namespace) (rate(rowlock_database_errors_total{error="lock_timeout"}[5m])) > 0.1',
     ),
     Alert(
@@ -193,7 +193,7 @@ ALERTS = [
         "old-write-transaction",
         "ticket",
         "1m",
-        "A transaction that wrote is open for {{ $value | humanizeDuration }}",
+        "A transaction that wrote has been open for {{ $value | humanizeDuration }}",
         "max by (namespace) (rowlock_write_transaction_oldest_seconds) > SECONDS(60)",
     ),
     Alert(
@@ -201,7 +201,7 @@ ALERTS = [
         "deadlocks",
         "ticket",
         "0s",
-        "PostgreSQL broke off a deadlock; the service alone can't cause one",
+        "PostgreSQL ended a deadlock: another program locks rows too",
         'sum by (namespace) (increase(rowlock_database_errors_total{error="deadlock"}[1h])) > 0',
     ),
     Alert(
@@ -209,7 +209,7 @@ ALERTS = [
         "audit-failed",
         "page",
         "0s",
-        "The self-audit found {{ $value }} violations of the rule {{ $labels.check }}",
+        "The self-audit found violations of the rule {{ $labels.check }}: {{ $value }}",
         "max by (namespace, check) (rowlock_audit_violations) > 0",
     ),
     Alert(
@@ -217,7 +217,7 @@ ALERTS = [
         "audit-stale",
         "ticket",
         "5m",
-        "The self-audit has finished no round for long",
+        "The self-audit has not finished a round for more than an hour",
         "time() - max by (namespace) (rowlock_audit_last_round_timestamp_seconds > 0)"
         " > SECONDS(3600) + max by (namespace) (rowlock_audit_interval_seconds)\n"
         f"or\n{_missing('(rowlock_audit_last_round_timestamp_seconds > 0)')}",
@@ -227,9 +227,9 @@ ALERTS = [
         "audit-incomplete",
         "ticket",
         "1h",
-        "The self-audit can't look at some {{ $labels.what }}, round after round",
-        # What a round says is shown until the next one ends, which may take more than an hour: so it must be the second
-        # one since the last whole one, too. Where none is known, the hour is enough.
+        "The self-audit could not check some {{ $labels.what }} in several rounds",
+        # A result is shown until the next round ends, which may take more than an hour. So a second incomplete round
+        # since the last complete one is needed too. If no complete round is known, the hour is enough.
         f"max by (namespace, what) ({UNLOOKED}) > 0\n"
         f"unless on (namespace)\n{FINISHED} < {WHOLE}"
         " + 1.5 * max by (namespace) (rowlock_audit_interval_seconds + rowlock_audit_round_duration_seconds)",

@@ -1,4 +1,4 @@
-"""From a short description of a dashboard to Grafana's JSON, by Grafana's own builders."""
+"""Turns a short description of a dashboard into Grafana's JSON, with Grafana's own builders."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """`uid` is part of everybody's links, and never changes."""
+    """`uid` is part of every link to the dashboard, and never changes."""
 
     uid: str
     title: str
@@ -60,12 +60,12 @@ class Dashboard:
     rows: Sequence[Row]
 
     def expressions(self) -> list[str]:
-        """Of all panels."""
+        """The expressions of all panels."""
         return [expression for row in self.rows for panel in row.panels for expression in panel.lines.values()]
 
 
 def to_json(described: Dashboard) -> str:
-    """What Grafana loads."""
+    """The JSON that Grafana loads."""
     source = dashboard.DatasourceVariable("datasource").type("prometheus").label("Data source")
     namespace = (
         dashboard.QueryVariable("namespace")

@@ -1,4 +1,4 @@
-"""A dashboard's curves as an SVG, for the documentation; drawn from what Prometheus answers, without Grafana."""
+"""Draws a dashboard's curves as an SVG for the documentation, from Prometheus's answers, without Grafana."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,16 +8,16 @@ from html import escape
 from dev.monitoring.panels import Dashboard, Panel
 
 Curve = Sequence[tuple[float, float]]
-"""Seconds since 1970, and the value."""
+"""Pairs of seconds since 1970 and a value."""
 
 WIDTH, HEIGHT, GAP, HEAD = 380, 204, 14, 56
 PLOT_LEFT, PLOT_TOP, RIGHT, BOTTOM = 46, 34, WIDTH - 12, HEIGHT - 52
 LEGEND_LEFT, LEGEND_GAP, LEGEND_LINE = 10, 12, 14
 CHARACTER = 6.4
-"""The width of one in the legend, in a wide font; which one is there, nobody knows."""
+"""The width of a character in the legend in a wide font: the reader's font is unknown."""
 PANELS_A_ROW = 3
 STILL = "#8c959f"
-"""What stays at 0 has no colour: where much happens there is much of it."""
+"""Curves that stay at 0 are grey, so that a busy system shows more colour."""
 NOTHING = "nothing to measure"
 COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#bf3989", "#0a7d91")
 UNITS = {"s": " s", "ops": "/s", "reqps": "/s", "percentunit": ""}
@@ -25,7 +25,7 @@ UNITS = {"s": " s", "ops": "/s", "reqps": "/s", "percentunit": ""}
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A panel, its curves by legend, and the top of its axis, which pictures that are compared share."""
+    """A panel, its curves by legend, and the top of its axis, which is the same in pictures to compare."""
 
     panel: Panel
     curves: Mapping[str, Curve]
@@ -42,7 +42,7 @@ class Shown:
 
 
 def picture(dashboard: Dashboard, subtitle: str, panels: Sequence[Drawn], begin: float, end: float) -> str:
-    """All panels, three a row."""
+    """An SVG with all panels, three in a row."""
     rows = math.ceil(len(panels) / PANELS_A_ROW)
     width, height = PANELS_A_ROW * (WIDTH + GAP) + GAP, HEAD + rows * (HEIGHT + GAP)
     parts = [
@@ -59,7 +59,7 @@ def picture(dashboard: Dashboard, subtitle: str, panels: Sequence[Drawn], begin:
 
 
 def highest(curves: Mapping[str, Curve]) -> float:
-    """The largest value that is one."""
+    """The largest finite value, or 0."""
     return max((value for curve in curves.values() for _, value in curve if math.isfinite(value)), default=0.0)
 
 
@@ -78,7 +78,7 @@ def _panel(drawn: Drawn, begin: float, end: float) -> str:
         Shown(legend, curve, COLOURS[number % len(COLOURS)] if highest({legend: curve}) else STILL)
         for number, (legend, curve) in enumerate(drawn.curves.items())
     ]
-    # What has a colour lies over what stays at 0.
+    # Coloured curves are drawn over grey ones.
     for one in sorted(shown, key=lambda one: one.colour != STILL):
         points = [
             (
@@ -97,7 +97,7 @@ def _panel(drawn: Drawn, begin: float, end: float) -> str:
 
 
 def _line(points: Sequence[tuple[float, float]], colour: str) -> str:
-    """With its area, by which one sees from afar that there is something."""
+    """A curve with a filled area, which is visible from a distance."""
     if not points:
         return ""
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
@@ -109,7 +109,7 @@ def _line(points: Sequence[tuple[float, float]], colour: str) -> str:
 
 
 def _legend(shown: Sequence[Shown], unit: str) -> list[str]:
-    """Names with the highest value of each, one after the other; a line that is full is followed by the next."""
+    """Each curve's name and highest value, wrapped into lines."""
     parts, x, y = [], LEGEND_LEFT, BOTTOM + 16
     for one in shown:
         peak = highest({one.legend: one.curve})
@@ -124,7 +124,7 @@ def _legend(shown: Sequence[Shown], unit: str) -> list[str]:
 
 
 def _rounded_up(value: float) -> float:
-    """To a number that reads well on an axis."""
+    """The next number that reads well on an axis."""
     if not value:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))

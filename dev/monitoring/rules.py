@@ -1,4 +1,4 @@
-"""Prometheus's rules, from the alerts; one factor shortens every length of time, for tests on live servers."""
+"""Turns the alerts into Prometheus's rules; a factor shortens every length of time, for tests on live servers."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ import yaml
 from dev.monitoring.alerts import ALERTS, Alert
 
 RUNBOOKS = "docs/runbooks/"
-"""What the chart replaces with `monitoring.prometheusRule.runbookUrl`."""
+"""The chart replaces it with `monitoring.prometheusRule.runbookUrl`."""
 WHERE = "{{ with $labels.namespace }} (namespace {{ . }}){{ end }}"
 SECONDS_OF = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 LENGTH = re.compile(r"(\d+)([smhd])")
@@ -23,7 +23,7 @@ def rules(factor: int = 1) -> str:
 
 
 class _Blocks(yaml.SafeDumper):
-    """Writes text of several lines as it is."""
+    """Writes text of several lines as a block."""
 
 
 def _block(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

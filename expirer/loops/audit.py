@@ -53,7 +53,7 @@ class Audit:
         self._engine = engine
         self._settings = settings
         self._owner = owner
-        self._cache = SeatCache(cache, settings.map_fresh_ms, settings.map_keep_minutes) if cache else None
+        self._cache = SeatCache(cache, settings.map_fresh_ms) if cache else None
         self._turn: Turn | None = None
         self._known_at = -math.inf
         catalogue.AUDIT_INTERVAL_SECONDS.of().set(settings.audit_interval_seconds)

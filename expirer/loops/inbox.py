@@ -1,36 +1,40 @@
-"""Ends overdue holds as RabbitMQ's dead letters tell of them: punctual where the sweep only comes round.
+"""Ends overdue holds as their dead letters arrive from RabbitMQ: on time, where the sweep runs at intervals.
 
-A batch is one transaction, acknowledged after its COMMIT; after a crash between the two it is delivered again, and
-there is nothing left to do for it.
+A batch is one transaction, acknowledged after its COMMIT. After a crash between the two it is delivered again, and its
+holds have ended already.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer.thread import Thread
+from service.backoff import delay_after
 from service.broker.consumer import DeadLetters, Delivery
 from service.database import roll_back, transaction
-from service.errors import BrokerAway, Busy, Unavailable, concerns_all
-from service.ledger.expiring import ONE_BY_ONE_SECONDS_MAX, settle_due
+from service.errors import BrokerAway, Busy, Unavailable
+from service.ledger.expiring import settle_due
+from service.ledger.one_by_one import ONE_BY_ONE_SECONDS_MAX, in_turn, together_then_one_by_one
 from service.observability import tracing
 from service.observability.metrics import catalogue, recording
 from service.settings import Settings
 
 WAIT_MS = 500
 RETRY_MS = 50
+RETRY_MS_MAX = 1_600
 
 log = structlog.stdlib.get_logger("rowlock.inbox")
 
 
 class Inbox:
-    """Holds on to what it has taken until that is settled or parked, or the connection is lost."""
+    """Keeps the messages that it has taken until they are settled or parked, or the connection is lost."""
 
-    def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
+    def __init__(self, engine: AsyncEngine, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._engine = engine
         self._settings = settings
         self._letters = DeadLetters(settings)
@@ -40,10 +44,10 @@ class Inbox:
 
     @tracing.batched("inbox", "settle dead letter", "consumer")
     async def step(self) -> float:
-        """Takes a batch, settles it, acknowledges it; no seconds to wait: it waits for the next in RabbitMQ.
+        """Takes a batch, settles it and acknowledges it. No seconds to wait: it waits for the next batch in RabbitMQ.
 
-        Raises BrokerAway: then everything that was taken comes again, to whoever is there. Raises whatever says that
-        PostgreSQL is in trouble: that is no message's fault, so they are kept, and nothing counts against them.
+        Raises BrokerAway: then every message that was taken is delivered again, to any inbox. Raises errors of
+        PostgreSQL too: then the messages are kept, and no failure is counted against them.
         """
         settings = self._settings
         try:
@@ -69,7 +73,7 @@ class Inbox:
         tracing.note_failed(self._tried, why)
 
     async def close(self) -> None:
-        """Gives back what was taken."""
+        """Returns the messages that were taken to the queue."""
         await self._thread.run(self._letters.close)
         self._thread.close()
 
@@ -80,21 +84,16 @@ class Inbox:
             return
         tracing.note_tried(self._tried)
         tracing.note_members({d.hint.reservation_id: d.traceparent for d in self._taken if d.hint})
-        try:
-            expired = await self._settle(self._taken)
-        except Exception as error:
-            if concerns_all(error):
-                raise
-            # Whatever is wrong with one, the others' seats must come back.
-            log.warning("batch failed, trying one by one", error=repr(error), count=len(self._taken))
-            await self._settle_one_by_one()
-        else:
-            await self._done(self._taken)
-            if expired:
-                log.info("holds expired", count=expired, by="inbox")
+        await together_then_one_by_one(self._settle_together, self._settle_one_by_one)
+
+    async def _settle_together(self) -> None:
+        expired = await self._settle(self._taken)
+        await self._done(self._taken)
+        if expired:
+            log.info("holds expired", count=expired, by="inbox")
 
     async def _settle(self, deliveries: Sequence[Delivery]) -> int:
-        """How many holds it ended: those that are due, and that nobody else is at work on."""
+        """How many holds it ended: those that are due and not locked by another transaction."""
         ids = self._ids(deliveries)
         with recording.expiry("inbox") as batch:
             async with transaction(self._engine) as connection:
@@ -104,36 +103,36 @@ class Inbox:
             batch.reservations, batch.skipped = ended.reservations, ended.skipped
         return len(ended.reservations)
 
-    async def _settle_one_by_one(self) -> None:
-        """Those that fail are tried again when the others are done, and at last parked."""
-        deadline = time.monotonic() + ONE_BY_ONE_SECONDS_MAX
+    async def _settle_one_by_one(self, failure: Exception) -> None:
+        """Messages that fail alone are retried after the others, and at last parked. A message must not keep the seats
+        of the others.
+        """
+        log.warning("batch failed, trying one by one", error=repr(failure), count=len(self._taken))
+        deadline = self._clock() + ONE_BY_ONE_SECONDS_MAX
         rounds = 0
-        while self._taken:
+        while self._taken and self._clock() <= deadline:
             if rounds:
-                await asyncio.sleep(RETRY_MS * 2 ** (rounds - 1) / 1000)
+                await asyncio.sleep(delay_after(rounds, RETRY_MS, RETRY_MS_MAX) / 1000)
             rounds += 1
-            for delivery in list(self._taken):
-                if time.monotonic() > deadline:
-                    return
-                await self._settle_alone(delivery)
+            async for delivery, answer in in_turn(list(self._taken), self._settle_alone, deadline, self._clock):
+                await self._conclude(delivery, answer)
 
-    async def _settle_alone(self, delivery: Delivery) -> None:
-        try:
-            await self._settle([delivery])
-        except Exception as error:
-            if concerns_all(error):
-                raise
-            if isinstance(error, Busy):
-                # Somebody is at work on one of its seats, as with a hold that is locked itself.
-                log.info("dead letter left to the sweep", reservation_id=delivery.reservation_id, error=repr(error))
-                await self._done([delivery])
-                return
-            log.warning("dead letter failed", reservation_id=delivery.reservation_id, error=repr(error))
+    async def _settle_alone(self, delivery: Delivery) -> int:
+        return await self._settle([delivery])
+
+    async def _conclude(self, delivery: Delivery, answer: int | Exception) -> None:
+        """Acknowledges the message, keeps it for another try, or parks it."""
+        if not isinstance(answer, Exception):
+            await self._done([delivery])
+        elif isinstance(answer, Busy):
+            # A row of it is locked by another transaction. A batch passes over such holds too.
+            log.info("dead letter left to the sweep", reservation_id=delivery.reservation_id, error=repr(answer))
+            await self._done([delivery])
+        else:
+            log.warning("dead letter failed", reservation_id=delivery.reservation_id, error=repr(answer))
             delivery.failures += 1
             if delivery.failures >= self._settings.inbox_tries_max:
                 await self._park(delivery, "failing")
-        else:
-            await self._done([delivery])
 
     async def _done(self, deliveries: Sequence[Delivery]) -> None:
         await self._thread.run(self._letters.acknowledge, deliveries)

@@ -1,9 +1,11 @@
-"""Brings the log's changes to the seat maps in Redis, and says how fresh they are. It creates no map: readers do.
+"""Applies the changes in the log to the seat maps in Redis, and records how fresh they are. Readers create the maps.
 
-One replica does it at a time, under the lease of its cursor. No transaction is open while Redis is talked to.
+One replica does it at a time, under the lease of its cursor. No transaction is open during a call to Redis.
 """
 
 import time
+from dataclasses import dataclass
+from datetime import datetime
 
 import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -17,12 +19,35 @@ from service.events.log import Logged
 from service.observability import tracing
 from service.observability.metrics import recording
 from service.reservation import SeatState
-from service.seatmap.cached import SeatCache
-from service.seatmap.encoding import STATE_OF, Change
+from service.seatmap.encoding import STATE_OF, Change, Clock
 from service.seatmap.stored import read_history
+from service.seatmap.updating import MapUpdates
 from service.settings import Settings
 
 CURSOR = "cache"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the log has after the cursor's `number`: numbered events, then those without a number yet. `is_all` says
+    that nothing else was committed at `as_of`.
+    """
+
+    epoch: str
+    number: int
+    as_of: datetime
+    events: list[Logged]
+    is_all: bool
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of the numbered events."""
+        return [event.number for event in self.events if event.number is not None]
+
+    @property
+    def last_number(self) -> int:
+        """Where the cursor is after the batch."""
+        return max(self.numbers, default=self.number)
 
 
 class Projector:
@@ -30,7 +55,7 @@ class Projector:
 
     def __init__(self, engine: AsyncEngine, cache: Cache, settings: Settings, owner: str) -> None:
         self._engine = engine
-        self._cache = SeatCache(cache, settings.map_fresh_ms, settings.map_keep_minutes)
+        self._cache = MapUpdates(cache, settings.map_fresh_ms)
         self._settings = settings
         self._owner = owner
         self._tried = 0
@@ -39,51 +64,63 @@ class Projector:
     async def step(self) -> float:
         """Applies one batch, renews the watermark if that was all, moves the cursor; seconds to wait.
 
-        Raises CacheAway, and whatever a transaction raises; then the batch is applied once more.
+        Raises CacheAway and the errors of a transaction. Then the batch is applied again.
         """
-        settings = self._settings
         began = time.perf_counter()
         clock = await self._cache.clock()
-        async with transaction(self._engine) as connection:
-            held = await cursors.look_at_lease(connection, CURSOR, self._owner, settings.lease_ms)
-            number = held.number
-            if number is not None:
-                epoch = f"{await read_history(connection)}/{clock.run}"
-                as_of, events = await event_log.read_committed(connection, number, settings.projector_batch_max)
-            if not held.has_written:
-                await roll_back(connection)
-        if number is None:
-            return settings.projector_interval_ms / 1000
-        if clock.place_epoch == epoch and clock.place < number:
-            # The cursor was dropped, and made again at the end: nobody has applied what is between.
+        batch = await self._read_batch(clock)
+        if batch is None:
+            return self._settings.projector_interval_ms / 1000
+        if clock.place_epoch == batch.epoch and clock.place < batch.number:
+            # The cursor was dropped and created again at the end: no projector has applied the events between.
             await self._cache.begin_epoch()
             return 0
-        numbered = [event.number for event in events if event.number is not None]
-        # What has no number yet comes once more, with one.
-        tracing.note_tried([number for number in numbered if number <= self._tried])
-        tracing.note_members({event.number: event.traceparent for event in events if event.number is not None})
-        self._tried = max([self._tried, *numbered])
-        is_all = len(numbered) < settings.projector_batch_max > len(events) - len(numbered)
-        async with lease.kept(self._engine, CURSOR, self._owner, settings):
-            await self._cache.apply(epoch, changes_by_session(events))
-            if numbered or clock.place_epoch != epoch:
-                await self._cache.note_place(epoch, numbered[-1] if numbered else number)
-            if is_all:
-                await self._cache.renew(epoch, as_of, clock.ms)
-        if numbered:
+        self._note_members(batch)
+        async with lease.kept(self._engine, CURSOR, self._owner, self._settings):
+            await self._apply(batch, clock)
+        if batch.numbers:
             async with transaction(self._engine) as connection:
-                await cursors.move_cursor(connection, CURSOR, self._owner, number, numbered[-1])
-        recording.batch_done("projector", len(numbered), time.perf_counter() - began)
-        return settings.projector_interval_ms / 1000 if is_all else 0
+                await cursors.move_cursor(connection, CURSOR, self._owner, batch.number, batch.last_number)
+        recording.batch_done("projector", len(batch.numbers), time.perf_counter() - began)
+        return self._settings.projector_interval_ms / 1000 if batch.is_all else 0
+
+    async def _read_batch(self, clock: Clock) -> Batch | None:
+        """None while another replica has the lease."""
+        batch_max = self._settings.projector_batch_max
+        batch = None
+        async with transaction(self._engine) as connection:
+            held = await cursors.keep_lease(connection, CURSOR, self._owner, self._settings.lease_ms)
+            if held.number is not None:
+                epoch = f"{await read_history(connection)}/{clock.run}"
+                as_of, events = await event_log.read_committed(connection, held.number, batch_max)
+                numbered = sum(event.number is not None for event in events)
+                is_all = max(numbered, len(events) - numbered) < batch_max
+                batch = Batch(epoch, held.number, as_of, events, is_all)
+            if not held.has_written:
+                await roll_back(connection)
+        return batch
+
+    def _note_members(self, batch: Batch) -> None:
+        """For the traces. An event without a number is applied again once it has one, and belongs to that batch."""
+        tracing.note_tried([number for number in batch.numbers if number <= self._tried])
+        tracing.note_members({event.number: event.traceparent for event in batch.events if event.number is not None})
+        self._tried = max([self._tried, *batch.numbers])
+
+    async def _apply(self, batch: Batch, clock: Clock) -> None:
+        await self._cache.apply(batch.epoch, changes_by_session(batch.events))
+        if batch.numbers or clock.place_epoch != batch.epoch:
+            await self._cache.note_place(batch.epoch, batch.last_number)
+        if batch.is_all:
+            await self._cache.renew(batch.epoch, batch.as_of, clock.ms)
 
     async def close(self) -> None:
-        """Lets another replica carry on at once."""
+        """Releases the lease, so that another replica continues at once."""
         async with transaction(self._engine) as connection:
             await cursors.release_lease(connection, CURSOR, self._owner)
 
 
 def changes_by_session(events: list[Logged]) -> dict[int, list[Change]]:
-    """The changes of seats in the order of the events."""
+    """The changes of seats by session, in the order of the events."""
     changes: dict[int, list[Change]] = {}
     for event in events:
         seats = orjson.loads(event.seats)

@@ -1,6 +1,6 @@
 """Publishes the log to RabbitMQ, in its order and at least once, and a hint of each new hold.
 
-One replica does it at a time, under the lease of its cursor. No transaction is open while RabbitMQ is talked to.
+One replica does it at a time, under the lease of its cursor. No transaction is open during a call to RabbitMQ.
 """
 
 import time
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer import lease
 from expirer.thread import Thread
+from service.backoff import delay_after
 from service.broker.messages import Hint
 from service.broker.publisher import Published, Publisher
 from service.database import roll_back, transaction
@@ -49,54 +50,55 @@ class Relay:
     async def step(self) -> float:
         """Publishes one batch and moves the cursor after its confirms; seconds to wait, 0 after a full batch.
 
-        Raises BrokerAway, and whatever a transaction raises; then the batch is published once more.
+        Raises BrokerAway and the errors of a transaction. Then the batch is published again.
         """
-        settings = self._settings
         began = time.perf_counter()
+        interval_seconds = self._settings.relay_interval_ms / 1000
         batch_max = self._batch_max
-        async with transaction(self._engine) as connection:
-            held = await cursors.look_at_lease(connection, CURSOR, self._owner, settings.lease_ms)
-            number = held.number
-            events: list[Logged] = []
-            if number is not None:
-                events = await event_log.read_numbered(connection, number, batch_max)
-            if not held.has_written:
-                await roll_back(connection)
-        if number is None or not events:
+        number, events = await self._read_batch(batch_max)
+        if not events:
             await self._thread.run(self._publisher.keep_alive)
-            return settings.relay_interval_ms / 1000
+            return interval_seconds
         published = await self._publish(events)
-        if published.events:
-            async with transaction(self._engine) as connection:
-                last = events[published.events - 1].number
-                assert last is not None
-                await cursors.move_cursor(connection, CURSOR, self._owner, number, last)
+        await self._move_cursor(number, events[: published.events])
         catalogue.EVENTS_PUBLISHED.of().inc(published.events)
         recording.batch_done("relay", published.events, time.perf_counter() - began)
-        if published.events < len(events):
-            tracing.note_failed([event.number for event in events[published.events :]], "refused")
-            return self._back_off(events[published.events])
+        if refused := events[published.events :]:
+            tracing.note_failed([event.number for event in refused], "refused")
+            return self._back_off(refused[0])
         if facts := self._refusals.end(time.monotonic()):
-            log.info("the queues bound to rowlock.events take messages again", **facts)
-        self._batch_max = min(2 * batch_max, settings.relay_batch_max)
-        return 0 if len(events) == batch_max else settings.relay_interval_ms / 1000
+            log.info("the queues bound to rowlock.events accept messages again", **facts)
+        self._batch_max = min(2 * batch_max, self._settings.relay_batch_max)
+        return 0 if len(events) == batch_max else interval_seconds
+
+    async def _read_batch(self, batch_max: int) -> tuple[int, list[Logged]]:
+        """Where the cursor is, and the events after it. No events while another replica has the lease."""
+        events: list[Logged] = []
+        async with transaction(self._engine) as connection:
+            held = await cursors.keep_lease(connection, CURSOR, self._owner, self._settings.lease_ms)
+            if held.number is not None:
+                events = await event_log.read_numbered(connection, held.number, batch_max)
+            if not held.has_written:
+                await roll_back(connection)
+        return held.number or 0, events
+
+    async def _move_cursor(self, number: int, published: Sequence[Logged]) -> None:
+        if published:
+            last = published[-1].number
+            assert last is not None
+            async with transaction(self._engine) as connection:
+                await cursors.move_cursor(connection, CURSOR, self._owner, number, last)
 
     async def close(self) -> None:
-        """Lets another replica carry on at once."""
+        """Releases the lease, so that another replica continues at once."""
         await self._thread.run(self._publisher.close)
         self._thread.close()
         await self._release()
 
     async def _publish(self, events: Sequence[Logged]) -> Published:
-        """With the hints of the new holds among them."""
-        numbers = [e.number for e in events if e.number is not None]
-        tracing.note_tried([number for number in numbers if number <= self._tried])
-        tracing.note_members({event.number: event.traceparent for event in events})
-        self._tried = max([self._tried, *numbers])
-        events = [
-            replace(e, traceparent=made) if (made := tracing.traceparent_of(e.number)) is not None else e
-            for e in events
-        ]
+        """Publishes the events, and a hint of each new hold among them."""
+        self._note_members(events)
+        events = [_traced(event) for event in events]
         hints = [
             Hint(e.reservation_id, e.expires_at, e.due_in_ms, e.traceparent)
             for e in events
@@ -114,28 +116,40 @@ class Relay:
             self._note_hints(published.hints_dropped)
         return published
 
+    def _note_members(self, events: Sequence[Logged]) -> None:
+        """For the traces."""
+        numbers = [event.number for event in events if event.number is not None]
+        tracing.note_tried([number for number in numbers if number <= self._tried])
+        tracing.note_members({event.number: event.traceparent for event in events})
+        self._tried = max([self._tried, *numbers])
+
     def _note_hints(self, dropped: int) -> None:
         if dropped:
             catalogue.HINTS_DROPPED.of().inc(dropped)
             if facts := self._drops.note("dropped", time.monotonic()):
-                log.warning("hints dropped; the sweep gives these seats back", count=dropped, **facts)
+                log.warning("hints dropped; the sweep releases these seats", count=dropped, **facts)
         elif facts := self._drops.end(time.monotonic()):
-            log.info("no more hints are dropped", **facts)
+            log.info("hints are accepted again", **facts)
 
     def _back_off(self, refused: Logged) -> float:
         catalogue.EVENTS_REFUSED.of().inc()
-        # What a queue has refused is tried alone, and what follows it in few at first: a queue that is full and read
-        # slowly takes one now and then, and each time the others get again whatever it has refused behind that one.
+        # A refused event is retried alone, and the next batches are small at first. A full queue that is read slowly
+        # accepts an event now and then, and each time the other queues get the rest of the refused batch again.
         self._batch_max = 1
         if facts := self._refusals.note("refused", time.monotonic()):
             log.error(
-                "a queue bound to rowlock.events refuses messages: look for one that is full with reject-publish",
+                "a queue bound to rowlock.events refuses messages: check for a full one with reject-publish",
                 number=refused.number,
                 **facts,
             )
-        doublings = min(self._refusals.count - 1, 10)
-        return float(min(REFUSED_BACKOFF_SECONDS * 2**doublings, REFUSED_BACKOFF_SECONDS_MAX))
+        return delay_after(self._refusals.count, REFUSED_BACKOFF_SECONDS, REFUSED_BACKOFF_SECONDS_MAX)
 
     async def _release(self) -> None:
         async with transaction(self._engine) as connection:
             await cursors.release_lease(connection, CURSOR, self._owner)
+
+
+def _traced(event: Logged) -> Logged:
+    """The event with the trace of its publication, where that is traced."""
+    made = tracing.traceparent_of(event.number)
+    return event if made is None else replace(event, traceparent=made)

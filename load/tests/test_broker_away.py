@@ -96,7 +96,7 @@ async def until_told(sql: Connection, listener: Listener) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-async def test_seats_come_back_while_rabbitmq_is_away_and_afterwards_every_event_is_told(
+async def test_seats_are_released_without_rabbitmq_and_events_follow(
     sql: Connection, settings: Settings, rabbitmq: Broker, fault: tuple[Change, Change]
 ) -> None:
     go, come_back = fault
@@ -129,7 +129,7 @@ async def until_noticed(expirer: Process) -> None:
     await until(noticed, "a step of the relay that failed")
 
 
-async def test_an_expirer_that_starts_without_rabbitmq_gives_seats_back_and_tells_of_them_later(
+async def test_expirer_started_without_rabbitmq_publishes_later(
     sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     with listening(rabbitmq.url) as listener:

@@ -77,7 +77,7 @@ def test_nobody_who_listens_is_noticed_at_once(postgres: Postgres) -> None:
         publisher.publish([], [])
 
 
-def test_a_connection_that_is_not_answered_is_given_up_after_its_time(settings: Settings, rabbitmq: Broker) -> None:
+def test_unanswered_connection_times_out(settings: Settings, rabbitmq: Broker) -> None:
     rabbitmq.pause()
     with publisher_of(settings) as publisher, ends_within(CONNECT_MS):
         publisher.publish([], [])
@@ -93,9 +93,7 @@ def test_confirms_that_do_not_come_are_given_up_after_their_time(
             publisher.publish(events[1:], [])
 
 
-def test_a_broker_that_takes_nothing_any_more_is_given_up_after_its_time(
-    settings: Settings, rabbitmq: Broker, events: list[Logged]
-) -> None:
+def test_broker_that_stops_reading_times_out(settings: Settings, rabbitmq: Broker, events: list[Logged]) -> None:
     with publisher_of(settings) as publisher:
         publisher.publish(events[:1], [])
         rabbitmq.pause()
@@ -103,7 +101,7 @@ def test_a_broker_that_takes_nothing_any_more_is_given_up_after_its_time(
             publisher.publish(events * 20_000, [])
 
 
-def test_a_late_refusal_is_not_taken_for_an_answer_to_the_next_message(
+def test_late_refusal_does_not_answer_the_next_message(
     settings: Settings, rabbitmq: Broker, events: list[Logged]
 ) -> None:
     created, *holds = events
@@ -119,7 +117,7 @@ def test_a_late_refusal_is_not_taken_for_an_answer_to_the_next_message(
         assert received(full, 1)[0]["number"] == holds[0].number
 
 
-def test_a_late_confirm_is_not_taken_for_an_answer_to_the_next_message(
+def test_late_confirm_does_not_answer_the_next_message(
     settings: Settings, rabbitmq: Broker, events: list[Logged]
 ) -> None:
     created, *holds = events
@@ -172,7 +170,7 @@ async def half_answers(rabbitmq: Broker) -> AsyncIterator[HalfAnswers]:
 
 
 @pytest.mark.parametrize("halved", ["a confirm", "the answer to a call"])
-async def test_an_answer_that_stops_in_its_midst_is_given_up_after_its_time(
+async def test_half_an_answer_times_out(
     postgres: Postgres, rabbitmq: Broker, events: list[Logged], halved: str
 ) -> None:
     async with half_answers(rabbitmq) as proxy:
@@ -194,9 +192,7 @@ def open_a_channel(publisher: Publisher) -> None:
         connection.channel()
 
 
-def test_a_connection_that_the_network_has_lost_is_not_taken_for_a_silent_one(
-    settings: Settings, rabbitmq: Broker
-) -> None:
+def test_lost_connection_is_not_mistaken_for_a_silent_one(settings: Settings, rabbitmq: Broker) -> None:
     link = Link(settings)
     with pytest.raises(BrokerAway), link.connected() as connection:
         hear_until_lost(connection, rabbitmq)

@@ -130,7 +130,7 @@ async def kill_redis(rush: Rush) -> None:
 
 async def start_empty(rush: Rush) -> None:
     """Killed before; nothing of what it knew is there."""
-    await asyncio.to_thread(rush.redis.forget_snapshot)
+    await asyncio.to_thread(rush.redis.forget)
     await asyncio.to_thread(rush.redis.start)
 
 
@@ -186,7 +186,7 @@ TROUBLES = {
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES)
-async def test_in_trouble_customers_buy_at_the_same_pace_nobody_waits_for_long_and_no_map_says_what_is_not_true(
+async def test_cache_outages_slow_no_sale_and_show_no_wrong_map(
     postgres: Postgres, sql: Connection, settings: Settings, redis: Server, trouble: Trouble
 ) -> None:
     keeper, *customers = await make_customers(sql, settings, 1 + SHOPPERS)
@@ -230,7 +230,7 @@ def complaints(quiet: float, troubled: float, slowest_seconds: float) -> list[st
     return found
 
 
-async def test_redis_restarted_with_an_old_snapshot_within_a_moment_serves_nothing_of_it_as_new(
+async def test_old_snapshot_of_redis_is_not_served_as_new(
     postgres: Postgres, sql: Connection, settings: Settings, redis: Server
 ) -> None:
     (customer,) = await make_customers(sql, settings, 1)

@@ -40,7 +40,7 @@ async def new_cluster(servers: Servers, sql: Connection) -> AsyncIterator[Postgr
     major = await major_of(sql)
     made = await asyncio.to_thread(servers.make, f"restored-{major}", major)
     yield made
-    await asyncio.to_thread(made.stop, immediate=True)
+    await asyncio.to_thread(made.kill)
 
 
 async def run(*command: str | Path) -> None:
@@ -72,7 +72,7 @@ async def make_log(engine: AsyncEngine, sql: Connection, settings: Settings) -> 
     await make_holds(sql, settings, 3)
 
 
-async def test_after_dump_and_restore_every_event_is_published_in_order_and_once(  # noqa: PLR0913, PLR0917 - fixtures
+async def test_restored_log_is_published_in_order_and_once(  # noqa: PLR0913, PLR0917 - fixtures
     engine: AsyncEngine,
     postgres: Postgres,
     sql: Connection,

@@ -145,7 +145,7 @@ async def assert_all_are_back(sql: Connection, seat_ids: Sequence[int]) -> None:
     assert await sql.fetchval("select count(*) from reservations where settled_at < expires_at") == 0
 
 
-async def test_expirers_killed_again_and_again_end_each_hold_once_and_tell_all_of_it_in_order(
+async def test_killed_expirers_end_each_hold_once_and_publish_in_order(
     postgres: Postgres, sql: Connection, settings: Settings, redis: Redis | Container, rabbitmq: RabbitMQ | Container
 ) -> None:
     urls = {"redis_url": redis.url, "broker_url": rabbitmq.url}
@@ -184,10 +184,10 @@ async def fragile(servers: Servers) -> AsyncIterator[Postgres]:
         await migrate(server.url())
         yield server
     finally:
-        await asyncio.to_thread(server.stop, immediate=True)
+        await asyncio.to_thread(server.kill)
 
 
-async def test_after_a_crash_of_postgresql_all_loops_are_back_by_themselves_and_nothing_is_parked(
+async def test_loops_recover_from_a_postgresql_crash_and_park_nothing(
     fragile: Postgres, redis: Redis | Container, rabbitmq: RabbitMQ | Container
 ) -> None:
     settings = make_settings(fragile.url())
@@ -198,7 +198,7 @@ async def test_after_a_crash_of_postgresql_all_loops_are_back_by_themselves_and_
         seat_ids = await sell(sql, settings, HOLDS, HOLD_SECONDS - 1)
         await until_ended(sql, CRASH_AT)
         await sql.close()
-        await asyncio.to_thread(fragile.stop, immediate=True)
+        await asyncio.to_thread(fragile.kill)
         await until_all_have_noticed(expirer)
         await asyncio.to_thread(fragile.start)
         sql = await asyncpg.connect(fragile.url())

@@ -88,7 +88,7 @@ async def overdue(sql: Connection, settings: Settings, count: int) -> list[UUID]
     return ids
 
 
-async def test_killed_while_the_answer_to_its_commit_is_on_its_way_an_inbox_has_settled_once(
+async def test_inbox_killed_before_its_commit_answer_settles_once(
     postgres: Postgres, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     async with (
@@ -108,7 +108,7 @@ async def test_killed_while_the_answer_to_its_commit_is_on_its_way_an_inbox_has_
     await assert_settled_once(sql, settings, rabbitmq, ids)
 
 
-async def test_killed_between_the_commit_and_its_acknowledgement_an_inbox_has_settled_once(
+async def test_inbox_killed_before_acknowledging_settles_once(
     postgres: Postgres, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     async with (
@@ -155,7 +155,7 @@ async def assert_told_again(
     assert all(versions == [2] for versions in versions_told(events).values())
 
 
-async def test_killed_between_the_confirms_and_the_move_of_the_cursor_a_relay_has_told_everything_and_it_is_told_again(
+async def test_relay_killed_before_moving_its_cursor_repeats(
     postgres: Postgres, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     async with proxy_before(postgres) as proxy:
@@ -163,7 +163,7 @@ async def test_killed_between_the_confirms_and_the_move_of_the_cursor_a_relay_ha
         await assert_told_again(sql, settings, rabbitmq, kept_back, at_once=6)
 
 
-async def test_killed_before_its_confirms_have_come_a_relay_has_told_everything_and_it_is_told_again(
+async def test_relay_killed_before_its_confirms_repeats(
     postgres: Postgres, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     async with broker_proxy(postgres, rabbitmq) as (proxy, broker_url):
@@ -171,7 +171,7 @@ async def test_killed_before_its_confirms_have_come_a_relay_has_told_everything_
         await assert_told_again(sql, settings, rabbitmq, kept_back, at_once=6)
 
 
-async def test_killed_before_anything_was_sent_a_relay_has_told_nothing_and_all_is_told(
+async def test_relay_killed_before_sending_loses_nothing(
     postgres: Postgres, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     async with broker_proxy(postgres, rabbitmq) as (proxy, broker_url):

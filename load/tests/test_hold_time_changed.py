@@ -69,7 +69,7 @@ def missed(what: str, late_ms: list[float], ms_max: float) -> list[str]:
 
 
 @pytest.mark.timeout(600)
-async def test_when_the_time_to_pay_changes_seats_of_both_times_are_back_punctually_and_the_old_queue_goes(
+async def test_changed_hold_time_keeps_expiry_punctual(
     postgres: Postgres, sql: Connection, settings: Settings, redis: Redis | Container, rabbitmq: RabbitMQ | Container
 ) -> None:
     urls = {"redis_url": redis.url, "broker_url": rabbitmq.url}

@@ -37,7 +37,7 @@ def server(servers: Servers) -> Iterator[Postgres]:
     made = servers.make("paused")
     asyncio.run(migrate(made.url()))
     yield made
-    made.stop(immediate=True)
+    made.kill()
 
 
 @pytest.fixture
@@ -81,12 +81,12 @@ async def assert_all_settled(server: Postgres, url: str) -> None:
     assert message_count(url, PARKED_QUEUE) == 0
 
 
-async def test_while_postgresql_is_away_dead_letters_are_kept_and_none_is_parked(
+async def test_dead_letters_are_kept_while_postgresql_is_away(
     engine: AsyncEngine, server: Postgres, own_sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     await make_dead_letters(own_sql, settings, rabbitmq.url, LETTERS)
     async with inbox_of(engine, settings) as inbox:
-        await asyncio.to_thread(server.stop, immediate=True)
+        await asyncio.to_thread(server.kill)
         try:
             # More often than a message that fails would be tried.
             for _ in range(settings.inbox_tries_max + 4):
@@ -99,7 +99,7 @@ async def test_while_postgresql_is_away_dead_letters_are_kept_and_none_is_parked
     await assert_all_settled(server, rabbitmq.url)
 
 
-async def test_a_pool_without_a_free_connection_pauses_the_inbox_and_counts_against_no_message(
+async def test_full_pool_pauses_the_inbox_and_fails_no_message(
     server: Postgres, own_sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     await make_dead_letters(own_sql, settings, rabbitmq.url, 3)
@@ -115,13 +115,13 @@ async def test_a_pool_without_a_free_connection_pauses_the_inbox_and_counts_agai
     await assert_all_settled(server, rabbitmq.url)
 
 
-async def test_a_connection_to_rabbitmq_that_is_lost_during_a_pause_brings_the_messages_again(
+async def test_connection_lost_during_a_pause_redelivers_messages(
     engine: AsyncEngine, server: Postgres, own_sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     await make_dead_letters(own_sql, settings, rabbitmq.url, 3)
     await asyncio.to_thread(write_queues_down, rabbitmq)
     async with inbox_of(engine, settings) as inbox:
-        await asyncio.to_thread(server.stop, immediate=True)
+        await asyncio.to_thread(server.kill)
         try:
             with pytest.raises(DatabaseAway):
                 await inbox.step()
@@ -136,7 +136,7 @@ async def test_a_connection_to_rabbitmq_that_is_lost_during_a_pause_brings_the_m
     await assert_all_settled(server, rabbitmq.url)
 
 
-async def test_an_expirer_whose_postgresql_is_away_for_a_minute_settles_everything_afterwards(
+async def test_expirer_settles_all_after_a_minute_without_postgresql(
     server: Postgres, own_sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     # Only the inbox does it: the sweep is over before they are overdue.
@@ -165,6 +165,6 @@ async def make_dead_letters_before_the_crash(
     ids = await make_holds(sql, settings, LETTERS)
     await make_overdue(sql, *ids)
     hints = await hints_of(sql, ids)
-    await asyncio.to_thread(server.stop, immediate=True)
+    await asyncio.to_thread(server.kill)
     send_hints(url, hints)
     return ids

@@ -137,7 +137,7 @@ async def test_unpaid_seats_are_back_on_time_and_none_early(
 
 
 @pytest.mark.parametrize("alter", [every_tenth_dropped, all_doubled, all_delayed, all_reversed])
-async def test_lost_doubled_late_and_reversed_hints_delay_no_seat_beyond_the_sweep(
+async def test_bad_hints_delay_no_seat_beyond_the_sweep(
     sql: Connection, settings: Settings, urls: dict[str, str], alter: Alter
 ) -> None:
     broker_url = urls["broker_url"]

@@ -25,7 +25,7 @@ def settings(postgres: Postgres, sql: Connection, rabbitmq: Broker) -> Settings:
     return make_settings(postgres.url(), broker_url=rabbitmq.url, hold_queue_length_max=LENGTH_MAX)
 
 
-async def test_when_the_queue_of_holds_is_full_hints_are_dropped_and_events_go_on(
+async def test_full_hold_queue_drops_hints_but_no_events(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     with listening(rabbitmq.url) as listener:
@@ -49,12 +49,12 @@ async def test_when_the_queue_of_holds_is_full_hints_are_dropped_and_events_go_o
                 assert await cursor(sql) == last
         assert first_time(await listener.until(4))[:4] == [1, 2, 3, 4]
     assert [(line["event"], line.get("count"), line["failures"]) for line in logs] == [
-        ("hints dropped; the sweep gives these seats back", 3, 1),
-        ("no more hints are dropped", None, 2),
+        ("hints dropped; the sweep releases these seats", 3, 1),
+        ("hints are accepted again", None, 2),
     ]
 
 
-async def test_a_hint_for_which_there_is_no_queue_is_counted_and_the_queue_is_made_again(
+async def test_missing_hold_queue_is_counted_and_declared_again(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     queue = holds_queue(30_000, LENGTH_MAX)
@@ -72,11 +72,11 @@ async def test_a_hint_for_which_there_is_no_queue_is_counted_and_the_queue_is_ma
         await make_numbered(engine, sql, settings, 3)
         with capture_logs() as logs:
             await relay.step()
-        assert [line["event"] for line in logs] == ["no more hints are dropped"]
+        assert [line["event"] for line in logs] == ["hints are accepted again"]
     assert message_count(rabbitmq.url, queue) == 3
 
 
-async def test_events_that_a_strangers_full_queue_refuses_are_tried_again_and_all_come_when_it_is_emptied(
+async def test_refused_events_arrive_once_the_full_queue_is_emptied(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     with connected(rabbitmq.url) as connection:
@@ -95,7 +95,7 @@ async def test_events_that_a_strangers_full_queue_refuses_are_tried_again_and_al
     assert first_time(got) == list(range(1, last + 1))
 
 
-async def test_while_a_queue_refuses_events_the_tries_come_less_often_and_the_other_queues_get_one_event_again(
+async def test_refusals_back_off_and_repeat_one_event_elsewhere(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     with listening(rabbitmq.url) as healthy, connected(rabbitmq.url) as connection:
@@ -114,7 +114,7 @@ async def test_while_a_queue_refuses_events_the_tries_come_less_often_and_the_ot
         assert [event["number"] for event in healthy.read()][-8:] == [2, *range(3, 10)]
 
 
-async def test_a_queue_that_refuses_is_told_of_at_once_then_once_a_minute_and_when_it_takes_again(
+async def test_refusing_queue_is_logged_once_a_minute(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with connected(rabbitmq.url) as connection:
@@ -137,7 +137,7 @@ async def test_a_queue_that_refuses_is_told_of_at_once_then_once_a_minute_and_wh
     ]
 
 
-async def test_a_full_queue_that_is_read_slowly_does_not_flood_the_others(
+async def test_slowly_read_full_queue_does_not_flood_others(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     with listening(rabbitmq.url) as healthy, connected(rabbitmq.url) as connection:
@@ -152,7 +152,7 @@ async def test_a_full_queue_that_is_read_slowly_does_not_flood_the_others(
         assert first_time(healthy.read()) == list(range(1, last + 1))
 
 
-async def test_bookings_and_the_sweep_do_not_notice_a_strangers_full_queue(
+async def test_full_queue_of_another_reader_delays_no_booking(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     with connected(rabbitmq.url) as connection:

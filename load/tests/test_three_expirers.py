@@ -89,7 +89,7 @@ async def until_event_after(queue: Queue, number: int, events: list[Any]) -> Non
     await until(came, f"an event after {number}")
 
 
-async def test_when_the_active_expirer_is_killed_another_carries_on_within_two_seconds(
+async def test_killed_expirer_is_replaced_within_two_seconds(
     postgres: Postgres, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -119,9 +119,7 @@ async def last_number(sql: Connection) -> int:
     return int(await sql.fetchval("select number from cursors where name = 'log'"))
 
 
-async def test_when_the_active_expirer_is_stopped_another_carries_on_at_once(
-    sql: Connection, settings: Settings, rabbitmq: Broker
-) -> None:
+async def test_stopped_expirer_is_replaced_at_once(sql: Connection, settings: Settings, rabbitmq: Broker) -> None:
     async with three_expirers(settings, rabbitmq) as expirers:
         active = await active_of(sql, expirers)
         # Nobody else would get the lease by its end within the time that a test waits.

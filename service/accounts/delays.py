@@ -2,6 +2,7 @@
 
 import asyncio
 
+from service.backoff import delay_after
 from service.observability.metrics import catalogue
 
 FORGIVEN_FAILURES = 3
@@ -35,6 +36,5 @@ class Delays:
             self._delayed -= 1
 
     def delay_ms(self, failures: int) -> int:
-        """Doubles with each failure that is not forgiven; an exponent beyond 16 is beyond every maximum."""
-        doublings = min(failures - FORGIVEN_FAILURES - 1, 16)
-        return min(DELAY_MS << doublings, self._delay_ms_max)
+        """Doubles with each failure that is not forgiven."""
+        return round(delay_after(failures - FORGIVEN_FAILURES, DELAY_MS, self._delay_ms_max))

@@ -8,7 +8,7 @@ from typing import TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from service.errors import Busy
+from service.errors import Busy, BusyReason
 from service.observability.metrics import catalogue
 
 PASSWORD_BYTES_MAX = 1_024
@@ -53,7 +53,7 @@ class Passwords:
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._waiting >= self._queue_max:
-            raise Busy("password check")
+            raise Busy(BusyReason.HASH_QUEUE)
         self._waiting += 1
         try:
             with self._shown.track_inprogress(), catalogue.PASSWORD_SECONDS.of().time():

@@ -19,7 +19,7 @@ router = APIRouter(tags=["accounts"])
 
 
 def _bare(email: Any) -> Any:
-    # The type would take "Ada <ada@example.com>" for the address in it, with which nobody else signs in.
+    # EmailStr would accept "Ada <ada@example.com>", and the account would get only the address in it.
     if isinstance(email, str) and "<" in email:
         raise broken("must be the address alone")
     return email
@@ -36,7 +36,7 @@ PASSWORD = "correct horse battery"  # noqa: S105 - an example in the documentati
 
 
 class SignUp(Body):
-    """A new account. MANAGER only where the server is set up for development."""
+    """A new account. The role MANAGER is only for servers that are set up for development."""
 
     email: Annotated[EmailStr, Field(max_length=320, examples=[EMAIL]), BeforeValidator(_bare)]
     password: Annotated[
@@ -47,7 +47,7 @@ class SignUp(Body):
 
 
 class SignIn(Body):
-    """The address in any case, and the password."""
+    """The address, in upper or lower case, and the password."""
 
     email: Annotated[
         str, Field(min_length=1, max_length=320, pattern=NO_CONTROL_CHARACTERS, examples=[EMAIL]), Printable
@@ -70,14 +70,14 @@ class SignedIn(Reply):
 @router.post(
     "/sign-up",
     status_code=201,
-    summary="Make an account",
+    summary="Sign up",
     responses=refusals.responses(AddressInUse, *refusals.BODY, TooManyRequests, Busy, DatabaseAway, OutcomeUnknown),
     dependencies=[Depends(limit_sign_in)],
 )
 async def sign_up(body: SignUp, context: InContext) -> SignedIn:
-    """The new account is signed in at once."""
+    """Create an account and get a token for it."""
     if body.role is Role.MANAGER and not context.settings.open_manager_sign_up:
-        raise Invalid("role", "only CUSTOMER can sign up here")
+        raise Invalid("role", "must be CUSTOMER on this server")
     account_id = await accounts.sign_up(
         context.engine, context.passwords, NewAccount(body.email, body.password, body.name, body.role)
     )
@@ -86,12 +86,12 @@ async def sign_up(body: SignUp, context: InContext) -> SignedIn:
 
 @router.post(
     "/sign-in",
-    summary="Get a token",
+    summary="Sign in",
     responses=refusals.responses(WrongCredentials, *refusals.BODY, TooManyRequests, Busy, DatabaseAway),
     dependencies=[Depends(limit_sign_in)],
 )
 async def sign_in(body: SignIn, context: InContext) -> SignedIn:
-    """After several wrong passwords for one address each further attempt takes longer, the right one too."""
+    """Get a token. After several wrong passwords for an address, each attempt takes longer, even with the right one."""
     principal, name = await accounts.sign_in(
         context.engine, context.passwords, context.delays, body.email, body.password
     )

@@ -1,4 +1,4 @@
-"""What every route may use: the process's singletons, who asks, and the headers that replies share."""
+"""Dependencies of the routes: the process's singletons, the signed-in account, and the limits on requests."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,17 +15,18 @@ from service.admission.ratelimit import Limit, RateLimits
 from service.api.mapbody import MapBodies
 from service.errors import Forbidden, Unauthenticated
 from service.ledger.booking import BoxOffice
+from service.moments import rfc3339
 from service.seatmap.maps import SeatMaps
 from service.sessions.listing import SessionList
 from service.settings import Settings
 
 TIME_HEADER = "Rowlock-Time"
-"""PostgreSQL's present time in a reply, which a countdown to `expiresAt` starts from."""
+"""PostgreSQL's current time in a reply, from which a countdown to `expiresAt` starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One per process, made by the lifespan of `service.app`."""
+    """The process's singletons, made by the lifespan of `service.app`."""
 
     settings: Settings
     engine: AsyncEngine
@@ -44,7 +45,7 @@ async def get_context(request: Request) -> Context:
     return cast("Context", request.state.context)
 
 
-# All of them are coroutines: FastAPI runs plain functions in threads, for which nothing here is made.
+# All dependencies are coroutines: FastAPI would run plain functions in threads, and nothing here is thread-safe.
 InContext = Annotated[Context, Depends(get_context)]
 
 bearer = HTTPBearer(auto_error=False, description="The token from `POST /sign-up` or `POST /sign-in`")
@@ -54,7 +55,7 @@ Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
 
 
 async def get_principal(context: InContext, credentials: Credentials) -> Principal:
-    """Who asks. Raises Unauthenticated, TooManyRequests."""
+    """The signed-in account. Raises Unauthenticated, TooManyRequests."""
     if credentials is None:
         raise Unauthenticated
     principal = context.tokens.check(credentials.credentials)
@@ -63,8 +64,8 @@ async def get_principal(context: InContext, credentials: Credentials) -> Princip
 
 
 async def limit_read(request: Request, context: InContext) -> None:
-    """Counts a read that anybody may do for the account that asks, or else for the address. Raises TooManyRequests."""
-    # The token is not declared, or the document would demand it of everybody.
+    """Counts a public read for the account, or for the address if there is no token. Raises TooManyRequests."""
+    # The token is not declared as a dependency: the OpenAPI document would make it mandatory.
     try:
         await get_principal(context, await bearer(request))
     except Unauthenticated:
@@ -83,14 +84,14 @@ async def _limit_address(request: Request, context: Context, limit: Limit) -> No
 
 
 async def get_customer(principal: Annotated[Principal, Depends(get_principal)]) -> Principal:
-    """Who asks, as a customer. Raises Unauthenticated, Forbidden."""
+    """The signed-in customer. Raises Unauthenticated, Forbidden."""
     if principal.role is not Role.CUSTOMER:
         raise Forbidden(Role.CUSTOMER)
     return principal
 
 
 async def get_manager(principal: Annotated[Principal, Depends(get_principal)]) -> Principal:
-    """Who asks, as a manager. Raises Unauthenticated, Forbidden."""
+    """The signed-in manager. Raises Unauthenticated, Forbidden."""
     if principal.role is not Role.MANAGER:
         raise Forbidden(Role.MANAGER)
     return principal
@@ -102,4 +103,4 @@ AsManager = Annotated[Principal, Depends(get_manager)]
 
 def time_header(now: datetime) -> dict[str, str]:
     """The reply's header with PostgreSQL's time, RFC 3339 in UTC."""
-    return {TIME_HEADER: now.isoformat().replace("+00:00", "Z")}
+    return {TIME_HEADER: rfc3339(now)}

@@ -9,6 +9,7 @@ from fastapi import Query
 
 from service.api.fields import ID_MAX
 from service.errors import Invalid
+from service.moments import rfc3339
 
 Cursor = Annotated[str | None, Query(max_length=200, description="`next` of the page before")]
 
@@ -18,7 +19,7 @@ NEWEST_RESERVATION = UUID(int=2**128 - 1)
 
 def encode_session(showtime: datetime, session_id: int) -> str:
     """The cursor after a session in the list by (showtime, id)."""
-    return urlsafe_b64encode(f"{showtime.isoformat()}|{session_id}".encode()).decode()
+    return urlsafe_b64encode(f"{rfc3339(showtime)}|{session_id}".encode()).decode()
 
 
 def decode_session(cursor: str | None) -> tuple[datetime, int]:

@@ -1,4 +1,4 @@
-"""What customers do: look, hold seats, pay, release, look back."""
+"""The routes of customers that change something: hold seats, pay, release."""
 
 import re
 from collections.abc import Sequence
@@ -45,9 +45,9 @@ IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,255}$"
 
 
 def _visible(key: str) -> str:
-    # Before the pattern, which is for the document: as a message nobody understands it.
+    # Runs before the pattern, which is only for the OpenAPI document: a pattern is a poor message.
     if not re.fullmatch(IDEMPOTENCY_KEY, key):
-        raise broken("must have 1 to 255 visible ASCII characters, without blanks")
+        raise broken("must have 1 to 255 visible ASCII characters, without spaces")
     return key
 
 
@@ -56,8 +56,8 @@ IdempotencyKey = Annotated[
     Header(
         alias="Idempotency-Key",
         pattern=IDEMPOTENCY_KEY,
-        description="1 to 255 visible ASCII characters, new for each hold that you mean. The same request with the "
-        "same key gets the first reply again, byte for byte, however often and whenever it is sent.",
+        description="1 to 255 visible ASCII characters; use a new key for each hold. The same request with the same key"
+        " always gets the first reply again, byte for byte.",
         examples=["b6f1a2c4-first-try"],
     ),
     BeforeValidator(_visible),
@@ -77,7 +77,7 @@ def _distinct(seat_ids: list[int]) -> list[int]:
 
 
 class Hold(Body):
-    """Seats of one session, in any order; how many, the server's `seats_per_hold_max` says."""
+    """Seats of one session, in any order. The setting `ROWLOCK_SEATS_PER_HOLD_MAX` limits their number."""
 
     seat_ids: Annotated[
         list[SeatId],
@@ -87,7 +87,7 @@ class Hold(Body):
 
 
 class HeldSeat(Reply):
-    """A seat of a reservation, with the price that was fixed when it was held."""
+    """A seat of a reservation. Its price was fixed when the seat was held."""
 
     seat_id: shown.SeatId
     placement: shown.Placement
@@ -95,7 +95,7 @@ class HeldSeat(Reply):
 
 
 class ReservationReply(Reply):
-    """A reservation; `serverTime` is when it was made, by the clock that `expiresAt` is measured with."""
+    """A reservation. `serverTime` is its time of creation, by the same clock as `expiresAt`."""
 
     reservation_id: shown.ReservationId
     session_id: shown.SessionId
@@ -108,7 +108,7 @@ class ReservationReply(Reply):
 
 
 class SettledReply(ReservationReply):
-    """A reservation that has ended, and when: `CONFIRMED` is paid then, `CANCELLED` released."""
+    """A paid (`CONFIRMED`) or released (`CANCELLED`) reservation. `settledAt` is the time of the change."""
 
     settled_at: shown.Moment | None
 
@@ -118,7 +118,7 @@ def _seats(seats: Sequence[Seat]) -> list[HeldSeat]:
 
 
 def render_hold(reservation: Reservation, seats: Sequence[Seat]) -> str:
-    """The reply to a hold, which is stored with it."""
+    """The reply to a hold. It is stored with the reservation."""
     reply = ReservationReply(
         reservation_id=reservation.id,
         session_id=reservation.session_id,
@@ -135,8 +135,8 @@ def render_hold(reservation: Reservation, seats: Sequence[Seat]) -> str:
 HOLD_REPLY = {
     "model": ReservationReply,
     "headers": {
-        TIME_HEADER: {"description": "PostgreSQL's present time", "schema": {"type": "string"}},
-        REPLAYED_HEADER: {"description": "`true` where the reply is an earlier one", "schema": {"type": "string"}},
+        TIME_HEADER: {"description": "PostgreSQL's current time", "schema": {"type": "string"}},
+        REPLAYED_HEADER: {"description": "`true` if the reply is a repeated one", "schema": {"type": "string"}},
     },
 }
 
@@ -154,21 +154,21 @@ async def book_one(
     customer: AsCustomer,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """The seat is yours to pay until `expiresAt`."""
+    """The seat is held for you until `expiresAt`. Pay before then."""
     return await _hold(context, customer, [seat_id], idempotency_key)
 
 
 @router.post(
     "/book",
     status_code=201,
-    summary="Hold several seats of one session, all or nothing",
+    summary="Hold several seats of one session",
     response_class=Response,
     responses={201: HOLD_REPLY, **refusals.responses(*HOLD_REFUSALS)},
 )
 async def book(
     body: Hold, context: InContext, customer: AsCustomer, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """The seats are yours to pay until `expiresAt`. A refusal names every seat that is in the way."""
+    """Either all seats are held until `expiresAt`, or none. A refusal names every seat that is not available."""
     if len(body.seat_ids) > context.settings.seats_per_hold_max:
         raise Invalid("seatIds", f"must have at most {context.settings.seats_per_hold_max} items")
     return await _hold(context, customer, body.seat_ids, idempotency_key)
@@ -196,7 +196,7 @@ async def _hold(
 async def pay(
     reservation_id: ReservationId, context: InContext, customer: AsCustomer, response: Response
 ) -> SettledReply:
-    """Before `expiresAt`; paying again changes nothing and gives the same reply."""
+    """Pay before `expiresAt`. Paying again changes nothing and gets the same reply."""
     return await _settle(context, customer, reservation_id, State.CONFIRMED, response)
 
 
@@ -208,7 +208,7 @@ async def pay(
 async def release(
     reservation_id: ReservationId, context: InContext, customer: AsCustomer, response: Response
 ) -> SettledReply:
-    """The seats are available again at once; releasing again changes nothing and gives the same reply."""
+    """The seats become available at once. Releasing again changes nothing and gets the same reply."""
     return await _settle(context, customer, reservation_id, State.CANCELLED, response)
 
 

@@ -1,4 +1,4 @@
-"""The field types that bodies share, and what all bodies and replies have in common."""
+"""The base models of bodies and replies, and the field types that bodies share."""
 
 import re
 import unicodedata
@@ -16,31 +16,31 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class Body(BaseModel):
-    """What a client sends: camelCase, nothing unknown, no conversion of types."""
+    """A request's body: camelCase, unknown fields are refused, types are not converted."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", strict=True, frozen=True)
 
 
 class Reply(BaseModel):
-    """What a client gets, in camelCase."""
+    """A reply in camelCase."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
 
 
 def broken(rule: str) -> PydanticCustomError:
-    """What a validator raises where its field breaks the rule, which the client reads as it stands."""
+    """The error that a validator raises for a broken rule. The client reads `rule` unchanged."""
     return PydanticCustomError("rule", "{rule}", {"rule": rule})
 
 
 def _printable(value: Any) -> Any:
-    # Before the pattern, which is for the document: as a message nobody understands it.
+    # Runs before the pattern, which is only for the OpenAPI document: a pattern is a poor message.
     if isinstance(value, str) and UNPRINTABLE.search(value):
         raise broken("must not have control characters or halves of surrogate pairs")
     return value
 
 
 def _compose(text: str, length_max: int) -> str:
-    """One spelling for what looks the same (NFC), so that doubled names are seen to be doubled. It may be longer."""
+    """One spelling for texts that look the same (NFC), so that duplicates are found. It may be longer."""
     composed = unicodedata.normalize("NFC", text)
     if len(composed) > length_max:
         raise broken(f"must have at most {length_max} characters in Unicode's form NFC")
@@ -48,16 +48,16 @@ def _compose(text: str, length_max: int) -> str:
 
 
 def _visible(placement: str) -> str:
-    # What can't be seen would make two seats that look the same.
+    # Invisible characters would make two seats look the same.
     if not placement.isprintable():
-        raise broken("must have visible characters only")
+        raise broken("must have only visible characters")
     return placement
 
 
 def _from_string(value: Any) -> Any:
-    # Pydantic takes numbers, and strings of digits, for seconds since 1970.
+    # Pydantic reads numbers and strings of digits as seconds since 1970.
     if not isinstance(value, str) or "T" not in value.upper():
-        raise broken("must be a string with date, time and offset as RFC 3339 writes them")
+        raise broken("must be a date and time with an offset, as in RFC 3339")
     return value
 
 
@@ -69,7 +69,7 @@ def _to_utc(moment: datetime) -> datetime:
 
 
 def _from_digits(value: Any) -> Any:
-    # Pydantic also reads 1_000, 1.0, +1 and blanks as numbers.
+    # Pydantic also reads 1_000, 1.0, +1 and spaces as numbers.
     if isinstance(value, str) and not (value.isascii() and value.removeprefix("-").isdecimal()):
         raise broken("must be a whole number in decimal digits")
     return value
@@ -92,6 +92,6 @@ Placement = Annotated[
 ]
 SeatId = Annotated[int, Field(ge=1, le=ID_MAX)]
 FromDigits = BeforeValidator(_from_digits)
-"""For numbers in a path or a query."""
-# Strict mode would refuse the RFC 3339 strings that JSON has instead of times.
+"""For numbers in a path or a query string."""
+# Strict mode would refuse strings, and JSON has no other type for times.
 Time = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_from_string), AfterValidator(_to_utc)]

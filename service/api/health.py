@@ -1,4 +1,4 @@
-"""Is the process alive, and may it be sent requests?"""
+"""Liveness and readiness."""
 
 from contextlib import suppress
 
@@ -13,19 +13,19 @@ from service.errors import Busy, DatabaseAway, NotReady
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/livez", summary="The process answers")
+@router.get("/livez", summary="Liveness")
 async def livez() -> JSONResponse:
-    """Asks nothing and nobody else: a database that is away must not restart the pods."""
+    """The process answers. The database is not asked: its failure must not restart the pods."""
     return JSONResponse({"status": "alive"})
 
 
 @router.get(
     "/readyz",
-    summary="PostgreSQL answers, with a schema that fits",
+    summary="Readiness",
     responses=refusals.responses(DatabaseAway, NotReady),
 )
 async def readyz(context: InContext) -> JSONResponse:
-    """Asks PostgreSQL each time. A pool that is busy is no reason to send its requests to the next replica's."""
+    """PostgreSQL answers, and its schema fits. A busy connection pool counts as ready: other replicas are as busy."""
     with suppress(Busy):
         await ping(context.engine)
     return JSONResponse({"status": "ready"})

@@ -1,4 +1,4 @@
-"""What customers look at: the sessions on sale, the seats of one, and their own history."""
+"""The routes that read: the sessions on sale, the seat map of a session, and a customer's own reservations."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -12,22 +12,24 @@ from service.api.context import AsCustomer, InContext, limit_read
 from service.api.cursors import Cursor, decode_reservation, decode_session, encode_session
 from service.api.customer import HeldSeat
 from service.api.fields import ID_MAX, FromDigits, Reply
+from service.api.mapjson import SeatMapReply, end_of_body
 from service.database import snapshot
 from service.errors import Busy, DatabaseAway, Forbidden, NotFound, TooManyRequests, Unauthenticated
 from service.ledger.history import Purchase, history
-from service.reservation import SeatState, State
+from service.moments import rfc3339
+from service.reservation import State
 
 router = APIRouter(prefix="/customer", tags=["customer"])
 
 PAGE_SIZE = 20
 
 Limit = Annotated[
-    int, Query(ge=1, le=200, description="Items on the page; the server's `page_size_max` is the most"), FromDigits
+    int, Query(ge=1, le=200, description="Items on the page; `ROWLOCK_PAGE_SIZE_MAX` limits them"), FromDigits
 ]
 
 
 class Availability(Reply):
-    """Seats by state; together they are all seats of the session."""
+    """The number of seats in each state. Their sum is the number of seats in the session."""
 
     available: Annotated[int, Field(examples=[10])]
     held: Annotated[int, Field(examples=[2])]
@@ -35,7 +37,7 @@ class Availability(Reply):
 
 
 class ListedSession(Reply):
-    """A session on sale; the counts may be a few seconds old: `counts_seconds` and, from Redis, `map_fresh_ms`."""
+    """A session on sale. Its counts of seats may be a few seconds old."""
 
     session_id: shown.SessionId
     movie: shown.Movie
@@ -48,7 +50,7 @@ class ListedSession(Reply):
 
 
 class SessionPage(Reply):
-    """By showtime; `next` is the cursor of the page after, null on the last one."""
+    """Sessions by showtime. `next` is the cursor of the next page; it is null on the last page."""
 
     sessions: list[ListedSession]
     next: Annotated[str | None, Field(examples=[encode_session(datetime(2030, 6, 1, 18, tzinfo=UTC), 1)])]
@@ -56,12 +58,12 @@ class SessionPage(Reply):
 
 @router.get(
     "/list-sessions",
-    summary="The sessions on sale",
+    summary="List the sessions on sale",
     responses=refusals.responses(problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway),
     dependencies=[Depends(limit_read)],
 )
 async def list_sessions(context: InContext, cursor: Cursor = None, limit: Limit = PAGE_SIZE) -> SessionPage:
-    """Those whose showtime is to come, the next one first."""
+    """Sessions whose showtime is in the future, the next one first."""
     size = min(limit, context.settings.page_size_max)
     page = await context.sessions.page(decode_session(cursor), size + 1)
     sessions = [
@@ -83,42 +85,22 @@ async def list_sessions(context: InContext, cursor: Cursor = None, limit: Limit 
     return SessionPage(sessions=sessions, next=encode_session(last.showtime, last.id) if last else None)
 
 
-class MappedSeat(Reply):
-    """A seat and what it is at `asOf`."""
-
-    seat_id: shown.SeatId
-    placement: shown.Placement
-    price: shown.Price
-    state: SeatState
-
-
-class SeatMapReply(Reply):
-    """The seats by position, and where they were read. What was committed at `asOf` is in it; newer changes may be."""
-
-    session_id: shown.SessionId
-    currency: shown.Currency
-    source: Annotated[Literal["redis", "postgresql"], Field(description="PostgreSQL where Redis is away or behind")]
-    as_of: shown.Moment
-    age_ms: Annotated[int, Field(description="Time since `asOf`, or a little more", examples=[40])]
-    seats: list[MappedSeat]
-
-
 SOURCE_HEADER, AS_OF_HEADER, AGE_HEADER = "Rowlock-Source", "Rowlock-As-Of", "Rowlock-Age-Ms"
 MAP_HEADERS = {
     SOURCE_HEADER: {"description": "As `source` in the body", "schema": {"type": "string"}},
     AS_OF_HEADER: {"description": "As `asOf` in the body", "schema": {"type": "string"}},
     AGE_HEADER: {"description": "As `ageMs` in the body", "schema": {"type": "string"}},
-    "ETag": {"description": "Stands for the seats' states, whenever they were read", "schema": {"type": "string"}},
+    "ETag": {"description": "Identifies the seats' states, whenever they were read", "schema": {"type": "string"}},
 }
 
 
 @router.get(
     "/session/{sessionId}",
-    summary="The live map of a session's seats",
+    summary="Show the seat map of a session",
     response_class=Response,
     responses={
         200: {"model": SeatMapReply, "headers": MAP_HEADERS},
-        304: {"description": "The seats are as the ETag says, at the time in the headers", "headers": MAP_HEADERS},
+        304: {"description": "The map of this ETag is current at the time in the headers", "headers": MAP_HEADERS},
         **refusals.responses(NotFound, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway),
     },
     dependencies=[Depends(limit_read)],
@@ -129,7 +111,7 @@ async def session_map(
     request: Request,
     if_none_match: Annotated[str, Header(description="The ETags of the maps that you have")] = "",
 ) -> Response:
-    """Also after showtime. A seat that is available here may be taken a moment later; only a hold tells."""
+    """The state of every seat, also after showtime. An available seat may be taken soon after: only a hold decides."""
     seat_map = await context.seat_maps.get(session_id)
     seats = await context.map_bodies.seats(session_id, seat_map)
     headers = {
@@ -137,12 +119,12 @@ async def session_map(
         "Cache-Control": "no-cache",
         "Vary": "Accept-Encoding",
         SOURCE_HEADER: seat_map.source,
-        AS_OF_HEADER: mapbody.format_moment(seat_map.as_of),
+        AS_OF_HEADER: rfc3339(seat_map.as_of),
         AGE_HEADER: str(seat_map.age_ms),
     }
     if seats.is_one_of(if_none_match):
         return Response(None, 304, headers)
-    end = mapbody.end_of_body(seat_map)
+    end = end_of_body(seat_map)
     if mapbody.accepts_gzip(request.headers.get("accept-encoding", "")):
         packed = await context.map_bodies.gzip(seats, end)
         return Response(packed, 200, headers | {"Content-Encoding": "gzip"}, "application/json")
@@ -150,7 +132,7 @@ async def session_map(
 
 
 class HistoryLine(Reply):
-    """A reservation with what it is for; `paidAt` is null unless it is CONFIRMED."""
+    """A reservation with its session. `paidAt` is null unless the state is CONFIRMED."""
 
     reservation_id: shown.ReservationId
     state: State
@@ -168,7 +150,7 @@ class HistoryLine(Reply):
 
 
 class HistoryPage(Reply):
-    """The newest first; `next` is the cursor of the page after, null on the last one."""
+    """Reservations, the newest first. `next` is the cursor of the next page; it is null on the last page."""
 
     reservations: list[HistoryLine]
     next: Annotated[str | None, Field(examples=[shown.RESERVATION_ID])]
@@ -176,7 +158,7 @@ class HistoryPage(Reply):
 
 @router.get(
     "/list-history",
-    summary="Own purchases, or every attempt",
+    summary="List my reservations",
     responses=refusals.responses(
         Unauthenticated, Forbidden, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway
     ),
@@ -185,12 +167,13 @@ async def list_history(
     context: InContext,
     customer: AsCustomer,
     state: Annotated[
-        Literal["HELD", "CONFIRMED", "EXPIRED", "CANCELLED", "ALL"], Query(description="ALL shows every attempt")
+        Literal["HELD", "CONFIRMED", "EXPIRED", "CANCELLED", "ALL"],
+        Query(description="ALL includes held, expired and released reservations"),
     ] = "CONFIRMED",
     cursor: Cursor = None,
     limit: Limit = PAGE_SIZE,
 ) -> HistoryPage:
-    """What was paid for; with `state` also what is held, expired or released."""
+    """Paid reservations; `state` selects others."""
     size = min(limit, context.settings.page_size_max)
     wanted = None if state == "ALL" else State(state)
     async with snapshot(context.engine) as connection:

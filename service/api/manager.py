@@ -1,4 +1,4 @@
-"""What managers do: make sessions."""
+"""The routes of managers: create a session."""
 
 from collections import Counter
 from typing import Annotated
@@ -27,7 +27,7 @@ PRICE_MAX = 100_000_000
 def _distinct(placements: list[str]) -> list[str]:
     if len(set(placements)) < len(placements):
         doubled = next(placement for placement, count in Counter(placements).items() if count > 1)
-        raise broken(f"must be distinct; {doubled!r} is there more than once")
+        raise broken(f"must be distinct; {doubled!r} occurs more than once")
     return placements
 
 
@@ -39,19 +39,19 @@ Placements = Annotated[
 
 
 class CreateSession(Body):
-    """One showing, with the seats in the order in which a map shows them."""
+    """One showing. The order of the placements is the order of the seats in its seat map."""
 
     movie: Annotated[Name, Field(examples=["Metropolis"])]
     room: Annotated[Name, Field(examples=["Room 1"])]
     showtime: Annotated[
         Time,
         Field(
-            description=f"RFC 3339 with its offset, in the future, at most {creation.SHOWTIME_YEARS_MAX} years ahead",
+            description=f"RFC 3339 with an offset, in the future, at most {creation.SHOWTIME_YEARS_MAX} years ahead",
             examples=["2030-06-01T18:00:00Z"],
         ),
     ]
     duration: Annotated[int, Field(ge=1, le=1_440, description="Minutes", examples=[153])]
-    price: Annotated[int, Field(ge=0, le=PRICE_MAX, description="Of one seat, in minor units", examples=[1250])]
+    price: Annotated[int, Field(ge=0, le=PRICE_MAX, description="Price of one seat in minor units", examples=[1250])]
     currency: Annotated[ISO4217, Field(description="ISO 4217", examples=["EUR"])]
     placements: Annotated[Placements, Field(examples=[[f"{row}{number}" for row in "AB" for number in range(1, 9)]])]
 
@@ -65,7 +65,7 @@ class CreatedSeat(Reply):
 
 
 class CreatedSession(Reply):
-    """The session as it is on sale from now on."""
+    """The new session, which is on sale now."""
 
     session_id: shown.SessionId
     movie: shown.Movie
@@ -82,7 +82,7 @@ class CreatedSession(Reply):
 @router.post(
     "/create",
     status_code=201,
-    summary="Make a session with its seats",
+    summary="Create a session with its seats",
     response_class=Response,
     responses={
         201: {"model": CreatedSession},
@@ -92,11 +92,11 @@ class CreatedSession(Reply):
     },
 )
 async def create(body: CreateSession, context: InContext, manager: AsManager) -> Response:
-    """All seats are available, at the session's price, until showtime."""
+    """All seats can be held at the session's price until showtime."""
     new = NewSession(body.movie, body.room, body.showtime, body.duration, body.price, body.currency, body.placements)
     async with transaction(context.engine) as connection:
         session, seats = await creation.create(connection, new, manager.account_id)
-    # Dumped directly: 100,000 seats as models would stop the other requests for half a second.
+    # Without models: 100,000 seats as models would delay other requests by half a second.
     reply = {
         "sessionId": session.id,
         "movie": session.movie,

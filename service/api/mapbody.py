@@ -1,183 +1,124 @@
-"""The seat map as bytes: encoded, and compressed, once for each version of its states, not for each request.
+"""The seat map's body: encoded, and compressed, once for each version of its states, not for each request.
 
-What differs from answer to answer (`source`, `asOf`, `ageMs`) stands at the end of the body. A gzip stream may go on
-with a piece that is not compressed, so the compressed seats are used again as they are, and the end is added to them.
+The fields that differ between two answers (`source`, `asOf`, `ageMs`) are at the end of the body. A gzip stream may go
+on with a block that is not compressed, so the compressed seats are used again, and the end is appended to them.
 """
 
 import asyncio
-import hashlib
 import re
 import zlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
-from weakref import WeakValueDictionary
+from collections.abc import Callable
+from typing import ParamSpec, Protocol, TypeVar
 
-import orjson
 from cachetools import LRUCache
 
-from service.errors import Busy
-from service.reservation import SeatState
+from service.api.mapjson import Packed, Seats, encode
+from service.errors import Busy, BusyReason
 from service.seatmap.maps import LAYOUT_SEATS_MAX, SeatMap
-from service.seatmap.stored import Layout
+from service.single_flight import SingleFlight, Turns
 
 SEATS_MAX = LAYOUT_SEATS_MAX
 """Of all sessions whose bodies are remembered; 200 bytes a seat."""
 SEATS_AT_ONCE_MAX = 5_000
-"""More of them take some ms, in which nobody else would be answered: a thread encodes them."""
+"""Larger maps take some ms, so a thread encodes them beside the event loop."""
 GZIP_LEVEL = 3
 AT_WORK_MAX = 2
-"""So many maps are encoded or compressed at once: the largest takes 50 ms of a core, which holds and payments need too.
-"""
+"""Maps that are encoded or compressed at the same time. The largest takes 50 ms of a core, which holds need too."""
 TURN_SECONDS = 1.0
-"""Nobody waits longer for the turn of a map; who is refused then comes again."""
+"""The longest wait for the turn to encode or compress a map; then the request is refused, and may be repeated."""
 GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 NOT_GZIP = re.compile(r"gzip;q=0(\.0*)?")
 
-STATES = {ord(state[0]): state.value.encode() + b'"}' for state in SeatState}
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class Seats:
-    """The body up to the seats' end, for one version of the states."""
+class InThread(Protocol):
+    """Runs a function beside the event loop."""
 
-    layout: Layout
-    pieces: list[bytes]
-    states: bytes
-    plain: bytes
-    etag: str
-    as_of: datetime
-    packed: bytes = b""
-    checksum: int = 0
-    packing: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    def is_one_of(self, etags: str) -> bool:
-        """Whether the header `If-None-Match` names them, weak or not."""
-        return self.etag.removeprefix("W/") in etags or etags == "*"
+    async def __call__(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """What the function returns."""
 
 
-@dataclass(frozen=True, slots=True)
 class MapBodies:
-    """One per process."""
+    """One per process. Every method raises Busy where the turn of a map does not come within `turn_seconds`."""
 
-    _known: LRUCache[int, Seats] = field(default_factory=lambda: LRUCache(SEATS_MAX, lambda seats: len(seats.states)))
-    _wanted: dict[int, SeatMap] = field(default_factory=dict)
-    _encoding: WeakValueDictionary[int, asyncio.Lock] = field(default_factory=WeakValueDictionary)
-    _at_work: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_WORK_MAX))
+    def __init__(self, turn_seconds: float = TURN_SECONDS, in_thread: InThread = asyncio.to_thread) -> None:
+        self._turn_seconds = turn_seconds
+        self._in_thread = in_thread
+        self._known: LRUCache[int, Seats] = LRUCache(SEATS_MAX, lambda seats: len(seats.states))
+        self._wanted: dict[int, SeatMap] = {}
+        self._turns = Turns(AT_WORK_MAX, turn_seconds)
+        self._encoding: SingleFlight[int, Seats] = SingleFlight("seat map encoding")
+        self._packing: SingleFlight[str, Packed] = SingleFlight("seat map compression")
 
     async def seats(self, session_id: int, seat_map: SeatMap) -> Seats:
-        """The seats as they are in the map, or in a newer one. Raises Busy where a large one's turn does not come."""
-        if (known := self._fitting(session_id, seat_map)) is not None:
+        """The seats of the map, or of a newer one."""
+        known = self._known.get(session_id)
+        if known is not None and known.fits(seat_map):
             return known
         if len(seat_map.states) <= SEATS_AT_ONCE_MAX:
-            known = self._known[session_id] = _encode(session_id, seat_map, self._known.get(session_id))
+            known = self._known[session_id] = encode(session_id, seat_map, known)
             return known
-        newest = self._wanted.get(session_id)
-        if newest is None or newest.layout is not seat_map.layout or newest.as_of <= seat_map.as_of:
-            self._wanted[session_id] = seat_map
         try:
-            return await self._encode_newest(session_id, seat_map)
+            return await self._encode_large(session_id, seat_map)
         finally:
             if self._wanted.get(session_id) is seat_map:
                 # Its turn did not come.
                 del self._wanted[session_id]
 
+    async def _encode_large(self, session_id: int, seat_map: SeatMap) -> Seats:
+        """All who wait for the session share an encoding of the newest map that one of them has. An encoding that began
+        before may be of an older map; then the next one is waited for.
+        """
+        clock = asyncio.get_running_loop().time
+        give_up_at = clock() + self._turn_seconds
+        while clock() <= give_up_at:
+            wanted = self._wanted.get(session_id)
+            if wanted is None or wanted.layout is not seat_map.layout or wanted.as_of <= seat_map.as_of:
+                self._wanted[session_id] = seat_map
+            known = await self._encoding.run(session_id, lambda: self._encode_newest(session_id, seat_map))
+            if known.fits(seat_map):
+                return known
+        raise Busy(BusyReason.MAP_ENCODE)
+
     async def _encode_newest(self, session_id: int, seat_map: SeatMap) -> Seats:
-        """One at a time for each session, and that one for all who wait."""
-        lock = self._encoding.setdefault(session_id, asyncio.Lock())
-        async with self._turn(lock, "encode"):
+        async with self._turns.take(BusyReason.MAP_ENCODE):
             newest = self._wanted.pop(session_id, seat_map)
-            if (known := self._fitting(session_id, seat_map)) is None:
-                is_newer = newest.layout is seat_map.layout and newest.as_of >= seat_map.as_of
-                chosen = newest if is_newer else seat_map
-                known = await asyncio.to_thread(_encode, session_id, chosen, self._known.get(session_id))
-                self._known[session_id] = known
-        return known
-
-    @asynccontextmanager
-    async def _turn(self, lock: asyncio.Lock, work: str) -> AsyncIterator[None]:
-        """Time for a work in a thread. Raises Busy before it begins, or not at all."""
-        try:
-            async with asyncio.timeout(TURN_SECONDS) as waiting, lock, self._at_work:
-                waiting.reschedule(None)
-                yield
-        except TimeoutError:
-            raise Busy(f"turn to {work} a seat map") from None
-
-    def _fitting(self, session_id: int, seat_map: SeatMap) -> Seats | None:
-        known = self._known.get(session_id)
-        if known is None or known.layout is not seat_map.layout:
-            return None
-        return known if known.states == seat_map.states or known.as_of > seat_map.as_of else None
+            known = await self._in_thread(encode, session_id, newest, self._known.get(session_id))
+            self._known[session_id] = known
+            return known
 
     async def gzip(self, seats: Seats, end: bytes) -> bytes:
-        """The body, compressed. Raises Busy where its turn does not come in time."""
-        if not seats.packed:
-            # Once for all who wait.
-            async with self._turn(seats.packing, "compress"):
-                if not seats.packed:
-                    seats.checksum = zlib.crc32(seats.plain)
-                    seats.packed = await asyncio.to_thread(_pack, seats.plain)
+        """The body, compressed. All who wait for the same seats share one compression."""
+        packed = seats.packed
+        if packed is None:
+            packed = seats.packed = await self._packing.run(seats.etag, lambda: self._pack(seats))
         size = len(end)
         return b"".join(
             (
-                seats.packed,
+                packed.body,
                 # A last block that is stored as it is (RFC 1951, 3.2.4), and the trailer (RFC 1952, 2.3.1).
                 b"\x01",
                 size.to_bytes(2, "little"),
                 (size ^ 0xFFFF).to_bytes(2, "little"),
                 end,
-                zlib.crc32(end, seats.checksum).to_bytes(4, "little"),
+                zlib.crc32(end, packed.checksum).to_bytes(4, "little"),
                 (len(seats.plain) + size).to_bytes(4, "little"),
             )
         )
 
-
-def end_of_body(seat_map: SeatMap) -> bytes:
-    """What follows the seats."""
-    return b'"source":"%b","asOf":"%b","ageMs":%d}' % (
-        seat_map.source.encode(),
-        format_moment(seat_map.as_of).encode(),
-        seat_map.age_ms,
-    )
-
-
-def format_moment(moment: datetime) -> str:
-    """RFC 3339 in UTC."""
-    return moment.isoformat().replace("+00:00", "Z")
+    async def _pack(self, seats: Seats) -> Packed:
+        async with self._turns.take(BusyReason.MAP_COMPRESS):
+            return await self._in_thread(_pack, seats.plain)
 
 
 def accepts_gzip(accept_encoding: str) -> bool:
-    """Whether the header says so."""
+    """Whether the header `Accept-Encoding` allows gzip."""
     codings = [coding.strip() for coding in accept_encoding.lower().replace(" ", "").split(",")]
     return any(coding.partition(";")[0] == "gzip" and not NOT_GZIP.fullmatch(coding) for coding in codings)
 
 
-def _encode(session_id: int, seat_map: SeatMap, known: Seats | None) -> Seats:
-    layout, states = seat_map.layout, seat_map.states
-    pieces = known.pieces if known is not None and known.layout is layout else _pieces(layout)
-    whole = [b""] * (2 * len(pieces))
-    whole[::2] = pieces
-    whole[1::2] = map(STATES.__getitem__, states)
-    head = b'{"sessionId":%d,"currency":"%b","seats":[' % (session_id, layout.currency.encode())
-    digest = hashlib.blake2b(states, digest_size=12, person=b"rowlock-map", key=layout.history.encode()[:64])
-    digest.update(b"%d" % session_id)
-    plain = b"".join((head, *whole, b"],"))
-    return Seats(layout, pieces, states, plain, f'W/"{digest.hexdigest()}"', seat_map.as_of)
-
-
-def _pieces(layout: Layout) -> list[bytes]:
-    """Each seat's JSON up to its state; 100,000 of them take 0.1 s, and are remembered with the body."""
-    columns = zip(layout.seat_ids, layout.placements, layout.prices, strict=True)
-    pieces = [
-        b',{"seatId":%d,"placement":%b,"price":%d,"state":"' % (seat_id, orjson.dumps(placement), price)
-        for seat_id, placement, price in columns
-    ]
-    pieces[0] = pieces[0][1:]
-    return pieces
-
-
-def _pack(plain: bytes) -> bytes:
+def _pack(plain: bytes) -> Packed:
     packer = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-    return GZIP_HEADER + packer.compress(plain) + packer.flush(zlib.Z_SYNC_FLUSH)
+    return Packed(GZIP_HEADER + packer.compress(plain) + packer.flush(zlib.Z_SYNC_FLUSH), zlib.crc32(plain))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import orjson
@@ -10,16 +9,17 @@ from starlette.responses import Response
 
 from service import errors
 from service.errors import RowlockError
+from service.moments import rfc3339
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:rowlock:problem:"
 RETRY_AFTER_SECONDS = 1
 FAULTS_MAX, FIELD_LENGTH_MAX, MESSAGE_LENGTH_MAX = 20, 100, 500
-"""A body of a hundred thousand wrong items, or a name of as many letters, does not come back as a whole."""
+"""An answer repeats only this much of an invalid body, however long the body is."""
 
 
 class MalformedBody(errors.Refusal):
-    """The body is no JSON."""
+    """The body is not JSON."""
 
 
 class UnsupportedMediaType(errors.Refusal):
@@ -34,30 +34,30 @@ class BodyTooLarge(errors.Refusal):
 
 
 class RouteNotFound(errors.Refusal):
-    """There is no such path."""
+    """The path is unknown."""
 
 
 @dataclass(eq=False)
 class MethodNotAllowed(errors.Refusal):
-    """The path is there, for the methods `allow`."""
+    """The path is known, but only for the methods `allow`."""
 
     allow: str
 
 
 class InternalError(RowlockError):
-    """A defect of the service, which is in its log under the request's id."""
+    """A defect of the service. The log has it under the request's id."""
 
 
 @dataclass(eq=False)
 class InvalidRequest(errors.Refusal):
-    """One or several fields break a rule, each as {field, message}."""
+    """One or more fields break a rule. Each fault is {field, message}."""
 
     faults: list[dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """How an error looks to the client: `detail` and `facts` are made from it."""
+    """How an error is presented to the client. The functions take the error."""
 
     status: int
     name: str
@@ -71,6 +71,10 @@ def _seat_ids(error: errors.SeatsTaken | errors.SeatsUnknown) -> dict[str, Any]:
     return {"seatIds": list(error.seat_ids)}
 
 
+def _reservation_id(error: errors.ReservationPaid | errors.ReservationCancelled) -> dict[str, Any]:
+    return {"reservationId": str(error.reservation_id)}
+
+
 def _retry_after(_error: RowlockError) -> dict[str, str]:
     return {"Retry-After": str(RETRY_AFTER_SECONDS)}
 
@@ -82,30 +86,26 @@ def _bearer(_error: RowlockError) -> dict[str, str]:
 PROBLEMS: Mapping[type[RowlockError], Problem] = {
     MalformedBody: Problem(400, "malformed-body", "The body is not JSON", lambda _: "The body can't be read as JSON."),
     errors.Unauthenticated: Problem(
-        401, "unauthenticated", "Sign in first", lambda _: "A valid bearer token is needed.", headers=_bearer
+        401, "unauthenticated", "Sign in first", lambda _: "A valid bearer token is required.", headers=_bearer
     ),
     errors.WrongCredentials: Problem(
-        401,
-        "wrong-credentials",
-        "Wrong credentials",
-        lambda _: "The address or the password is wrong.",
-        headers=_bearer,
+        401, "wrong-credentials", "Wrong credentials", lambda _: "Wrong address or password.", headers=_bearer
     ),
     errors.Forbidden: Problem(
-        403, "forbidden", "Not with this role", lambda e: f"This needs the role {e.role}.", lambda e: {"role": e.role}
+        403, "forbidden", "Wrong role", lambda e: f"This requires the role {e.role}.", lambda e: {"role": e.role}
     ),
-    RouteNotFound: Problem(404, "route-not-found", "No such route", lambda _: "There is nothing at this path."),
+    RouteNotFound: Problem(404, "route-not-found", "No such route", lambda _: "This path is unknown."),
     errors.NotFound: Problem(
-        404, "not-found", "Not found", lambda e: f"There is no such {e.what}.", lambda e: {"what": e.what}
+        404, "not-found", "Not found", lambda e: f"This {e.what} does not exist.", lambda e: {"what": e.what}
     ),
     errors.SeatsUnknown: Problem(
-        404, "seats-unknown", "No such seats", lambda e: f"No such seats: {_listed(e.seat_ids)}.", _seat_ids
+        404, "seats-unknown", "Unknown seats", lambda e: f"Unknown seats: {_listed(e.seat_ids)}.", _seat_ids
     ),
     MethodNotAllowed: Problem(
         405,
         "method-not-allowed",
         "Method not allowed",
-        lambda e: f"This path answers to {e.allow}.",
+        lambda e: f"This path allows {e.allow}.",
         headers=lambda e: {"Allow": e.allow},
     ),
     errors.SeatsTaken: Problem(
@@ -115,45 +115,37 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         409,
         "sale-closed",
         "The sale is closed",
-        lambda e: f"Selling ended at {_time(e.showtime)}.",
-        lambda e: {"showtime": _time(e.showtime)},
+        lambda e: f"Selling ended at {rfc3339(e.showtime)}.",
+        lambda e: {"showtime": rfc3339(e.showtime)},
     ),
     errors.SeatLimitReached: Problem(
         409,
         "seat-limit-reached",
         "Too many seats for one customer",
-        lambda e: f"A customer may have {e.seats_max} seats of a session and has {e.seats_claimed} already.",
+        lambda e: f"A customer may have {e.seats_max} seats in a session. You already have {e.seats_claimed}.",
         lambda e: {"seatsMax": e.seats_max, "seatsClaimed": e.seats_claimed},
     ),
     errors.HoldExpired: Problem(
         409,
         "hold-expired",
         "The hold has expired",
-        lambda e: f"The seats were held until {_time(e.expires_at)}.",
-        lambda e: {"reservationId": str(e.reservation_id), "expiresAt": _time(e.expires_at)},
+        lambda e: f"The seats were held until {rfc3339(e.expires_at)}.",
+        lambda e: {"reservationId": str(e.reservation_id), "expiresAt": rfc3339(e.expires_at)},
     ),
     errors.ReservationPaid: Problem(
-        409,
-        "reservation-paid",
-        "The reservation is paid",
-        lambda _: "A paid reservation can't be released.",
-        lambda e: {"reservationId": str(e.reservation_id)},
+        409, "reservation-paid", "Already paid", lambda _: "A paid reservation can't be released.", _reservation_id
     ),
     errors.ReservationCancelled: Problem(
-        409,
-        "reservation-cancelled",
-        "The reservation was released",
-        lambda _: "A released reservation can't be paid.",
-        lambda e: {"reservationId": str(e.reservation_id)},
+        409, "reservation-cancelled", "Released", lambda _: "A released hold can't be paid.", _reservation_id
     ),
     errors.AddressInUse: Problem(
-        409, "address-in-use", "The address is in use", lambda _: "There is an account with this e-mail address."
+        409, "address-in-use", "The address is in use", lambda _: "An account has this e-mail address."
     ),
     BodyTooLarge: Problem(
         413,
         "body-too-large",
         "The body is too large",
-        lambda e: f"The body may have {e.bytes_max} bytes.",
+        lambda e: f"The body may have at most {e.bytes_max} bytes.",
         lambda e: {"bytesMax": e.bytes_max},
     ),
     UnsupportedMediaType: Problem(
@@ -178,19 +170,19 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         lambda e: {"errors": [{"field": e.field, "message": e.message}]},
     ),
     errors.SeatsOfSeveralSessions: Problem(
-        422, "seats-of-several-sessions", "Seats of several sessions", lambda _: "All seats must be of one session."
+        422, "seats-of-several-sessions", "Seats of several sessions", lambda _: "All seats must belong to one session."
     ),
     errors.IdempotencyKeyReused: Problem(
         422,
         "idempotency-key-reused",
         "The idempotency key was used for another request",
-        lambda _: "This key stands for another hold. Use a new one.",
+        lambda _: "This key was used for another hold. Use a new key.",
     ),
     errors.TooManyRequests: Problem(
         429,
         "too-many-requests",
         "Too many requests",
-        lambda e: f"At most {e.requests_max} a minute are answered. Wait {e.retry_after_seconds} s.",
+        lambda e: f"At most {e.requests_max} requests a minute are allowed. Wait {e.retry_after_seconds} s.",
         lambda e: {"limit": e.limit, "requestsMax": e.requests_max},
         headers=lambda e: {
             "Retry-After": str(e.retry_after_seconds),
@@ -200,22 +192,19 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         },
     ),
     InternalError: Problem(
-        500,
-        "internal-error",
-        "Internal error",
-        lambda _: "This is a defect. Its trace is logged under the request's id.",
+        500, "internal-error", "Internal error", lambda _: "This is a defect, logged under the request's id."
     ),
     errors.Busy: Problem(
         503,
         "busy",
         "Busy",
-        lambda e: f"Not free in time: {e.what}. Nothing was changed: try again.",
+        lambda e: f"{e.reason.value}. Nothing was changed: try again.",
         headers=_retry_after,
     ),
     errors.DatabaseAway: Problem(
         503,
         "database-away",
-        "The database is away",
+        "The database is unavailable",
         lambda _: "The database does not answer. Nothing was changed: try again.",
         headers=_retry_after,
     ),
@@ -223,8 +212,8 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         503,
         "not-ready",
         "The service is not ready",
-        # What is wrong is in the log: it is for whoever runs the service.
-        lambda _: "The service can't work with the database as it is. Nothing was changed: try again.",
+        # The log has the reason, for the operator.
+        lambda _: "The database's schema does not fit the service. Nothing was changed: try again.",
         headers=_retry_after,
     ),
     errors.OutcomeUnknown: Problem(
@@ -232,8 +221,8 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         "outcome-unknown",
         "The outcome is unknown",
         lambda _: (
-            "It may or may not have been done. A hold repeated with its key, a payment and a release tell the truth;"
-            " look before you repeat anything else."
+            "The change may or may not have been made. To find out, repeat the hold with its key, the payment or the"
+            " release. Check the state before you repeat anything else."
         ),
         headers=_retry_after,
     ),
@@ -241,14 +230,14 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
 
 
 def render(error: RowlockError, request_id: str) -> Response:
-    """The answer to the client."""
+    """The response to the client."""
     problem = PROBLEMS[type(error)]
     content = orjson.dumps(body(error, problem) | {"requestId": request_id})
     return Response(content, problem.status, problem.headers(error), MEDIA_TYPE)
 
 
 def body(error: RowlockError, problem: Problem) -> dict[str, Any]:
-    """What it says, but for the request's id."""
+    """The problem as JSON, without the request's id."""
     return {
         "type": TYPE_PREFIX + problem.name,
         "title": problem.title,
@@ -260,7 +249,3 @@ def body(error: RowlockError, problem: Problem) -> dict[str, Any]:
 
 def _listed(seat_ids: tuple[int, ...]) -> str:
     return ", ".join(map(str, seat_ids))
-
-
-def _time(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""How the OpenAPI document tells of refusals: for each route which ones, with an example of each."""
+"""The refusals of each route in the OpenAPI document, with an example of each."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ from service.api import problems
 from service.errors import RowlockError
 
 BODY = (problems.MalformedBody, problems.BodyTooLarge, problems.UnsupportedMediaType, problems.InvalidRequest)
-"""How a route with a body may refuse it."""
+"""The refusals of every route that has a body."""
 
 EXAMPLES: Mapping[type[RowlockError], RowlockError] = {
     type(example): example
@@ -29,14 +29,14 @@ EXAMPLES: Mapping[type[RowlockError], RowlockError] = {
         ),
         errors.ReservationPaid(UUID("01926e2c-5a00-7000-8000-000000000001")),
         errors.ReservationCancelled(UUID("01926e2c-5a00-7000-8000-000000000001")),
-        errors.Busy("lock"),
+        errors.Busy(errors.BusyReason.ROW_LOCK),
         errors.TooManyRequests("account", 600, 3),
     )
 }
 
 
 def responses(*kinds: type[RowlockError]) -> dict[int | str, dict[str, Any]]:
-    """FastAPI's `responses` for a route that refuses in these ways, each with an example."""
+    """FastAPI's `responses` for a route with these refusals, with an example of each."""
     by_status: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
         problem = problems.PROBLEMS[kind]
@@ -54,7 +54,7 @@ def responses(*kinds: type[RowlockError]) -> dict[int | str, dict[str, Any]]:
 
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
-    "description": "RFC 9457. `type` is stable; further members carry the facts, such as `seatIds`.",
+    "description": "RFC 9457. `type` is stable. Further members state the facts, such as `seatIds`.",
     "required": ["type", "title", "status", "detail", "requestId"],
     "properties": {
         "type": {"type": "string", "format": "uri"},
@@ -64,4 +64,4 @@ SCHEMA: Mapping[str, Any] = {
         "requestId": {"type": "string"},
     },
 }
-"""What every refusal has; it stands in the OpenAPI document as `Problem`."""
+"""The members of every refusal: `Problem` in the OpenAPI document."""

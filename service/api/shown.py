@@ -1,4 +1,4 @@
-"""The field types that replies share, each with the example that /api-docs shows."""
+"""The field types that replies share, each with its example in the OpenAPI document."""
 
 from datetime import datetime
 from typing import Annotated
@@ -15,8 +15,8 @@ Movie = Annotated[str, Field(examples=["Metropolis"])]
 Room = Annotated[str, Field(examples=["Room 1"])]
 Placement = Annotated[str, Field(examples=["C1"])]
 Duration = Annotated[int, Field(description="Minutes", examples=[153])]
-Price = Annotated[int, Field(description="Of one seat, in minor units", examples=[1250])]
-Total = Annotated[int, Field(description="In minor units", examples=[1250])]
+Price = Annotated[int, Field(description="Price of one seat in minor units", examples=[1250])]
+Total = Annotated[int, Field(description="Total price in minor units", examples=[1250])]
 Currency = Annotated[str, Field(description="ISO 4217", examples=["EUR"])]
 SeatCount = Annotated[int, Field(examples=[16])]
 Showtime = Annotated[datetime, Field(description="RFC 3339 in UTC", examples=["2030-06-01T18:00:00Z"])]

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service.audit.ledger import BOUND_STATEMENTS, Slice
 from service.audit.verdicts import Fault
 from service.database import roll_back, snapshot, transaction
-from service.errors import Busy, CacheAway
+from service.errors import Busy, BusyReason, CacheAway
 from service.observability.metrics import catalogue
 from service.seatmap.cached import SeatCache
 from service.seatmap.encoding import NEVER_CHANGED, Kept
@@ -107,7 +107,7 @@ async def _check_map(engine: AsyncEngine, cache: SeatCache, session_id: int) -> 
                 return await _throw_away(cache, freshness.epoch, session_id)
     except Busy as error:
         # No connection is everybody's trouble, and the same map is the next one.
-        if error.what != "database":
+        if error.reason is not BusyReason.STATEMENT:
             raise
     return Slice([], 0, session_id, unlooked=1)
 
@@ -135,7 +135,7 @@ async def _throw_away(cache: SeatCache, epoch: str, session_id: int) -> Slice:
 
 
 async def _read_stored(engine: AsyncEngine, session_id: int) -> Stored | None:
-    """Raises Busy("database") where it takes too long."""
+    """Raises Busy where the statement takes too long."""
     async with transaction(engine) as connection:
         await connection.execute(BOUND_STATEMENTS)
         history = await read_history(connection)

@@ -1,8 +1,10 @@
 """A connection to RabbitMQ that is made when it is needed, waits for nothing without end, and ends with any error."""
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 from kombu import Connection
@@ -33,6 +35,14 @@ def hear(connection: Connection, seconds: float) -> bool:
             raise
         return False
     return True
+
+
+def _tls_options(url: str) -> dict[str, Any]:
+    """For `amqps`. The driver compares the certificate with the host name only where it is given that name."""
+    address = urlsplit(url)
+    if address.scheme != "amqps":
+        return {}
+    return {"server_hostname": address.hostname, "cert_reqs": ssl.CERT_REQUIRED}
 
 
 class Link:
@@ -74,6 +84,7 @@ class Link:
             self._url,
             connect_timeout=self._connect_seconds,
             heartbeat=HEARTBEAT_SECONDS,
+            ssl=_tls_options(self._url),
         )
         self.connection = connection
         connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)

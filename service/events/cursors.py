@@ -43,7 +43,7 @@ class Lease:
     has_written: bool
 
 
-async def look_at_lease(connection: Connection, name: str, owner: str, lease_ms: int) -> Lease:
+async def keep_lease(connection: Connection, name: str, owner: str, lease_ms: int) -> Lease:
     """Takes it where nobody has it.
 
     It is ours for `lease_ms` from when it was taken, and renewed when half of that is over: most looks write nothing.
@@ -60,7 +60,7 @@ async def look_at_lease(connection: Connection, name: str, owner: str, lease_ms:
 
 async def take_lease(connection: Connection, name: str, owner: str, lease_ms: int) -> int | None:
     """Where the cursor is, if it is ours to move; None where somebody else has the lease."""
-    return (await look_at_lease(connection, name, owner, lease_ms)).number
+    return (await keep_lease(connection, name, owner, lease_ms)).number
 
 
 MOVE_CURSOR = """

@@ -16,11 +16,6 @@ from service.reservation import Reservation, State
 
 NEVER = datetime.max.replace(tzinfo=UTC)
 
-ONE_BY_ONE_SECONDS_MAX = 5
-"""For the members of a batch that has failed: each may wait for its lock. The loop must be seen to live, and what is
-left comes with its next step.
-"""
-
 # Never waits, so the order of the locks does not matter; the order of the deadlines is fair to whoever waits longest.
 LOCK_OVERDUE = """
 select id, expires_at

@@ -1,4 +1,1 @@
-"""Logs, traces and metrics.
-
-May be imported by every package, and imports none of them.
-"""
+"""Logs, traces and metrics. Any package may import it, and it imports only the bottom modules."""

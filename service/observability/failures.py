@@ -1,4 +1,4 @@
-"""When the log tells of what fails again and again: at the change, in a bounded reminder, and when it works."""
+"""When a repeated failure is logged: when it changes, once a minute, and when it has ended."""
 
 import math
 from collections import deque
@@ -8,13 +8,15 @@ from typing import TypedDict
 from service.errors import Unavailable
 
 REMINDER_SECONDS = 60.0
-"""What goes on failing in the same way is told at most so often."""
+"""A failure that continues in the same way is logged at most this often."""
 CHANGES_MAX = 3
-"""So often in that time a failure after a success is news: where every other step fails, each would be."""
+"""How many first failures after a success are logged in that time. Without a limit a step that fails every other time
+would be logged each time.
+"""
 
 
 class Facts(TypedDict):
-    """How often it has failed since it last worked, and for how long."""
+    """The number of failures since the last success, and their duration."""
 
     failures: int
     seconds: int
@@ -22,48 +24,48 @@ class Facts(TypedDict):
 
 @dataclass(slots=True)
 class Failures:
-    """Those since it last worked. Times are monotonic seconds."""
+    """The failures since the last success. Times are monotonic seconds."""
 
     count: int = 0
     since: float = 0.0
-    is_told: bool = False
-    """Of any of them."""
-    told: dict[str, float] = field(default_factory=dict)
-    """When each kind was told last. Two that take turns are no news each time."""
-    news: deque[float] = field(default_factory=lambda: deque(maxlen=CHANGES_MAX))
-    """When all that was told was forgotten, the last few times."""
+    is_logged: bool = False
+    """Whether any of them was logged."""
+    logged: dict[str, float] = field(default_factory=dict)
+    """When each kind was last logged, so that two kinds that alternate are not logged each time."""
+    changes: deque[float] = field(default_factory=lambda: deque(maxlen=CHANGES_MAX))
+    """When `logged` was last cleared, a few times."""
 
     def note(self, kind: str, now: float) -> Facts | None:
-        """What to tell of a failure; None where this kind was told within REMINDER_SECONDS."""
+        """The facts to log about a failure; None if this kind was logged within REMINDER_SECONDS."""
         if not self.count:
             self._begin(now)
         self.count += 1
-        if now - self.told.get(kind, -math.inf) < REMINDER_SECONDS:
+        if now - self.logged.get(kind, -math.inf) < REMINDER_SECONDS:
             return None
-        self.told[kind] = now
-        self.is_told = True
+        self.logged[kind] = now
+        self.is_logged = True
         return self._facts(now)
 
     def end(self, now: float) -> Facts | None:
-        """It has worked. What to tell of the failures before; None where nobody was told of them."""
-        facts = self._facts(now) if self.is_told else None
+        """Notes a success. The facts to log about the failures before it; None if none of them was logged."""
+        facts = self._facts(now) if self.is_logged else None
         self.count = 0
-        self.is_told = False
+        self.is_logged = False
         return facts
 
     def _begin(self, now: float) -> None:
         self.since = now
-        if len(self.news) < CHANGES_MAX or now - self.news[0] >= REMINDER_SECONDS:
-            self.news.append(now)
-            self.told.clear()
+        if len(self.changes) < CHANGES_MAX or now - self.changes[0] >= REMINDER_SECONDS:
+            self.changes.append(now)
+            self.logged.clear()
 
     def _facts(self, now: float) -> Facts:
         return {"failures": self.count, "seconds": round(now - self.since)}
 
 
 def kind_of(error: Exception) -> str:
-    """The same for errors that mean the same. What is away words it differently from one try to the next; two defects
-    of one type are two where they come from two places.
+    """Equal for errors with the same meaning. A store that is away words its errors differently from one try to the
+    next. Two defects of one type differ if they come from two places.
     """
     name = type(error).__qualname__
     last = error.__traceback__

@@ -1,4 +1,4 @@
-"""Logs: one line each on the standard error, with the request's and the trace's id wherever there is one."""
+"""Logs: one line each on standard error, with the ids of the request and the trace if there are any."""
 
 import json
 import logging
@@ -11,31 +11,31 @@ from typing import Any
 import orjson
 import structlog
 
-# All take time in proportion to the text, however long it is: a client's word must not hold the loop.
+# All patterns take time in proportion to the text: a client's text must not block the event loop.
 PASSWORD_IN_URL = re.compile(r"(?<=://)[^\s/@:]*:[^\s/]*(?=@)")
 E_MAIL = re.compile(r"(?<![\w.+-])[\w.+-]++@[\w-]++(?:\.[\w-]++)++")
-# With whatever stands before it in the same word, such as the n of an escaped line's end, or an escaped space's 20.
+# Includes the characters before it in the same word, such as the n of an escaped line end or the 20 of a space.
 TOKEN = re.compile(r"(?<![\w-])(?=[\w-]*eyJ)[\w-]++\.[\w-]++\.[\w-]*+")
 DETAIL = re.compile(r"DETAIL: .*?(?=\nHINT: |\n\nThe above exception |\n\nDuring handling |\Z)", re.DOTALL)
-"""PostgreSQL's, which quotes the row, line breaks and all."""
+"""PostgreSQL's DETAIL quotes the row, including its line breaks."""
 HIDDEN = "[hidden]"
 
 _processors: list[structlog.typing.Processor] = []
-"""Always the same list: a logger in use keeps the one that it has found, also when it is configured anew."""
+"""Always the same list: a logger keeps the list of its first use, even if logging is configured again."""
 
 
 class Output:
-    """Where our own lines go: straight to the standard error. By way of the standard library's records, as those of
-    the libraries go, a line takes three times as long, which is several percent of a hold.
+    """Writes our own lines straight to standard error. Through the standard library's records, which the libraries use,
+    a line takes three times as long, which is several percent of a hold.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.is_told = logging.getLogger(name).isEnabledFor
+        self.is_enabled_for = logging.getLogger(name).isEnabledFor
 
     @staticmethod
     def write(line: str) -> None:
-        """One line; nobody's request fails because it can't be written."""
+        """Writes one line. A request does not fail because its line can't be written."""
         with suppress(OSError, ValueError):
             sys.stderr.write(f"{line}\n")
 
@@ -43,20 +43,20 @@ class Output:
 
 
 class LibrariesHandler(logging.Handler):
-    """Where the lines of the libraries go: to the same place."""
+    """Writes the libraries' lines to the same place."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One line, on whatever is the standard error by then."""
+        """Writes one line to the current standard error."""
         try:
             Output.write(self.format(record))
-        except Exception:  # noqa: BLE001 - as every handler of the standard library: one bad line is no more than that
+        except Exception:  # noqa: BLE001 - one bad line must not fail the caller, as in the standard library's handlers
             self.handleError(record)
 
 
 def configure_logging(level: str, form: str = "json") -> None:
-    """Sends structlog's lines and the standard library's (gunicorn, uvicorn, asyncio) to the same place, alike.
+    """Sends structlog's lines and the standard library's (gunicorn, uvicorn, asyncio) to standard error in one format.
 
-    `form` is `json`, or `text` for people.
+    `form` is `json`, or `text` for reading in a terminal.
     """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -71,7 +71,7 @@ def configure_logging(level: str, form: str = "json") -> None:
         if form == "text"
         else structlog.processors.JSONRenderer(serializer=_as_json)
     )
-    _processors[:] = [_only_told, *shared, rendered]
+    _processors[:] = [_drop_below_level, *shared, rendered]
     structlog.configure(
         processors=_processors,
         logger_factory=Output,
@@ -89,9 +89,9 @@ def configure_logging(level: str, form: str = "json") -> None:
     _lead_libraries(level)
 
 
-def _only_told(logger: Output, method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Ends what is below the level before anything is made of it."""
-    if not logger.is_told(structlog.processors.NAME_TO_LEVEL[method]):
+def _drop_below_level(logger: Output, method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Drops a line below the level before the other processors run."""
+    if not logger.is_enabled_for(structlog.processors.NAME_TO_LEVEL[method]):
         raise structlog.DropEvent
     return line
 
@@ -105,29 +105,29 @@ def _as_json(line: structlog.typing.EventDict, default: Callable[[Any], Any]) ->
 
 
 def _lead_libraries(level: str) -> None:
-    """To where our own lines go, at the same level."""
+    """Sends the libraries' lines where our own lines go, at the same level."""
     for name in ("gunicorn.error", "uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers = []
         logger.propagate = True
         logger.setLevel(level.upper())
-    # The service writes a line for each request itself, with the request's id.
+    # The service itself writes a line for each request, with the request's id.
     logging.getLogger("uvicorn.access").disabled = True
-    # Alembic tells each plugin it loads.
+    # Alembic logs each plugin that it loads.
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
 
 
 def hide_secrets(_logger: Any, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """The last defence: nobody logs a secret, but a driver's or a library's error may quote what it was given."""
+    """The last defence: we log no secrets, but an error of a driver or a library may quote its input."""
     for name, value in line.items():
-        # The logging library's own record is for the formatter alone.
+        # The logging library's own record is only for the formatter.
         if not name.startswith("_"):
             line[name] = _without_secrets(value)
     return line
 
 
 def _without_secrets(value: Any) -> Any:
-    """The same, or what it looks like; whatever is in lists and dictionaries too."""
+    """The value without secrets, also inside lists and dictionaries. Other types become their `repr`."""
     match value:
         case str():
             return hidden(value)
@@ -141,7 +141,7 @@ def _without_secrets(value: Any) -> Any:
 
 
 def hidden(text: str) -> str:
-    """Without passwords of URLs, e-mail addresses, tokens, and values of rows."""
+    """The text without passwords in URLs, e-mail addresses, tokens and values of rows."""
     if "@" not in text and "eyJ" not in text and "DETAIL: " not in text:
         return text
     for pattern in (DETAIL, PASSWORD_IN_URL, E_MAIL, TOKEN):

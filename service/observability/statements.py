@@ -1,4 +1,4 @@
-"""PostgreSQL's statements as spans: what waited for a lock, and how long the COMMIT took, stands there by name."""
+"""PostgreSQL's statements as spans, named so that a trace shows lock waits and the COMMIT."""
 
 import re
 from collections.abc import Coroutine
@@ -20,24 +20,24 @@ NAMES_MAX = 256
 
 
 class TracedConnection(Connection):
-    """asyncpg's, with a span for each statement of what is traced; otherwise it only looks whether that is so."""
+    """asyncpg's connection, with a span for each statement where there is a trace. Otherwise it only checks for one."""
 
     __slots__ = ()
 
     def fetch(self, query: str, *args: Any, **options: Any) -> Coroutine[Any, Any, Any]:
-        """As asyncpg's."""
+        """As in asyncpg."""
         return _traced(query, super().fetch(query, *args, **options))
 
     def fetchrow(self, query: str, *args: Any, **options: Any) -> Coroutine[Any, Any, Any]:
-        """As asyncpg's."""
+        """As in asyncpg."""
         return _traced(query, super().fetchrow(query, *args, **options))
 
     def fetchval(self, query: str, *args: Any, **options: Any) -> Coroutine[Any, Any, Any]:
-        """As asyncpg's."""
+        """As in asyncpg."""
         return _traced(query, super().fetchval(query, *args, **options))
 
     def execute(self, query: str, *args: Any, **options: Any) -> Coroutine[Any, Any, Any]:
-        """As asyncpg's."""
+        """As in asyncpg."""
         return _traced(query, super().execute(query, *args, **options))
 
 
@@ -50,7 +50,7 @@ async def _in_span(query: str, running: Coroutine[Any, Any, Any]) -> Any:
     with tracing.step(name) as span:
         result = await running
         if span is not None:
-            # Of the statement only, never its arguments.
+            # The statement only, never its arguments.
             span.set_attributes({"db.system.name": "postgresql", "db.query.summary": name, "db.query.text": query})
             if isinstance(result, list):
                 span.set_attribute("db.response.returned_rows", len(result))
@@ -59,7 +59,7 @@ async def _in_span(query: str, running: Coroutine[Any, Any, Any]) -> Any:
 
 @lru_cache(NAMES_MAX)
 def name_of(query: str) -> str:
-    """What the statement does to which table: `lock seats`, `insert events`, `commit`."""
+    """The statement's verb and table: `lock seats`, `insert events`, `commit`."""
     text = " ".join(query.split())
     lock = LOCKS.search(text)
     verb = "lock" if lock else text.partition(" ")[0]

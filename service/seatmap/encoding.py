@@ -1,27 +1,37 @@
-"""What stands in Redis of a seat map, read from its bytes, and changes of seats in portions that Redis takes at once.
+"""The bytes of a seat map in Redis, decoded; and changes of seats, in portions that Redis takes at once.
 
-A letter a seat by position, and four bytes a seat, big-endian, for its version. `service.seatmap.cached` reads and
-writes.
+A letter a seat by position, and four bytes a seat, big-endian, for its version. `service.seatmap.keys` lists the keys.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from enum import Enum
+from typing import NamedTuple
 
 from service.reservation import SeatState
 
 STATE_OF = {SeatState.AVAILABLE: b"A", SeatState.HELD: b"H", SeatState.SOLD: b"S"}
 NEVER_CHANGED = 1
-"""The version of a seat that is as it was made, which is what a new map has anyway."""
+"""The version of a seat that was never changed, and so is right in a new map."""
 SEATS_PER_CALL = 500
-"""A longer script would keep others waiting for more than a few ms."""
+"""A longer script would delay other clients by more than a few ms."""
 SEATS_PER_PIPELINE = 2_000
-"""Some 15 ms of Redis and as many of ours: far from `redis_timeout_ms` on a busy machine too."""
+"""About 15 ms in Redis and 15 ms here: well below `redis_timeout_ms`, even on a busy machine."""
 CALLS_PER_PIPELINE = 200
 BEGIN_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC)
-DAMAGED = object()
-"""What Redis answers where a key is of another kind than ours are: somebody else has written it."""
+
+
+class Damaged(Enum):
+    """A map, or a key of one, whose type or content is none that this service writes."""
+
+    DAMAGED = "damaged"
+
+
+DAMAGED = Damaged.DAMAGED
+
+Answer = bytes | list[bytes | None] | Damaged | None
+"""What Redis answers: a string, the fields of a hash, or None for a missing key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +43,22 @@ class Change:
     version: int
 
 
+class Counts(NamedTuple):
+    """Seats of a session that are held and sold; the others are available."""
+
+    held: int
+    sold: int
+
+
 Call = tuple[int, Sequence[Change]]
-"""Changes of one session that one script applies."""
+"""A session, and changes of it that one script applies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """What was committed at `as_of` by PostgreSQL's clock is in every complete map of the epoch; `age_ms` ago."""
+    """Everything committed at `as_of`, by PostgreSQL's clock, is in every complete map of the epoch. That moment was
+    `age_ms` ago.
+    """
 
     epoch: str
     as_of: datetime
@@ -53,7 +72,7 @@ class Freshness:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """All of a complete map: a letter a seat, four bytes of its version a seat, and how many are held and sold."""
+    """A complete map: a letter a seat, four bytes of version a seat, and the numbers of seats held and sold."""
 
     states: bytes
     versions: bytes
@@ -62,12 +81,12 @@ class Kept:
 
 
 DAMAGED_MAP = Kept(b"", b"", 0, 0)
-"""No session's: each has seats."""
+"""A map that is unlike every session's, because every session has seats."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Redis's time, its part of the epoch, and how far in the log the maps of which epoch are."""
+    """Redis's time, its part of the epoch, and the number in the log that the maps of `place_epoch` have reached."""
 
     ms: int
     run: str
@@ -76,13 +95,19 @@ class Clock:
 
 
 def microseconds_of(as_of: datetime) -> int:
-    """Since 1970, as the watermark has it."""
+    """Microseconds since 1970, as the watermark has them."""
     return (as_of - BEGIN_OF_TIME) // timedelta(microseconds=1)
 
 
-def freshness_of(mark: Any, now_ms: int) -> Freshness | None:
-    """What the watermark says at this moment by Redis's clock; None where it is none, whatever somebody has written."""
-    if mark is None or mark is DAMAGED:
+def milliseconds_of(time: tuple[int, int]) -> int:
+    """Milliseconds since 1970 from Redis's TIME, which is seconds and microseconds."""
+    seconds, microseconds = time
+    return seconds * 1000 + microseconds // 1000
+
+
+def freshness_of(mark: Answer, now_ms: int) -> Freshness | None:
+    """What the watermark says at this moment of Redis's clock; None where it is missing or damaged."""
+    if not isinstance(mark, bytes):
         return None
     try:
         epoch, began_ms, microseconds = mark.decode().split("|")
@@ -93,7 +118,7 @@ def freshness_of(mark: Any, now_ms: int) -> Freshness | None:
 
 
 def place_of(place: bytes | None) -> tuple[str, int]:
-    """The epoch, and how far in the log its maps are; no epoch's where it is none, whatever somebody has written."""
+    """The epoch, and the number in the log that its maps have reached; of no epoch where it is missing or damaged."""
     try:
         epoch, number = (place or b"").decode().rsplit("|", 1)
         return epoch, int(number)
@@ -101,21 +126,45 @@ def place_of(place: bytes | None) -> tuple[str, int]:
         return "", 0
 
 
-def counts_of(counts: Any) -> tuple[int, int] | None:
-    """Held and sold, as `meta` has them; None where they are none."""
-    if counts is DAMAGED or not all(count.isdigit() for count in counts):
-        return None
-    held, sold = counts
-    return int(held), int(sold)
+def states_of(states: Answer) -> bytes | Damaged | None:
+    """A letter a seat of a complete map; None where the map is missing or incomplete."""
+    match states:
+        case bytes() if states[:1] == b"C":
+            return states[1:]
+        case Damaged():
+            return states
+        case _:
+            return None
+
+
+def counts_of(flag: Answer, fields: Answer) -> Counts | Damaged | None:
+    """The counts of a complete map; None where the map is missing or incomplete."""
+    match flag, fields:
+        case b"C", [bytes(held), bytes(sold)]:
+            return Counts(int(held), int(sold)) if held.isdigit() and sold.isdigit() else DAMAGED
+        case (Damaged(), _) | (_, Damaged()):
+            return DAMAGED
+        case _:
+            return None
+
+
+def kept_of(states: Answer, versions: Answer, fields: Answer) -> Kept | None:
+    """A complete map, or DAMAGED_MAP; None where a part of it is missing, or it is incomplete."""
+    counts = counts_of(states[:1] if isinstance(states, bytes) else states, fields)
+    if DAMAGED in (versions, counts):
+        return DAMAGED_MAP
+    if isinstance(states, bytes) and isinstance(versions, bytes) and isinstance(counts, Counts):
+        return Kept(states[1:], versions, *counts)
+    return None
 
 
 def parts(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
-    """As many as one script takes, at most, in each."""
+    """The changes in parts of at most SEATS_PER_CALL."""
     return (changes[start : start + SEATS_PER_CALL] for start in range(0, len(changes), SEATS_PER_CALL))
 
 
 def pipelines(changes: dict[int, list[Change]]) -> Iterator[list[Call]]:
-    """All changes by session, in pipelines of SEATS_PER_PIPELINE and CALLS_PER_PIPELINE at most."""
+    """All changes by session, in pipelines of at most SEATS_PER_PIPELINE and CALLS_PER_PIPELINE."""
     pipeline: list[Call] = []
     seats = 0
     for session_id, of_session in changes.items():
@@ -130,5 +179,5 @@ def pipelines(changes: dict[int, list[Change]]) -> Iterator[list[Call]]:
 
 
 def flat(changes: Iterable[Change]) -> list[int | bytes]:
-    """As a script takes them: three arguments for each."""
+    """The arguments of a script: three for each change."""
     return [part for change in changes for part in (change.position, change.state, change.version)]

@@ -1,7 +1,7 @@
-"""What a seat map takes from PostgreSQL: its layout, its states, or the seats that have changed; a few at once.
+"""Reads seat maps from PostgreSQL: the layout, the states, or the seats that have changed; a few reads at once.
 
-Each comes with the name of the history that it is true in: a database that was restored to an earlier moment begins
-another one, in which the same ids and versions may stand for something else.
+Each read comes with the name of its history. A database that is restored to an earlier moment begins another history,
+in which the same ids and versions may mean something else.
 """
 
 import asyncio
@@ -13,13 +13,14 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.database import Connection, snapshot
-from service.errors import Busy, NotFound
+from service.errors import BusyReason, NotFound
 from service.reservation import SeatState
 from service.seatmap.encoding import NEVER_CHANGED, STATE_OF, Change
 from service.settings import Settings
+from service.single_flight import Turns
 
-# Files are exchanged under a server only while it is down, so its start tells whatever has restored or replaced them, a
-# plain copy included; and it is another one for each server. The file of `seats` tells a restore by SQL.
+# A server's files can be replaced only while it is down, so the time of its start reveals every restore, also one by
+# a plain copy. It also differs between servers. The file number of `seats` reveals a restore by SQL.
 READ_HISTORY = """
 select concat_ws(
     '-',
@@ -42,7 +43,10 @@ async def read_history(connection: Connection) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What never changes in a history: columns of a session's seats by position, and its end; prices in minor units."""
+    """The part of a session that never changes in a history: its seats by position, one column each, and its end.
+
+    Prices are in minor units.
+    """
 
     history: str
     seat_ids: Sequence[int]
@@ -82,12 +86,11 @@ and version > $2
 
 
 class SeatReads:
-    """One per process. Each method raises Busy where no turn comes in time, and DatabaseAway."""
+    """One per process. Every method raises Busy where no turn comes in time, and DatabaseAway."""
 
     def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
         self._engine = engine
-        self._turn_seconds = settings.pool_wait_ms / 1000
-        self._turns = asyncio.Semaphore(settings.map_reads_max)
+        self._turns = Turns(settings.map_reads_max, settings.pool_wait_ms / 1000)
 
     async def layout(self, session_id: int) -> Layout:
         """Raises NotFound."""
@@ -99,7 +102,10 @@ class SeatReads:
         return Layout(history, *row)
 
     async def states(self, session_id: int) -> tuple[str, bytes, datetime, float]:
-        """The history, a letter a seat by position, PostgreSQL's time of it, and ours before it. Raises NotFound."""
+        """The history, a letter a seat by position, PostgreSQL's time of it, and the event loop's time before the read.
+
+        Raises NotFound.
+        """
         async with self._turn() as connection:
             history = await read_history(connection)
             began = asyncio.get_running_loop().time()
@@ -109,7 +115,7 @@ class SeatReads:
         return history, row["states"].encode(), row["as_of"], began
 
     async def changed(self, session_id: int) -> tuple[str, list[Change]]:
-        """The history, and the seats that are not as they were made."""
+        """The history, and the seats that were changed since they were created."""
         async with self._turn() as connection:
             history = await read_history(connection)
             rows = await connection.fetch(READ_CHANGED, session_id, NEVER_CHANGED)
@@ -117,14 +123,6 @@ class SeatReads:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[Connection]:
-        """One of `map_reads_max` connections at once: the others of the pool are for those who buy."""
-        try:
-            async with asyncio.timeout(self._turn_seconds):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise Busy("turn to read a seat map") from None
-        try:
-            async with snapshot(self._engine) as connection:
-                yield connection
-        finally:
-            self._turns.release()
+        """One of `map_reads_max` connections; the others of the pool are left to those who buy."""
+        async with self._turns.take(BusyReason.MAP_READ), snapshot(self._engine) as connection:
+            yield connection

@@ -1,33 +1,23 @@
 """The sessions on sale, with their counts."""
 
-import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from cachetools import TTLCache
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.database import snapshot
+from service.seatmap.encoding import Counts
 from service.seatmap.maps import SeatMaps
 from service.sessions.creation import Session
+from service.single_flight import SingleFlight
 
 COUNTS_CACHED_MAX = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Seats of a session that are held and sold; the others are available.
-
-    Remembered for `counts_seconds`, and from a map in Redis up to `map_fresh_ms` older than that.
-    """
-
-    held: int
-    sold: int
-
-
-# Not clock_timestamp(): only what stays the same within the statement lets the index skip what is over. And `greatest`,
-# because PostgreSQL 15 enters an index by the comparison of rows, and would walk from the cursor through all of that.
+# Not clock_timestamp(): the index can skip past sessions only by a value that is constant within the statement. And
+# `greatest`, because PostgreSQL 15 enters an index by the comparison of rows, and would walk from the cursor through
+# all past sessions.
 LIST_SESSIONS = """
 select id, movie, room, showtime, duration_minutes, price, currency, seat_count, created_at
 from sessions
@@ -37,7 +27,7 @@ order by showtime, id
 limit $3
 """
 
-# Sums over what lives, by a partial index: never a scan of seats, of which a session may have 100,000.
+# Sums over live reservations, by a partial index: never a scan of seats, of which a session may have 100,000.
 COUNT_CLAIMED_SEATS = """
 select session_id,
     coalesce(sum(cardinality(seat_ids)) filter (where state = 'HELD'), 0)::int as held,
@@ -50,13 +40,16 @@ group by session_id
 
 
 class SessionList:
-    """The sessions that are still on sale. One per process, because it remembers the counts for a moment."""
+    """The sessions that are still on sale. One per process, because it remembers the counts for `counts_seconds`.
+
+    Counts from a map in Redis may be older by `map_fresh_ms`.
+    """
 
     def __init__(self, engine: AsyncEngine, seat_maps: SeatMaps, counts_seconds: float) -> None:
         self._engine = engine
         self._seat_maps = seat_maps
         self._counts: TTLCache[int, Counts] = TTLCache(COUNTS_CACHED_MAX, counts_seconds)
-        self._counting: dict[frozenset[int], asyncio.Task[dict[int, Counts]]] = {}
+        self._counting: SingleFlight[frozenset[int], dict[int, Counts]] = SingleFlight("counts of seats")
 
     async def page(self, after: tuple[datetime, int], size: int) -> list[tuple[Session, Counts]]:
         """Up to `size` sessions after (showtime, id), by showtime."""
@@ -66,15 +59,12 @@ class SessionList:
         return [(session, counts[session.id]) for session in sessions]
 
     async def _count(self, session_ids: Sequence[int]) -> dict[int, Counts]:
-        """Counts what is not remembered; who wants the same meanwhile shares the count, and its failure."""
+        """Counts of the sessions, remembered or new. Requests for the same page share a count, and its failure."""
         known = self._remembered(session_ids)
         unknown = frozenset(id_ for id_ in session_ids if id_ not in known)
         if not unknown:
             return known
-        if (counting := self._counting.get(unknown)) is None:
-            counting = self._counting[unknown] = asyncio.create_task(self._count_now(list(unknown)))
-            counting.add_done_callback(lambda _done: self._counting.pop(unknown))
-        counted = await asyncio.shield(counting)
+        counted = await self._counting.run(unknown, lambda: self._count_now(list(unknown)))
         self._counts.update(counted)
         return known | counted
 
@@ -83,7 +73,7 @@ class SessionList:
 
     async def _count_now(self, session_ids: Sequence[int]) -> dict[int, Counts]:
         """From the maps in Redis where they are fresh, for the others from PostgreSQL."""
-        counted = {id_: Counts(*counts) for id_, counts in (await self._seat_maps.counts(session_ids)).items()}
+        counted = await self._seat_maps.counts(session_ids)
         if uncounted := [id_ for id_ in session_ids if id_ not in counted]:
             async with snapshot(self._engine) as connection:
                 rows = await connection.fetch(COUNT_CLAIMED_SEATS, uncounted)

@@ -1,4 +1,4 @@
-"""Who may what: every route for nobody, another customer, the owner and a manager, in one table."""
+"""Access to every route without a token, as another customer, as the owner and as a manager, in one table."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ SESSION = {
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What a route is tried on: a session with free seats, and a hold of the owner's."""
+    """The subjects of a request: a session with free seats, and a hold of the owner."""
 
     client: httpx.AsyncClient
     session: OnSale
@@ -50,7 +50,7 @@ class Stage:
 
     @property
     def free_seat(self) -> int:
-        """A seat that nobody has."""
+        """An available seat."""
         return self.session.seat_ids[-1]
 
 
@@ -59,7 +59,7 @@ Request = Callable[[Stage], httpx.Request]
 
 
 def request(method: str, path: str, body: Callable[[Stage], object] = lambda _: None) -> Request:
-    """Fills the path's parameters and the body from the stage."""
+    """A request whose path and body are filled from the stage."""
 
     def build(stage: Stage) -> httpx.Request:
         filled = path.format(seatId=stage.free_seat, sessionId=stage.session.id, reservationId=stage.reservation_id)
@@ -69,7 +69,7 @@ def request(method: str, path: str, body: Callable[[Stage], object] = lambda _: 
 
 
 def sign_up_body(stage: Stage) -> object:
-    """Somebody who can sign in."""
+    """The body of a valid sign-up."""
     return {"email": f"{stage.reservation_id}@example.com", "password": "correct horse", "name": "Ada"}
 
 
@@ -79,7 +79,7 @@ CUSTOMERS_GET_201: Row = (UNAUTHENTICATED, 201, 201, NEEDS_CUSTOMER)
 OWNER_GETS_200: Row = (UNAUTHENTICATED, NOT_YOURS, 200, NEEDS_CUSTOMER)
 WRONG_PASSWORD = Refused(401, "wrong-credentials")
 
-# The answers to nobody, another customer, the owner of the hold, and a manager.
+# The answers without a token, to another customer, to the owner of the hold, and to a manager.
 WHO_MAY_WHAT: dict[tuple[str, str], tuple[Row, Request]] = {
     ("post", "/sign-up"): ((201, 201, 201, 201), request("POST", "/sign-up", sign_up_body)),
     ("post", "/sign-in"): (
@@ -113,7 +113,7 @@ WHO_MAY_WHAT: dict[tuple[str, str], tuple[Row, Request]] = {
     ("get", "/livez"): (ANYBODY_GETS_200, request("GET", "/livez")),
     ("get", "/readyz"): (ANYBODY_GETS_200, request("GET", "/readyz")),
 }
-ASKERS = ("nobody", "another customer", "the owner", "a manager")
+ASKERS = ("without a token", "another customer", "the owner", "a manager")
 
 
 def test_the_table_has_every_route() -> None:
@@ -122,7 +122,7 @@ def test_the_table_has_every_route() -> None:
 
 
 @pytest.mark.parametrize("who", range(4), ids=lambda who: ASKERS[who])
-async def test_every_route_answers_as_the_table_says_and_a_refusal_writes_nothing(
+async def test_each_route_answers_each_role_and_refusals_write_nothing(
     who: int, client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     owner, stranger = await make_customers(sql, settings, 2)
@@ -143,7 +143,7 @@ async def test_every_route_answers_as_the_table_says_and_a_refusal_writes_nothin
 
 
 def complaint_about(reply: httpx.Response, expected: int | Refused) -> str | None:
-    """What is wrong with the reply; None where it is as expected."""
+    """The difference between the reply and the expectation; None if there is none."""
     if isinstance(expected, Refused):
         return expected.complaint(reply)
     return None if reply.status_code == expected else f"{reply.status_code} {reply.text[:300]}"
@@ -154,7 +154,7 @@ async def test_what_nobody_is_refused_says_how_to_sign_in(client: httpx.AsyncCli
         assert (await client.request(method, path)).headers["WWW-Authenticate"] == "Bearer"
 
 
-async def test_a_paid_reservation_of_another_customer_looks_as_if_there_were_none(
+async def test_another_customers_paid_reservation_is_not_found(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     owner, stranger = await make_customers(sql, settings, 2)
@@ -172,13 +172,13 @@ async def test_a_paid_reservation_of_another_customer_looks_as_if_there_were_non
     assert await ledger(sql) == before
 
 
-async def test_nobody_else_can_wait_for_or_lock_a_reservation_of_another_customer(
+async def test_another_customer_can_neither_wait_for_nor_lock_a_hold(
     client: httpx.AsyncClient, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     owner, stranger = await make_customers(sql, settings, 2)
     session = await make_session(sql, settings)
     held = (await book(client, owner, session.seat_ids[0])).json()["reservationId"]
-    # Who waited for this lock would be told "busy" in the end, and so that there is something.
+    # A request that waited for this lock would get "busy" in the end, which reveals that the reservation exists.
     async with locked(postgres, "reservations", UUID(held)):
         replies = [await pay(client, stranger, held), await release(client, stranger, held)]
     assert [NOT_YOURS.complaint(reply) for reply in replies] == [None, None]

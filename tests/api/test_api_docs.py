@@ -1,4 +1,4 @@
-"""The documentation at /api-docs: from this server alone, with an example for every body and every refusal."""
+"""The documentation at /api-docs needs no other server, and has an example for every body and every refusal."""
 
 import re
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 
 
 def operations() -> Iterator[tuple[str, dict[str, Any]]]:
-    """All of them, as (METHOD /path, operation)."""
+    """All operations, as (METHOD /path, operation)."""
     for path, methods in DOCUMENT["paths"].items():
         for method, operation in methods.items():
             yield f"{method.upper()} {path}", operation
@@ -30,7 +30,7 @@ def operations() -> Iterator[tuple[str, dict[str, Any]]]:
 OPERATIONS = dict(operations())
 
 
-async def test_the_page_refers_to_no_other_host_and_all_that_it_refers_to_is_there(client: httpx.AsyncClient) -> None:
+async def test_the_page_needs_no_other_host(client: httpx.AsyncClient) -> None:
     page = await client.get("/api-docs")
     assert page.status_code == 200
     assert "http://" not in page.text
@@ -57,7 +57,7 @@ async def test_the_document_that_is_served_is_the_applications_own(client: httpx
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_every_operation_says_what_it_does_who_may_and_what_it_answers(name: str) -> None:
+def test_every_operation_documents_purpose_access_and_answers(name: str) -> None:
     operation = OPERATIONS[name]
     assert operation["summary"]
     assert operation["description"]
@@ -70,7 +70,7 @@ def test_every_operation_says_what_it_does_who_may_and_what_it_answers(name: str
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_every_documented_refusal_has_examples_of_its_own_status_and_type(name: str) -> None:
+def test_documented_refusals_have_examples_of_status_and_type(name: str) -> None:
     refusals = {code: answer for code, answer in OPERATIONS[name]["responses"].items() if code.startswith(("4", "5"))}
     for code, answer in refusals.items():
         assert list(answer["content"]) == ["application/problem+json"]
@@ -84,7 +84,7 @@ def test_every_documented_refusal_has_examples_of_its_own_status_and_type(name: 
             assert all(value[member] for member in ("title", "detail", "requestId"))
 
 
-def test_every_refusal_that_the_edge_knows_is_documented_somewhere_but_what_belongs_to_no_route() -> None:
+def test_every_refusal_of_a_route_is_documented() -> None:
     documented = {
         example
         for operation in OPERATIONS.values()
@@ -97,7 +97,7 @@ def test_every_refusal_that_the_edge_knows_is_documented_somewhere_but_what_belo
 
 
 def explains_itself(schema: dict[str, Any]) -> bool:
-    """Whether a reader sees what a value looks like: by an example, by the values that there are, or by the parts."""
+    """Whether an example, a list of values or the parts show a reader what a value is like."""
     if schema.keys() & {"examples", "example", "enum", "const", "$ref", "default"}:
         return True
     parts = [*schema.get("anyOf", []), *schema.get("allOf", []), *([schema["items"]] if "items" in schema else [])]
@@ -119,7 +119,7 @@ def test_every_parameter_explains_itself(name: str) -> None:
 
 
 def example_of(name: str) -> dict[str, Any]:
-    """A body made of the examples of its fields, as the page offers it."""
+    """A body of the examples of its fields, as the page offers it."""
     return {field: schema["examples"][0] for field, schema in SCHEMAS[name]["properties"].items()}
 
 

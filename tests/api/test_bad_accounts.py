@@ -1,4 +1,4 @@
-"""What people can get wrong when they sign up and sign in: one table of cases and answers."""
+"""Invalid sign-ups and sign-ins: one table of cases and answers."""
 
 import json
 from typing import Any
@@ -66,9 +66,7 @@ SIGN_INS: list[tuple[dict[str, Any], Refused]] = [
 ]
 
 
-async def test_a_sign_up_or_sign_in_that_is_wrong_is_refused_by_name_and_nothing_is_written(
-    client: httpx.AsyncClient, sql: Connection
-) -> None:
+async def test_invalid_sign_ups_and_sign_ins_name_the_field(client: httpx.AsyncClient, sql: Connection) -> None:
     assert (await client.post("/sign-up", json=SIGN_UP)).status_code == 201
 
     def case(path: str, body: dict[str, Any], change: dict[str, Any], refused: Refused) -> Case:
@@ -81,7 +79,7 @@ async def test_a_sign_up_or_sign_in_that_is_wrong_is_refused_by_name_and_nothing
     assert await wrongly_answered(client, sql, cases) == {}
 
 
-async def test_the_longest_password_and_name_are_accepted_and_the_name_is_composed(client: httpx.AsyncClient) -> None:
+async def test_the_longest_password_and_name_are_accepted(client: httpx.AsyncClient) -> None:
     body = SIGN_UP | {"password": "é" * 512, "name": "e\u0301" + "x" * 198}
     reply = await client.post("/sign-up", json=body)
     assert (reply.status_code, reply.json()["name"]) == (201, "é" + "x" * 198)
@@ -89,7 +87,7 @@ async def test_the_longest_password_and_name_are_accepted_and_the_name_is_compos
     assert (signed_in.status_code, signed_in.json()["name"]) == (200, reply.json()["name"])
 
 
-async def test_a_role_in_any_other_request_is_refused_and_the_account_keeps_its_own(
+async def test_a_role_in_any_other_request_is_refused(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)

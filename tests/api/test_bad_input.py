@@ -1,4 +1,4 @@
-"""What customers can get wrong about seats, reservations and pages: one table of cases and answers."""
+"""Invalid seats, reservations and pages: one table of cases and answers."""
 
 import json
 from base64 import urlsafe_b64encode
@@ -17,14 +17,14 @@ NOT_A_CURSOR = "is not one that a page gave"
 
 
 def posts(client: httpx.AsyncClient, path: str, content: str | bytes, account: Account) -> httpx.Request:
-    """A request with a body that httpx is not asked to understand."""
+    """A request with a raw body."""
     return client.build_request(
         "POST", path, content=content, headers=account.headers | {"Content-Type": "application/json"}
     )
 
 
 def seat_cases(one: OnSale, other: OnSale) -> list[tuple[str, Any, Refused]]:
-    """`seatIds` and their answers; the sessions have 16 seats each, and 32 are all."""
+    """`seatIds` and their answers. Two sessions have 16 seats each."""
     return [
         ("zero", [0], invalid("seatIds.0", "greater than or equal to 1")),
         ("negative", [one.seat_ids[0], -1], invalid("seatIds.1", "greater than or equal to 1")),
@@ -68,7 +68,7 @@ BODIES: list[tuple[str, str | bytes, Refused]] = [
 ]
 
 
-async def test_seats_that_can_not_be_held_are_refused_by_name_and_nothing_is_written(
+async def test_invalid_seats_are_refused_by_name(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -98,7 +98,7 @@ NUMBERS = [
 NO_UUIDS = ["1", "abc", "%00", "01926e2c-5a00-7000-8000-00000000000", "01926e2c-5a00-7000-8000-00000000000g"]
 
 
-async def test_ids_in_paths_that_are_none_are_refused_by_name_and_nothing_is_written(
+async def test_invalid_ids_in_paths_are_refused_by_name(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -116,7 +116,7 @@ async def test_ids_in_paths_that_are_none_are_refused_by_name_and_nothing_is_wri
     assert await wrongly_answered(client, sql, cases) == {}
 
 
-async def test_idempotency_keys_that_are_none_are_refused_and_nothing_is_written(
+async def test_invalid_idempotency_keys_are_refused(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -148,7 +148,7 @@ SESSION_CURSORS = [
     cursor_of("2030-01-01T00:00:00+00:00|-1"),
     cursor_of(f"2030-01-01T00:00:00+00:00|{2**63}"),
     cursor_of("2030-01-01T00:00:00+00:00|1|1"),
-    # Beyond the years of the driver, once they are in UTC.
+    # Outside the driver's years once they are in UTC.
     cursor_of("0001-01-01T00:00:00+14:00|1"),
     cursor_of("9999-12-31T23:59:59-14:00|1"),
 ]  # fmt: skip

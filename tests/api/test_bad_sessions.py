@@ -1,4 +1,4 @@
-"""What managers can get wrong about a session: one table of cases and answers."""
+"""Invalid sessions: one table of cases and answers."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from service.settings import Settings
 from tests.stage.edge import Case, Refused, invalid, wrongly_answered
 from tests.stage.factories import make_manager
 
-# Composed it is longer than it was: three characters for one.
+# NFC makes it longer: three characters for one.
 GROWS_BY_COMPOSING = "\ufb2c"
 PLACEMENTS = [f"A{number}" for number in range(1, 17)]
 SESSION: dict[str, Any] = {
@@ -33,7 +33,7 @@ CHANGES: list[tuple[str, dict[str, Any], Refused]] = [
         invalid("placements", "have at most 100000 items"),
     ),
     ("no placement", {"placements": []}, invalid("placements", "must have at least 16 items")),
-    ("doubled", {"placements": [*PLACEMENTS, "A7"]}, invalid("placements", "'A7' is there more than once")),
+    ("doubled", {"placements": [*PLACEMENTS, "A7"]}, invalid("placements", "'A7' occurs more than once")),
     ("doubled, with blanks", {"placements": [*PLACEMENTS, " A7 "]}, invalid("placements", "'A7' is there more")),
     ("doubled, composed", {"placements": [*PLACEMENTS, "Å", "A\u030a"]}, invalid("placements", "'Å' is there more")),
     ("a placement is empty", {"placements": [*PLACEMENTS, ""]}, invalid("placements.16", "at least 1 character")),
@@ -88,7 +88,7 @@ CHANGES: list[tuple[str, dict[str, Any], Refused]] = [
 ]
 
 
-async def test_a_session_that_can_not_be_made_is_refused_by_name_and_nothing_is_written(
+async def test_an_invalid_session_is_refused_by_name(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     manager = await make_manager(sql, settings)
@@ -105,7 +105,7 @@ async def test_a_session_that_can_not_be_made_is_refused_by_name_and_nothing_is_
     assert await wrongly_answered(client, sql, cases) == {}
 
 
-async def test_a_body_with_100000_mistakes_is_answered_with_twenty_of_them(
+async def test_of_100000_faults_in_a_body_twenty_are_answered(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     manager = await make_manager(sql, settings)

@@ -1,4 +1,4 @@
-"""How much of a body is read, and how much of it comes back in a refusal."""
+"""Limits on the size of a body, and on the part of it that a refusal repeats."""
 
 import httpx
 
@@ -7,7 +7,7 @@ from service.settings import Settings
 from tests.stage.factories import make_customer, make_manager
 
 
-async def test_only_a_manager_may_send_more_than_other_bodies_have(
+async def test_only_a_manager_may_send_a_large_body(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     body = b'{"movie": "' + b"x" * settings.body_bytes_max + b'"}'
@@ -19,7 +19,7 @@ async def test_only_a_manager_may_send_more_than_other_bodies_have(
         for headers in (manager.headers, customer.headers, {}, {"Authorization": "Bearer x"})
     ]
     assert statuses == [422, 413, 413, 413]
-    # What is too long in a name of a field does not come back as a whole.
+    # A refusal repeats only the start of a long field name.
     long = await client.post(
         "/sign-in", content=b'{"' + b"x" * 60_000 + b'": 1}', headers={"Content-Type": "application/json"}
     )

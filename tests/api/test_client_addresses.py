@@ -1,4 +1,4 @@
-"""Whose request it is, by address: a header counts only where a proxy that we trust has written it."""
+"""A request's address: the header counts only if a trusted proxy has written it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ ADDRESSES = {
 
 
 @pytest.mark.parametrize("case", ADDRESSES)
-def test_a_request_is_counted_for_the_nearest_address_that_we_do_not_trust(case: str) -> None:
+def test_a_request_counts_for_the_nearest_untrusted_address(case: str) -> None:
     peer, forwarded_for, counted = ADDRESSES[case]
     settings = make_settings("postgresql://nobody@nowhere/nothing", trusted_proxies=PROXIES)
     assert RateLimits(None, settings).client_address(peer, forwarded_for) == counted
@@ -57,7 +57,7 @@ def test_a_request_is_counted_for_the_nearest_address_that_we_do_not_trust(case:
     ],
     ids=["forged", "told by a proxy", "forged behind a proxy"],
 )
-async def test_a_forged_header_changes_nothing_for_the_server_as_it_runs_in_production(
+async def test_forged_headers_change_nothing_on_the_real_server(
     postgres: Postgres, redis: Redis | Container, trusted: str, sent: Sequence[str], answered: int
 ) -> None:
     options = {"address_requests_per_minute": 3, "trusted_proxies": trusted, "redis_url": redis.url}
@@ -70,7 +70,7 @@ async def test_a_forged_header_changes_nothing_for_the_server_as_it_runs_in_prod
     assert Counter(reply.status_code for reply in replies)[200] == answered
 
 
-async def test_what_a_process_counts_itself_is_bounded_and_a_flood_of_addresses_forgets_no_account(
+async def test_local_counts_are_bounded_and_keep_accounts_in_a_flood(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ratelimit, "LOCAL_KEYS_MAX", 100)

@@ -1,4 +1,4 @@
-"""One account floods the API: another is answered, and what is before it in the queue is refused, which is cheap."""
+"""While one account floods the API, others are answered, and refusing the flood is cheap."""
 
 import asyncio
 from collections import Counter
@@ -21,21 +21,21 @@ FLOODERS = 8
 REQUESTS_PER_MINUTE = 20
 ROUNDS, ASKED_IN_ROUND = 3, 5
 RESERVATIONS, SEATS = 100, 10
-"""What the flooding account has, so that each of its requests would be work if it were let in."""
+"""The flooding account's history, so that each of its requests would be costly if it were answered."""
 CHEAPER_MIN = 2.0
-"""A refusal than an answer, at the least."""
+"""An answer costs at least this many times as much as a refusal."""
 
 
 @dataclass(slots=True)
 class Flooded:
-    """What an API has answered to a flood, in so many seconds of its processor."""
+    """The answers of an API to a flood, and the CPU time that they took."""
 
     api: Process
     answers: Counter[int] = field(default_factory=Counter)
     cpu_seconds: float = 0
 
     async def ask_beside(self, flooding: Account, quiet: Account, until_answered: int) -> None:
-        """Somebody else's requests in a flood, all of which are answered."""
+        """Sends requests of another account during a flood. All are answered."""
         cpu_before = self.api.cpu_seconds()
         async with flood(self.api.url, flooding, until_answered) as answers, client_of(self.api.url) as client:
             for _ in range(ASKED_IN_ROUND):
@@ -44,11 +44,11 @@ class Flooded:
         self.cpu_seconds += self.api.cpu_seconds() - cpu_before
 
     def cost(self) -> float:
-        """Of an answer, in seconds."""
+        """CPU seconds for each answer."""
         return self.cpu_seconds / self.answers.total()
 
 
-async def test_a_flood_from_one_account_does_not_refuse_another_and_costs_less_than_without_the_limit(
+async def test_a_flood_from_one_account_refuses_no_other(
     postgres: Postgres, sql: Connection, settings: Settings, redis: Redis | Container
 ) -> None:
     flooding, quiet = await make_customers(sql, settings, 2)
@@ -74,8 +74,8 @@ def client_of(url: str) -> httpx.AsyncClient:
 
 @asynccontextmanager
 async def flood(url: str, account: Account, until_answered: int) -> AsyncIterator[Counter[int]]:
-    """Long histories are asked for again and again during the block, which begins with the first answer of that kind;
-    what they were answered is known after it.
+    """Requests long histories during the block, which begins with the first answer of this status. The answers are
+    complete after the block.
     """
     answers: Counter[int] = Counter()
     begun, ended = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""Refusals that no route makes itself: unknown paths and methods, bodies that are no JSON or too long, defects, 503."""
+"""Refusals outside the routes: unknown paths and methods, bodies that are too long or not JSON, defects, 503."""
 
 import json
 import re
@@ -36,15 +36,13 @@ NOT_JSON = Refused(415, "unsupported-media-type", says="application/json")
 UNKNOWN_PATHS = ("/", "/livez/", "/nope", "/customer", "/customer/book/1/2", "/docs", "/redoc", "/api-docs/assets/x")
 
 
-async def test_an_unknown_path_is_refused_like_everything_else(client: httpx.AsyncClient) -> None:
+async def test_an_unknown_path_is_a_problem_too(client: httpx.AsyncClient) -> None:
     replies = {path: await client.get(path) for path in UNKNOWN_PATHS}
     complaints = {path: Refused(404, "route-not-found").complaint(reply) for path, reply in replies.items()}
     assert complaints == dict.fromkeys(UNKNOWN_PATHS)
 
 
-async def test_every_path_answers_405_to_the_methods_it_has_not_and_names_the_one_it_has(
-    client: httpx.AsyncClient, settings: Settings
-) -> None:
+async def test_other_methods_get_405_with_the_allowed_one(client: httpx.AsyncClient, settings: Settings) -> None:
     tried = 0
     for path, operations in create_app(settings).openapi()["paths"].items():
         allow = ", ".join(method.upper() for method in operations)
@@ -89,12 +87,12 @@ async def test_a_body_must_be_declared_as_json_in_utf_8(
 
 
 async def in_chunks(length: int) -> AsyncIterator[bytes]:
-    """A body whose length nobody says beforehand."""
+    """A body without a Content-Length."""
     for _ in range(length // 1_000):
         yield b" " * 1_000
 
 
-async def test_a_body_is_bounded_whether_or_not_its_length_is_said_beforehand(
+async def test_bodies_are_bounded_with_and_without_content_length(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     customer, manager = await make_customer(sql, settings), await make_manager(sql, settings)
@@ -102,7 +100,7 @@ async def test_a_body_is_bounded_whether_or_not_its_length_is_said_beforehand(
     for path in ("/customer/book", "/sign-in", "/sign-up", "/livez", "/nope"):
         for content in (b" " * 66_000, in_chunks(66_000)):
             reply = await client.post(path, content=content, headers=customer.headers | json_type)
-            # What has no use for a body does not read one that only comes in chunks.
+            # A route without a body does not read a chunked one.
             if path in ("/livez", "/nope") and not isinstance(content, bytes):
                 assert reply.status_code in {404, 405}
             else:
@@ -130,9 +128,7 @@ async def test_an_endless_body_is_not_read_to_its_end(client: httpx.AsyncClient)
     assert 1_000_000 < sent < 20_000_000
 
 
-async def test_the_server_itself_bounds_bodies_too_and_closes_the_connection(
-    postgres: Postgres, sql: Connection
-) -> None:
+async def test_the_real_server_bounds_bodies_and_closes_connections(postgres: Postgres, sql: Connection) -> None:
     assert await sql.fetchval("select count(*) from accounts") == 0
     async with api_process(postgres.url()) as api, httpx.AsyncClient(base_url=api.url) as client:
         for content in (b" " * 1_000_000, in_chunks(1_000_000)):
@@ -154,7 +150,7 @@ IDS = [
 ]
 
 
-async def test_a_request_id_is_the_clients_where_it_is_acceptable_and_else_a_new_one(client: httpx.AsyncClient) -> None:
+async def test_a_request_id_is_the_clients_or_a_new_one(client: httpx.AsyncClient) -> None:
     for given, kept in IDS:
         headers = [(b"X-Request-ID", given.encode())]
         replies = [await client.get(path, headers=headers) for path in ("/nope", "/livez")]
@@ -167,9 +163,7 @@ async def test_a_request_id_is_the_clients_where_it_is_acceptable_and_else_a_new
             assert ids[0] != ids[1]
 
 
-async def test_a_defect_is_a_500_that_tells_its_request_id_and_nothing_else(
-    client: httpx.AsyncClient, sql: Connection
-) -> None:
+async def test_a_defect_is_a_500_that_reveals_only_its_request_id(client: httpx.AsyncClient, sql: Connection) -> None:
     await sql.execute("alter table sign_in_failures rename to elsewhere")
     try:
         reply = await client.post("/sign-in", json={"email": "ada@example.com", "password": "correct horse"})
@@ -181,9 +175,7 @@ async def test_a_defect_is_a_500_that_tells_its_request_id_and_nothing_else(
         assert inside not in reply.text
 
 
-async def test_what_waits_too_long_for_a_lock_is_503_with_a_time_to_retry_and_changes_nothing(
-    postgres: Postgres, sql: Connection
-) -> None:
+async def test_a_lock_timeout_is_503_with_retry_after(postgres: Postgres, sql: Connection) -> None:
     impatient = make_settings(postgres.url(), lock_timeout_ms=50)
     customer = await make_customer(sql, impatient)
     seat_id = (await make_session(sql, impatient)).seat_ids[0]
@@ -195,9 +187,7 @@ async def test_what_waits_too_long_for_a_lock_is_503_with_a_time_to_retry_and_ch
     assert await ledger(sql) == before
 
 
-async def test_without_postgresql_the_process_lives_is_not_ready_and_sells_nothing(
-    sql: Connection, settings: Settings
-) -> None:
+async def test_without_postgresql_the_process_is_alive_but_not_ready(sql: Connection, settings: Settings) -> None:
     customer = await make_customer(sql, settings)
     away = Refused(503, "database-away", says="Nothing was changed")
     async with serving(make_settings(f"postgresql://rowlock@127.0.0.1:{free_port()}/rowlock")) as client:
@@ -209,7 +199,7 @@ async def test_without_postgresql_the_process_lives_is_not_ready_and_sells_nothi
     assert all(int(reply.headers["Retry-After"]) >= 1 for reply in replies)
 
 
-async def test_readiness_follows_the_database_while_the_process_lives_on(postgres: Postgres, sql: Connection) -> None:
+async def test_readiness_follows_the_database(postgres: Postgres, sql: Connection) -> None:
     async with own_database(postgres, "comes_and_goes") as url:
         await migrate(url)
         async with serving(make_settings(url)) as client:
@@ -227,7 +217,7 @@ async def test_readiness_follows_the_database_while_the_process_lives_on(postgre
 
 
 async def rename_database(postgres: Postgres, old: str, new: str) -> None:
-    """Ends all connections to it first."""
+    """Renames it after ending all connections to it."""
     server = await asyncpg.connect(postgres.url())
     try:
         await server.execute("select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = $1", old)

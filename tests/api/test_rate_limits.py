@@ -123,7 +123,7 @@ async def test_when_redis_goes_away_each_process_counts_for_itself_and_with_it_t
         assert await statuses([first, second], account, 12) == {200: 8, 429: 4}
         await asyncio.to_thread(redis.kill)
         assert 16 <= (await statuses([first, second], account, 24))[200] <= 18
-        await asyncio.to_thread(redis.forget_snapshot)
+        await asyncio.to_thread(redis.forget)
         await asyncio.to_thread(redis.start)
 
         async def both_are_back() -> bool:

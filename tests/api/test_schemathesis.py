@@ -1,4 +1,4 @@
-"""Schemathesis reads the OpenAPI document and tries to find an answer that it does not tell of."""
+"""Schemathesis reads the OpenAPI document and tries to find an undocumented answer."""
 
 import asyncio
 import json
@@ -29,14 +29,14 @@ from tests.stage.processes import api_process
 
 SEED = 20_300_601
 EXAMPLES_MAX = 20
-"""For each operation, besides those that cover its schema systematically."""
+"""Random cases for each operation, besides those that cover its schema systematically."""
 ELSEWHERE_REFUSED = "405"
-"""Schemathesis tries methods that a path has not."""
+"""Schemathesis also tries methods that a path does not have."""
 
-# What a JSON schema can't say may be refused (two placements that are equal once composed), so not this check.
+# A JSON schema can't express every rule, such as placements that are equal in NFC, so this check is off.
 EXCLUDED_CHECKS = "positive_data_acceptance"
 
-# Without ids that exist nothing but "not found" would come back.
+# Without existing ids every answer would be "not found".
 CONFIG = """
 [auth]
 auto-signup = false
@@ -67,7 +67,7 @@ headers = {{ Authorization = "Bearer {askers.customer.token}" }}
 
 @dataclass(frozen=True, slots=True)
 class Askers:
-    """Whose tokens the requests carry."""
+    """The accounts whose tokens the requests carry."""
 
     customer: Account
     manager: Account
@@ -75,7 +75,7 @@ class Askers:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What Schemathesis said, whether it was content, and which answers each operation gave, with how many."""
+    """Schemathesis' output and verdict, and the number of answers of each operation by status."""
 
     output: str
     code: int | None
@@ -101,7 +101,7 @@ async def test_no_answer_is_a_5xx_or_undocumented(
     assert run.answers.keys() == documented.keys()
     for operation, answers in run.answers.items():
         assert answers.keys() <= documented[operation] | {ELSEWHERE_REFUSED}, operation
-        # It came past authentication and validation, and was also refused where there is something to refuse.
+        # It passed authentication and validation, and was refused where a refusal is possible.
         assert any(status.startswith("2") for status in answers), (operation, answers)
         assert answers.keys() & {"400", "401", "404", "409", "422"} or operation.endswith("z"), (operation, answers)
         assert "409" in answers or "409" not in documented[operation], (operation, answers)
@@ -109,7 +109,7 @@ async def test_no_answer_is_a_5xx_or_undocumented(
 
 
 async def write_config(sql: Connection, folder: Path, url: str, session: OnSale, askers: Askers) -> Path:
-    """With seats that are free, and reservations that can be paid and released, or not any more."""
+    """Available seats, and reservations that can and can't be paid or released."""
     async with httpx.AsyncClient(base_url=url) as client:
         held = [
             (await book(client, askers.customer, seat_id)).json()["reservationId"] for seat_id in session.seat_ids[-20:]
@@ -132,7 +132,7 @@ async def write_config(sql: Connection, folder: Path, url: str, session: OnSale,
 
 
 async def run_schemathesis(config: Path, url: str) -> Run:
-    """Runs it to its end."""
+    """Runs Schemathesis to its end."""
     report = config.with_name("report.ndjson")
     process = await asyncio.create_subprocess_exec(
         str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(config), "run", url,
@@ -146,7 +146,7 @@ async def run_schemathesis(config: Path, url: str) -> Run:
 
 
 def read_answers(report: Path) -> dict[str, dict[str, int]]:
-    """How often each operation gave which status."""
+    """The number of answers of each operation by status."""
     answers: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for line in report.read_text().splitlines():
         recorder = json.loads(line).get("ScenarioFinished", {}).get("recorder", {})

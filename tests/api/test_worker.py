@@ -1,4 +1,4 @@
-"""How gunicorn's workers are set up."""
+"""The configuration of gunicorn's workers."""
 
 import gc
 
@@ -13,14 +13,14 @@ from tests.stage.processes import gunicorn_process
 
 
 def create_app_that_tells() -> FastAPI:
-    """The API, with how many objects its collector leaves alone."""
+    """The API with a route for the number of objects that garbage collection skips."""
     app = create_app()
     app.add_route("/frozen", lambda _: PlainTextResponse(str(gc.get_freeze_count())))
     return app
 
 
 @pytest.mark.usefixtures("sql")
-async def test_the_collector_leaves_alone_what_was_there_before_the_first_request(postgres: Postgres) -> None:
+async def test_garbage_collection_skips_objects_from_the_start(postgres: Postgres) -> None:
     app = "tests.api.test_worker:create_app_that_tells()"
     async with gunicorn_process(app, postgres.url()) as api, httpx.AsyncClient(base_url=api.url) as client:
         frozen = int((await client.get("/frozen")).text)

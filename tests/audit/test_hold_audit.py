@@ -15,7 +15,7 @@ from service.audit.holds import STUCK_SECONDS, HoldAudit
 from service.audit.rounds import Round
 from service.audit.verdicts import Fault
 from service.database import Connection
-from service.errors import Busy, DatabaseAway
+from service.errors import Busy, BusyReason, DatabaseAway
 from service.settings import Settings
 from tests.stage.audits import last_verdict
 from tests.stage.factories import make_customer, make_session
@@ -126,7 +126,7 @@ async def test_a_look_at_the_ledger_that_takes_too_long_is_broken_off_and_is_the
         patched.setattr("service.audit.ledger.BOUND_STATEMENTS", "set local statement_timeout = 50")
         with pytest.raises(Busy) as broken_off:
             await audit.step()
-    assert broken_off.value.what == "database"
+    assert broken_off.value.reason is BusyReason.STATEMENT
     assert (audit._turn.round.holds.seen, audit._turn.round.passes[0].name) == ({}, "seats")
     await audit.step()
     assert audit._turn.round.holds.seen.keys() == {overdue}

@@ -15,7 +15,7 @@ from dev.servers import Redis
 from service.audit import maps as mapaudit
 from service.audit.maps import SEATS_AT_ONCE_MAX, Stored
 from service.database import Connection
-from service.errors import Busy, CacheAway
+from service.errors import Busy, BusyReason, CacheAway
 from service.seatmap.cached import SeatCache
 from service.seatmap.encoding import Kept
 from service.settings import Settings
@@ -167,10 +167,10 @@ async def test_a_map_is_the_next_one_again_where_no_connection_was_free(
     stage: Stage, engine: AsyncEngine, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def wait_in_vain(_engine: AsyncEngine, _session_id: int) -> None:
-        raise Busy("connection")
+        raise Busy(BusyReason.CONNECTION)
 
     monkeypatch.setattr(mapaudit, "_read_stored", wait_in_vain)
-    cache = SeatCache(stage.cache, settings.map_fresh_ms, settings.map_keep_minutes)
+    cache = SeatCache(stage.cache, settings.map_fresh_ms)
     with pytest.raises(Busy):
         await mapaudit.check_next(engine, cache, 0)
 

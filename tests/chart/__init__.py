@@ -1,1 +1,1 @@
-"""The chart, rendered by helm: no cluster is needed."""
+"""The chart, rendered by helm without a cluster."""

@@ -1,4 +1,4 @@
-"""What helm makes of the chart with some values, or what it says where it refuses them."""
+"""Renders the chart with values, or returns helm's refusal."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ Object = dict[str, Any]
 
 
 def run(program: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Runs one of the programs that these tests are about."""
+    """Runs helm or kubeconform."""
     path = shutil.which(program)
     assert path, f"{program} is not on PATH, and the chart's tests are nothing without it: install it"
     return subprocess.run([path, *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=60)
@@ -26,21 +26,21 @@ def run(program: str, *arguments: str, stdin: str = "") -> subprocess.CompletedP
 def rendered(
     values: Object | None = None, *, apis: Sequence[str] = (), chart: Path = CHART, **more: str
 ) -> list[Object]:
-    """The objects of an installation with these values, in a cluster that has these APIs besides Kubernetes's own."""
+    """The objects of an installation with these values, in a cluster with these additional APIs."""
     result = _template(values, apis, chart, more)
     assert result.returncode == 0, result.stderr
     return [found for found in yaml.safe_load_all(result.stdout) if found]
 
 
 def refusal(values: Object) -> str:
-    """What helm says instead of rendering."""
+    """Helm's error message for values that it rejects."""
     result = _template(values, (), CHART, {})
     assert result.returncode != 0, "these values were accepted"
     return result.stderr
 
 
 def text(values: Object | None = None, **more: str) -> str:
-    """The manifest as it is written."""
+    """The rendered manifest as text."""
     result = _template(values, (), CHART, more)
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -62,12 +62,12 @@ def _template(
 
 
 def of_kind(objects: Sequence[Object], kind: str) -> dict[str, Object]:
-    """Those of a kind, by their names."""
+    """The objects of a kind, by name."""
     return {found["metadata"]["name"]: found for found in objects if found["kind"] == kind}
 
 
 def pod_specs(objects: Sequence[Object]) -> dict[str, Object]:
-    """The specification of every pod that comes of the objects, by kind and name."""
+    """The specification of every pod that the objects create, by kind and name."""
     specs = {}
     for found in objects:
         name = f"{found['kind']}/{found['metadata']['name']}"
@@ -79,13 +79,13 @@ def pod_specs(objects: Sequence[Object]) -> dict[str, Object]:
 
 
 def containers(spec: Object) -> Iterator[Object]:
-    """Those of a pod, the ones that come first too."""
+    """The containers of a pod, including its init containers."""
     yield from spec.get("initContainers", [])
     yield from spec["containers"]
 
 
 def variables(container: Object) -> dict[str, Any]:
-    """Name to value, or to the key of a Secret as `secret/key`."""
+    """The environment: names to values, or to `secret/key` for a value from a Secret."""
     found = {}
     for variable in container["env"]:
         reference = variable.get("valueFrom", {}).get("secretKeyRef")
@@ -94,6 +94,6 @@ def variables(container: Object) -> dict[str, Any]:
 
 
 def api_variables(values: Object | None = None) -> dict[str, Any]:
-    """Those of the API's container."""
+    """The environment of the API's container."""
     spec = pod_specs(rendered(values))[f"Deployment/{RELEASE}-api"]
     return variables(spec["containers"][0])

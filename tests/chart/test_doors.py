@@ -1,4 +1,4 @@
-"""How customers come in: Service, Ingress and HTTPRoute, and whose word counts for their addresses."""
+"""Access for customers: Service, Ingress and HTTPRoute, and the trusted proxies."""
 
 import pytest
 
@@ -10,14 +10,14 @@ ROUTE: Object = {"httpRoute": {"enabled": True, "parentRefs": [{"name": "gate"}]
 LIMITS = ("ROWLOCK_ADDRESS_REQUESTS_PER_MINUTE", "ROWLOCK_ADDRESS_SIGN_INS_PER_MINUTE")
 
 
-def test_without_values_nobody_outside_comes_in() -> None:
+def test_by_default_the_api_is_not_exposed() -> None:
     objects = rendered()
     assert not of_kind(objects, "Ingress")
     assert not of_kind(objects, "HTTPRoute")
     assert {found["spec"].get("type", "ClusterIP") for found in of_kind(objects, "Service").values()} == {"ClusterIP"}
 
 
-def test_the_service_leads_to_the_api_and_not_to_its_metrics() -> None:
+def test_the_service_exposes_the_api_and_no_metrics() -> None:
     values = {"service": {"type": "NodePort", "port": 80, "nodePort": 30080, "externalTrafficPolicy": "Local"}}
     service = of_kind(rendered(values), "Service")["rowlock-api"]["spec"]
     assert service["ports"] == [{"name": "http", "port": 80, "targetPort": "http", "nodePort": 30080}]
@@ -25,7 +25,7 @@ def test_the_service_leads_to_the_api_and_not_to_its_metrics() -> None:
     assert service["selector"]["app.kubernetes.io/component"] == "api"
 
 
-def test_an_ingress_leads_every_host_to_the_service() -> None:
+def test_an_ingress_routes_every_host_to_the_service() -> None:
     tls = [{"secretName": "certificate", "hosts": ["tickets.example"]}]
     values = {"ingress": INGRESS["ingress"] | {"className": "traefik", "tls": tls, "annotations": {"a": "b"}}}
     ingress = of_kind(rendered(values), "Ingress")["rowlock-api"]
@@ -39,21 +39,21 @@ def test_an_ingress_leads_every_host_to_the_service() -> None:
     assert "ingressClassName" not in of_kind(rendered(INGRESS), "Ingress")["rowlock-api"]["spec"]
 
 
-def test_a_route_hangs_on_its_gateway_and_leads_to_the_service() -> None:
+def test_a_route_connects_its_gateway_to_the_service() -> None:
     route = of_kind(rendered(ROUTE | {"service": {"port": 80}}), "HTTPRoute")["rowlock-api"]["spec"]
     assert route["parentRefs"] == [{"name": "gate"}]
     assert route["hostnames"] == ["tickets.example"]
     assert [rule["backendRefs"] for rule in route["rules"]] == [[{"name": "rowlock-api", "port": 80}]]
 
 
-def test_nothing_leads_to_the_metrics_from_outside() -> None:
+def test_metrics_are_not_exposed() -> None:
     for values in (INGRESS, ROUTE):
         door = [found for found in rendered(values) if found["kind"] in {"Ingress", "HTTPRoute"}]
         assert "metrics" not in str(door)
 
 
 @pytest.mark.parametrize("door", [INGRESS, ROUTE], ids=["ingress", "route"])
-def test_behind_a_proxy_that_nobody_named_addresses_are_not_limited(door: Object) -> None:
+def test_an_unnamed_proxy_switches_address_limits_off(door: Object) -> None:
     given = api_variables(door)
     for name in LIMITS:
         field = Settings.model_fields[name.removeprefix("ROWLOCK_").lower()]
@@ -62,12 +62,12 @@ def test_behind_a_proxy_that_nobody_named_addresses_are_not_limited(door: Object
 
 
 @pytest.mark.parametrize("door", [INGRESS, ROUTE], ids=["ingress", "route"])
-def test_behind_a_named_proxy_they_are(door: Object) -> None:
+def test_a_named_proxy_keeps_address_limits(door: Object) -> None:
     given = api_variables(door | {"api": {"trustedProxies": ["10.0.0.0/8", "192.0.2.7"]}})
     assert given["ROWLOCK_TRUSTED_PROXIES"] == "10.0.0.0/8,192.0.2.7"
     assert not set(LIMITS) & set(given)
 
 
-def test_a_limit_that_is_given_counts_all_the_same() -> None:
+def test_a_configured_limit_applies_behind_any_proxy() -> None:
     given = api_variables(INGRESS | {"config": {LIMITS[0]: 50}})
     assert (given[LIMITS[0]], given[LIMITS[1]]) == ("50", "1000000")

@@ -1,4 +1,4 @@
-"""Each example renders into objects that Kubernetes knows, and fits the other objects that it comes with."""
+"""Each example renders into valid Kubernetes objects, and matches the other examples that it needs."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from tests.chart.rendering import CHART, Object, api_variables, of_kind, pod_spe
 EXAMPLES = CHART / "examples"
 VALUES = ["gitops", "ingress", "ipv6", "production"]
 OTHERS = "ScaledObject,HTTPRoute,ServiceMonitor,PodMonitor,PrometheusRule"
-"""Kinds that are no part of Kubernetes, and whose schemas it does not have."""
+"""Kinds of custom resources: kubeconform has no schemas for them."""
 
 
 def _read(name: str) -> Any:
@@ -29,13 +29,13 @@ def test_no_example_is_forgotten_here() -> None:
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_an_example_is_accepted_by_lint_and_by_the_schemas_of_kubernetes(name: str) -> None:
+def test_an_example_passes_lint_and_kubernetes_schemas(name: str) -> None:
     result = run("helm", "lint", "--strict", str(CHART), f"--values={EXAMPLES / name}.yaml")
     assert result.returncode == 0, result.stdout
     _accepted(text(_read(name)))
 
 
-def test_so_is_the_chart_without_values_and_with_all_that_can_be_on() -> None:
+def test_defaults_and_all_options_pass_lint_and_schemas() -> None:
     _accepted(text())
     scaling = {"autoscaling": {"enabled": True}}
     everything = {
@@ -50,7 +50,7 @@ def test_so_is_the_chart_without_values_and_with_all_that_can_be_on() -> None:
     _accepted(text(everything))
 
 
-def test_production_finds_what_the_operators_make() -> None:
+def test_production_uses_the_objects_of_the_operators() -> None:
     given = api_variables(_read("production"))
     database, broker = _read("cloudnative-pg"), _read("rabbitmq-cluster")
     name = database["metadata"]["name"]
@@ -68,7 +68,7 @@ def test_production_finds_what_the_operators_make() -> None:
     assert peers["rabbitmq"][0]["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": broker["metadata"]["name"]}
 
 
-def test_production_hangs_on_its_gateway_and_keeps_its_zones_level() -> None:
+def test_production_uses_its_gateway_and_spreads_over_zones() -> None:
     objects = rendered(_read("production"))
     gateway = _read("gateway")
     (route,) = of_kind(objects, "HTTPRoute").values()
@@ -86,21 +86,21 @@ def test_production_hangs_on_its_gateway_and_keeps_its_zones_level() -> None:
     assert set(of_kind(objects, "HorizontalPodAutoscaler")) == {"rowlock-api"}
 
 
-def test_both_components_listen_on_all_addresses_of_both_families_where_pods_have_ipv6() -> None:
+def test_with_ipv6_both_components_listen_on_both_families() -> None:
     pods = pod_specs(rendered(_read("ipv6")))
     for component in ("api", "expirer"):
         (container,) = pods[f"Deployment/rowlock-{component}"]["containers"]
         assert {"name": "ROWLOCK_HOST", "value": "::"} in container["env"]
 
 
-def test_gitops_makes_no_secret_and_renders_the_same_each_time() -> None:
+def test_gitops_renders_no_secret_and_is_reproducible() -> None:
     assert not of_kind(rendered(_read("gitops")), "Secret")
     assert text(_read("gitops")) == text(_read("gitops"))
     application = _read("argocd-application")
     assert application["spec"]["source"]["helm"]["valueFiles"] == ["examples/gitops.yaml"]
 
 
-def test_extra_objects_may_hold_template_code() -> None:
+def test_extra_objects_may_contain_template_code() -> None:
     extra: list[Object | str] = [
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-more"}},
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: '{{ .Release.Namespace }}-text'}",

@@ -1,4 +1,4 @@
-"""Objects for Prometheus's operator and Grafana's sidecar: where somebody wants them and the cluster knows them."""
+"""Objects for the Prometheus operator and Grafana's sidecar, created only if enabled and known to the cluster."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ def _kinds(objects: list[Object]) -> set[str]:
     return {found["kind"] for found in objects if found["apiVersion"].startswith("monitoring.coreos.com")}
 
 
-def test_none_is_made_unless_wanted_and_known() -> None:
+def test_monitoring_objects_need_a_value_and_a_known_kind() -> None:
     assert _kinds(rendered(apis=APIS)) == set()
     assert _kinds(rendered({"monitoring": ALL})) == set()
     assert "ServiceMonitor" in _kinds(rendered({"monitoring": ALL}, apis=APIS))
@@ -24,7 +24,7 @@ def test_none_is_made_unless_wanted_and_known() -> None:
 
 
 @pytest.mark.parametrize(("component", "port"), [("api", 9100), ("expirer", 9101)])
-def test_a_monitor_finds_the_port_that_the_pods_call_metrics(component: str, port: int) -> None:
+def test_a_monitor_scrapes_the_port_named_metrics(component: str, port: int) -> None:
     wanted = {
         "monitoring": {"serviceMonitor": {"enabled": True}, "labels": {"release": "prometheus"}, "interval": "10s"}
     }
@@ -52,7 +52,7 @@ def test_a_monitor_finds_one_service_of_each_component() -> None:
         assert found == [name]
 
 
-def test_a_pod_monitor_finds_the_pods_themselves() -> None:
+def test_a_pod_monitor_selects_the_pods() -> None:
     objects = rendered({"monitoring": {"podMonitor": {"enabled": True}}}, apis=APIS)
     for component in ("api", "expirer"):
         monitor = of_kind(objects, "PodMonitor")[f"rowlock-{component}-metrics"]["spec"]
@@ -61,7 +61,7 @@ def test_a_pod_monitor_finds_the_pods_themselves() -> None:
         assert monitor["podMetricsEndpoints"] == [{"port": "metrics", "interval": "30s"}]
 
 
-def test_alerts_and_dashboards_are_files_that_no_template_touches(tmp_path: Path) -> None:
+def test_alerts_and_dashboards_are_not_parsed_as_templates(tmp_path: Path) -> None:
     chart = tmp_path / "chart"
     shutil.copytree(CHART, chart)
     files = chart / "files"

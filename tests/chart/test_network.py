@@ -1,4 +1,4 @@
-"""Who may reach whom, worked out from the rendered NetworkPolicies."""
+"""Allowed connections, computed from the rendered NetworkPolicies."""
 
 from itertools import product
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ def _selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
 
 
 def _allows(policies: list[Object], way: str, pod: dict[str, str], peer: Peer, port: tuple[str, int]) -> bool:
-    """Whether the policies that hold for the pod let it hear the peer (Ingress) or speak to it (Egress)."""
+    """Whether the policies of the pod allow connections from the peer (Ingress) or to it (Egress)."""
     specs = [policy["spec"] for policy in policies]
     holding = [spec for spec in specs if _selects(spec["podSelector"], pod) and way in spec["policyTypes"]]
     if not holding:
@@ -64,7 +64,7 @@ def _is_peer(peers: list[Object] | None, peer: Peer) -> bool:
 
 
 def _reached(values: Object | None = None, caller: str = "stray", namespace: str = NAMESPACE) -> set[str]:
-    """What a pod of a component, or a stray one, may reach: component and name of the port."""
+    """The components and ports that a pod of a component, or an unrelated pod, may reach."""
     policies = list(of_kind(rendered(values), "NetworkPolicy").values())
     labels = _labels(caller) if caller in OURS else STRAY
     return {
@@ -75,12 +75,12 @@ def _reached(values: Object | None = None, caller: str = "stray", namespace: str
     }
 
 
-def test_a_stray_pod_reaches_nothing_but_the_door() -> None:
+def test_a_stray_pod_reaches_only_the_api() -> None:
     assert _reached() == {"api http"}
     assert _reached(namespace="elsewhere") == {"api http"}
 
 
-def test_each_component_reaches_what_it_works_with() -> None:
+def test_each_component_reaches_its_stores() -> None:
     stores = {"postgresql postgresql", "redis redis", "rabbitmq rabbitmq"}
     assert _reached(caller="api") == stores
     assert _reached(caller="expirer") == stores
@@ -95,7 +95,7 @@ def test_prometheus_reads_the_metrics_from_its_namespace() -> None:
     assert _reached({"metrics": {"from": []}}, namespace="monitoring") == {"api http"}
 
 
-def test_the_door_may_be_for_the_proxy_alone() -> None:
+def test_access_to_the_api_may_be_limited_to_the_proxy() -> None:
     values = {
         "networkPolicy": {
             "apiFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "traefik"}}}]
@@ -106,19 +106,19 @@ def test_the_door_may_be_for_the_proxy_alone() -> None:
     assert "api http" in _reached(values, caller="smoke")
 
 
-def test_keda_asks_the_postgresql_that_comes_along() -> None:
+def test_keda_may_query_the_bundled_postgresql() -> None:
     assert "postgresql postgresql" not in _reached(namespace="keda")
     assert "postgresql postgresql" in _reached({"expirer": {"keda": {"enabled": True}}}, namespace="keda")
 
 
-def test_everybody_may_ask_dns_and_nobody_else_outside() -> None:
+def test_pods_may_reach_dns_and_nothing_else_outside() -> None:
     policies = list(of_kind(rendered(), "NetworkPolicy").values())
     for component, port in product(OURS, (53, 443)):
         allowed = _allows(policies, "Egress", _labels(component), Peer(STRAY, "kube-system"), ("", port))
         assert allowed == (port == 53), (component, port)
 
 
-def test_external_stores_are_reached_by_their_ports_or_at_the_named_peers() -> None:
+def test_external_stores_are_reachable_by_port_or_by_peer() -> None:
     policies = list(of_kind(rendered(EXTERNAL), "NetworkPolicy").values())
     for component, ports in {"api": (6432, 6380, 5671), "expirer": (6432, 6380, 5671), "migrate": (6432,)}.items():
         for port in (6432, 6380, 5671, 5432):
@@ -131,7 +131,7 @@ def test_external_stores_are_reached_by_their_ports_or_at_the_named_peers() -> N
     assert not _allows(policies, "Egress", _labels("api"), Peer(STRAY, "elsewhere"), ("", 6432))
 
 
-def test_api_and_expirer_alone_reach_what_else_is_named() -> None:
+def test_only_api_and_expirer_get_the_extra_egress() -> None:
     receiver = [{"ports": [{"port": 4318, "protocol": "TCP"}]}]
     policies = list(of_kind(rendered({"networkPolicy": {"extraEgress": receiver}}), "NetworkPolicy").values())
     for component in OURS:
@@ -139,5 +139,5 @@ def test_api_and_expirer_alone_reach_what_else_is_named() -> None:
         assert allowed == (component in ("api", "expirer")), component
 
 
-def test_policies_may_be_left_to_somebody_else() -> None:
+def test_network_policies_can_be_switched_off() -> None:
     assert not of_kind(rendered({"networkPolicy": {"enabled": False}}), "NetworkPolicy")

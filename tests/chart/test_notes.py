@@ -1,4 +1,4 @@
-"""What an installation tells: the next steps, and what is not as it should be in production."""
+"""The notes after an installation: the next steps, and warnings for production."""
 
 import re
 import shutil
@@ -16,18 +16,18 @@ kind: ConfigMap
 metadata: {name: notes}
 data: {notes: {{ include "notes" . | toJson }}}
 """
-"""`helm template` leaves the notes out, so they are put into an object."""
+"""`helm template` does not print the notes, so the test puts them into an object."""
 STORES: Object = {
     **{name: {"enabled": False} for name in ("postgresql", "redis", "rabbitmq")},
     **{f"external{name}": {"host": "away", "existingSecret": "s"} for name in ("Postgresql", "Redis", "Rabbitmq")},
 }
-"""All of them elsewhere."""
+"""All stores are external."""
 BUNDLED: Object = {name: {"enabled": True} if "enabled" in block else {} for name, block in STORES.items()}
 
 
 @pytest.fixture
 def chart(tmp_path: Path) -> Path:
-    """The chart with an object that holds its notes."""
+    """A copy of the chart with an object that contains its notes."""
     copy = tmp_path / "chart"
     shutil.copytree(CHART, copy)
     (copy / "templates/notes.yaml").write_text(AS_OBJECT % (copy / "templates/NOTES.txt").read_text())
@@ -40,7 +40,7 @@ def _notes(chart: Path, values: Object | None = None) -> str:
     return notes
 
 
-def test_the_next_steps_can_be_pasted(chart: Path) -> None:
+def test_notes_give_commands_for_the_next_steps(chart: Path) -> None:
     said = _notes(chart)
     available = "wait --for=condition=Available --timeout=5m deployment --selector app.kubernetes.io/instance=rowlock"
     manager = "exec -it deployment/rowlock-api -c api -- python -m service.make_manager you@example.com"
@@ -54,7 +54,7 @@ def test_the_next_steps_can_be_pasted(chart: Path) -> None:
     assert "helm" not in _notes(chart, {"smoke": {"enabled": False}}).partition("PostgreSQL:")[0]
 
 
-def test_the_door_that_is_open_is_named(chart: Path) -> None:
+def test_notes_name_the_address_of_the_api_docs(chart: Path) -> None:
     ingress: Object = {"enabled": True, "hosts": ["tickets.example"]}
     assert "http://tickets.example/api-docs" in _notes(chart, {"ingress": ingress})
     tls = [{"secretName": "certificate", "hosts": ["tickets.example"]}]
@@ -63,8 +63,8 @@ def test_the_door_that_is_open_is_named(chart: Path) -> None:
     assert "https://tickets.example/api-docs" in _notes(chart, {"httpRoute": route})
 
 
-def test_the_sum_of_the_pools_stands_beside_what_postgresql_allows(chart: Path) -> None:
-    # Of the API 2 pods and one more with 10 each, of the expirer 2 and one more with 8 each, and the migrations.
+def test_notes_compare_all_pools_with_max_connections(chart: Path) -> None:
+    # API: 3 pods with 10 each. Expirer: 3 pods with 8 each. One connection for the migrations.
     assert "the pods open at most 55 of its 100 connections" in _notes(chart)
     scaled = {"api": {"autoscaling": {"enabled": True, "maxReplicas": 4}, "poolSize": 5}, "expirer": {"replicas": 1}}
     assert "the pods open at most 42 of its 100 connections" in _notes(chart, scaled)
@@ -75,19 +75,19 @@ def test_the_sum_of_the_pools_stands_beside_what_postgresql_allows(chart: Path) 
 @pytest.mark.parametrize(
     ("values", "warning"),
     [
-        (BUNDLED, "WARNING: postgresql, redis, rabbitmq came with the release"),
-        ({"redis": {"enabled": True}, "externalRedis": {}}, "WARNING: redis came with the release"),
+        (BUNDLED, "WARNING: this release includes postgresql, redis, rabbitmq for a trial"),
+        ({"redis": {"enabled": True}, "externalRedis": {}}, "WARNING: this release includes redis for a trial"),
         ({"ingress": {"enabled": True, "hosts": ["a.example"]}}, "api.trustedProxies is empty"),
         ({"service": {"type": "LoadBalancer"}}, "the Service is a LoadBalancer without externalTrafficPolicy: Local"),
-        ({"monitoring": {"podMonitor": {"enabled": True}}}, "this cluster does not know PodMonitor"),
+        ({"monitoring": {"podMonitor": {"enabled": True}}}, "this cluster has no PodMonitor"),
     ],
 )
-def test_what_is_not_as_it_should_be_is_warned_of(chart: Path, values: Object, warning: str) -> None:
+def test_notes_warn_of_a_risk_in_production(chart: Path, values: Object, warning: str) -> None:
     (told,) = re.findall(r"WARNING: .*", _notes(chart, STORES | values))
     assert warning in told
 
 
-def test_nothing_is_warned_of_without_a_reason(chart: Path) -> None:
+def test_notes_warn_only_with_a_reason(chart: Path) -> None:
     values: Object = {
         **STORES,
         "ingress": {"enabled": True, "hosts": ["a.example"]},
@@ -98,7 +98,7 @@ def test_nothing_is_warned_of_without_a_reason(chart: Path) -> None:
     assert "WARNING" not in _notes(chart, values)
 
 
-def test_where_secrets_are_made_it_says_what_that_means_for_gitops(chart: Path) -> None:
+def test_notes_on_generated_secrets_mention_gitops(chart: Path) -> None:
     assert "secrets.generate" in _notes(chart)
     named: Object = {name: {"auth": {"existingSecret": "s"}} for name in ("postgresql", "redis", "rabbitmq")}
     named |= {"secrets": {"generate": False}, "auth": {"existingSecret": "s"}, "smoke": {"existingSecret": "s"}}

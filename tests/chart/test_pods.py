@@ -1,4 +1,4 @@
-"""Every pod that the chart makes: what it may do, and how it comes and goes."""
+"""Every pod of the chart: its permissions, start and stop."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from tests.chart.rendering import containers, of_kind, pod_specs, rendered
 
 
-def test_no_values_give_the_whole_system() -> None:
+def test_the_defaults_install_the_whole_system() -> None:
     objects = rendered()
     assert set(pod_specs(objects)) == {
         "Deployment/rowlock-api",
@@ -22,7 +22,7 @@ def test_no_values_give_the_whole_system() -> None:
     assert images == {"rowlock:0.1.0", "postgres:17", "redis:8", "rabbitmq:4"}
 
 
-def test_every_pod_is_what_pod_security_calls_restricted() -> None:
+def test_every_pod_meets_pod_security_restricted() -> None:
     for name, spec in pod_specs(rendered()).items():
         assert spec["securityContext"]["runAsNonRoot"] is True, name
         assert spec["securityContext"]["runAsUser"] == (999 if name.startswith("StatefulSet") else 10001), name
@@ -35,7 +35,7 @@ def test_every_pod_is_what_pod_security_calls_restricted() -> None:
             }, name
 
 
-def test_no_pod_knows_anything_of_the_cluster() -> None:
+def test_no_pod_gets_access_to_the_cluster() -> None:
     for name, spec in pod_specs(rendered()).items():
         assert spec["automountServiceAccountToken"] is False, name
         assert spec["enableServiceLinks"] is False, name
@@ -43,7 +43,7 @@ def test_no_pod_knows_anything_of_the_cluster() -> None:
     assert of_kind(rendered(), "ServiceAccount")["rowlock"]["automountServiceAccountToken"] is False
 
 
-def test_every_container_says_what_it_needs_and_is_bounded_in_memory_alone() -> None:
+def test_containers_have_requests_and_only_a_memory_limit() -> None:
     for name, spec in pod_specs(rendered()).items():
         for container in containers(spec):
             assert set(container["resources"]["requests"]) == {"cpu", "memory"}, name
@@ -51,7 +51,7 @@ def test_every_container_says_what_it_needs_and_is_bounded_in_memory_alone() -> 
             assert container["imagePullPolicy"] == "IfNotPresent", name
 
 
-def test_the_account_may_be_somebody_elses() -> None:
+def test_the_service_account_may_be_an_existing_one() -> None:
     objects = rendered({"serviceAccount": {"create": False}})
     assert not of_kind(objects, "ServiceAccount")
     assert {spec["serviceAccountName"] for spec in pod_specs(objects).values()} == {"default"}
@@ -62,13 +62,13 @@ def test_the_account_may_be_somebody_elses() -> None:
 
 
 @pytest.mark.parametrize("component", ["api", "expirer"])
-def test_a_rollout_takes_no_pod_away_before_a_new_one_is_ready(component: str) -> None:
+def test_a_rollout_removes_no_pod_before_a_new_one_is_ready(component: str) -> None:
     deployment = of_kind(rendered(), "Deployment")[f"rowlock-{component}"]
     assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
 
 
 @pytest.mark.parametrize("component", ["api", "expirer"])
-def test_both_wait_for_the_schema(component: str) -> None:
+def test_api_and_expirer_wait_for_the_schema(component: str) -> None:
     spec = pod_specs(rendered())[f"Deployment/rowlock-{component}"]
     assert [first["command"] for first in spec["initContainers"]] == [
         ["python", "-m", "service.migrate", "--wait", "300"]
@@ -76,7 +76,7 @@ def test_both_wait_for_the_schema(component: str) -> None:
     assert spec["initContainers"][0]["env"] == spec["containers"][0]["env"]
 
 
-def test_liveness_asks_the_process_alone_and_readiness_of_the_api_the_database() -> None:
+def test_only_the_apis_readiness_depends_on_the_database() -> None:
     specs = pod_specs(rendered())
     paths = {
         component: [
@@ -96,7 +96,7 @@ def test_a_pod_of_the_api_leaves_the_service_before_it_stops() -> None:
     assert spec["terminationGracePeriodSeconds"] == 40
 
 
-def test_no_store_is_restarted_for_being_slow() -> None:
+def test_a_slow_store_is_not_restarted() -> None:
     for name, spec in pod_specs(rendered()).items():
         if name.startswith("StatefulSet"):
             assert "livenessProbe" not in spec["containers"][0], name
@@ -109,7 +109,7 @@ def test_pods_spread_softly_over_zones_and_nodes() -> None:
         assert constraint["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] == "api"
 
 
-def test_what_is_given_for_one_component_reaches_its_pods_alone() -> None:
+def test_values_of_one_component_reach_only_its_pods() -> None:
     given = {
         "image": {"repository": "mirror/rowlock", "tag": "fixed"},
         "env": [{"name": "ROWLOCK_LOG_LEVEL", "value": "debug"}],
@@ -144,7 +144,7 @@ def test_what_is_given_for_one_component_reaches_its_pods_alone() -> None:
     assert deployments["rowlock-api"] == of_kind(rendered(), "Deployment")["rowlock-api"]
 
 
-def test_what_is_given_for_the_api_reaches_the_migrations_and_the_release_s_test_too() -> None:
+def test_migrations_and_smoke_test_use_the_values_of_the_api() -> None:
     given: dict[str, Any] = {
         "image": {"repository": "mirror/rowlock", "tag": "fixed"},
         "securityContext": {"runAsGroup": 7},
@@ -170,7 +170,7 @@ def test_what_is_given_for_the_api_reaches_the_migrations_and_the_release_s_test
             assert spec[key] == given[key], (name, key)
 
 
-def test_a_digest_wins_over_a_tag() -> None:
+def test_a_digest_takes_precedence_over_a_tag() -> None:
     digest = "sha256:" + "0" * 64
     spec = pod_specs(rendered({"image": {"tag": "ignored", "digest": digest}}))["Deployment/rowlock-api"]
     assert {c["image"] for c in containers(spec)} == {f"rowlock@{digest}"}
@@ -178,20 +178,20 @@ def test_a_digest_wins_over_a_tag() -> None:
     assert {c["image"] for c in containers(own)} == {"rowlock:own"}
 
 
-def test_the_migrations_are_a_job_of_the_revision_and_no_hook() -> None:
+def test_migrations_are_a_job_per_revision_and_no_hook() -> None:
     (job,) = of_kind(rendered(), "Job").values()
     assert "annotations" not in job["metadata"]
     assert job["spec"]["ttlSecondsAfterFinished"] == 24 * 3600
     assert job["spec"]["backoffLimit"] == 6
 
 
-def test_the_pods_of_a_migration_that_failed_stay_with_their_logs() -> None:
+def test_pods_of_a_failed_migration_are_kept() -> None:
     (job,) = of_kind(rendered({"migrations": {"backoffLimit": 0}}), "Job").values()
     assert job["spec"]["backoffLimit"] == 0
     assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
 
 
-def test_names_stay_within_what_kubernetes_takes() -> None:
+def test_names_fit_the_limits_of_kubernetes() -> None:
     for found in rendered(release="a-release-with-a-name-of-fifty-three-characters-long"):
         assert len(found["metadata"]["name"]) <= (52 if found["kind"] == "StatefulSet" else 63), found["metadata"][
             "name"
@@ -211,7 +211,7 @@ def test_selectors_are_of_name_instance_and_component_only() -> None:
             assert "team" not in claim["metadata"]["labels"]
 
 
-def test_helm_test_buys_through_the_service_as_a_manager_whom_an_init_container_makes() -> None:
+def test_helm_test_buys_as_a_manager_from_an_init_container() -> None:
     objects = rendered({"service": {"port": 80}})
     smoke = of_kind(objects, "Pod")["rowlock-smoke"]
     assert smoke["metadata"]["annotations"]["helm.sh/hook"] == "test"

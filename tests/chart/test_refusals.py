@@ -1,4 +1,4 @@
-"""Values that do not fit are refused before anything is made, in words that name them."""
+"""Invalid values are rejected before anything is created, with a message that names them."""
 
 import re
 from collections.abc import Iterator
@@ -35,24 +35,24 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"api": {"autoscaling": {"enabled": True, "targetCpuPercent": 0}}},
-        "api.autoscaling is enabled without anything to scale by: set targetCpuPercent or metrics",
+        "api.autoscaling is enabled without a metric to scale by: set targetCpuPercent or metrics",
     ),
     (
         {"api": {"autoscaling": {"enabled": True}, "resources": {"requests": {"cpu": None}}}},
-        "api.autoscaling.targetCpuPercent is of the CPU requested, and api.resources.requests.cpu is not set",
+        "api.autoscaling.targetCpuPercent is a share of the requested CPU, but api.resources.requests.cpu is not set",
     ),
     (
         {"expirer": {"keda": {"enabled": True, "minReplicas": 5, "maxReplicas": 4}}},
         "expirer.keda.minReplicas (5) is more than maxReplicas (4)",
     ),
-    ({"api": {"keda": {"enabled": True}}}, "api.keda is enabled without anything to scale by: set triggers"),
+    ({"api": {"keda": {"enabled": True}}}, "api.keda is enabled without a metric to scale by: set triggers"),
     (
         {
             "expirer": {"keda": {"enabled": True}},
             "postgresql": {"enabled": False},
             "externalPostgresql": {"existingSecret": "db", "secretKeys": {"url": "uri"}},
         },
-        "expirer.keda needs triggers where PostgreSQL's address is a URL in a Secret",
+        "expirer.keda needs triggers if PostgreSQL's address is a URL in a Secret",
     ),
     (
         {"api": {"terminationGracePeriodSeconds": 35}},
@@ -64,26 +64,26 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"externalPostgresql": {"host": "db"}},
-        "externalPostgresql is set, but would not be used: set postgresql.enabled to false",
+        "externalPostgresql is set but not used: set postgresql.enabled to false",
     ),
-    ({"externalRedis": {"existingSecret": "cache"}}, "externalRedis is set, but would not be used"),
-    ({"externalRabbitmq": {"password": "p"}}, "externalRabbitmq is set, but would not be used"),
-    ({"externalRedis": {"secretKeys": {"url": "uri"}}}, "externalRedis is set, but would not be used"),
+    ({"externalRedis": {"existingSecret": "cache"}}, "externalRedis is set but not used"),
+    ({"externalRabbitmq": {"password": "p"}}, "externalRabbitmq is set but not used"),
+    ({"externalRedis": {"secretKeys": {"url": "uri"}}}, "externalRedis is set but not used"),
     (
         {"postgresql": {"enabled": False}},
-        "postgresql.enabled is false, but nothing says where else it is: set externalPostgresql.host",
+        "postgresql.enabled is false, and no external server is configured: set externalPostgresql.host",
     ),
     (
         {"redis": {"enabled": False}},
-        "redis.enabled is false, but nothing says where else it is: set externalRedis.host",
+        "redis.enabled is false, and no external server is configured: set externalRedis.host",
     ),
     (
         {"rabbitmq": {"enabled": False}},
-        "rabbitmq.enabled is false, but nothing says where else it is: set externalRabbitmq.host",
+        "rabbitmq.enabled is false, and no external server is configured: set externalRabbitmq.host",
     ),
     (
         {"postgresql": {"enabled": False}, "externalPostgresql": {"secretKeys": {"url": "uri"}}},
-        "externalPostgresql.secretKeys.url names a key, but externalPostgresql.existingSecret no Secret",
+        "externalPostgresql.secretKeys.url names a key, but externalPostgresql.existingSecret is empty",
     ),
     (
         {"rabbitmq": {"enabled": False}, "externalRabbitmq": {"host": "broker"}},
@@ -91,13 +91,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"redis": {"enabled": False}, "externalRedis": {"host": "cache", "password": "a@b"}},
-        "externalRedis.password has characters that a URL does not take as they are",
+        "externalRedis.password has characters that must be escaped in a URL",
     ),
     (
         {"redis": {"auth": {"password": "a b"}}},
-        "redis.auth.password has characters that a URL does not take as they are",
+        "redis.auth.password has characters that must be escaped in a URL",
     ),
-    ({"rabbitmq": {"auth": {"password": "a/b"}}}, "rabbitmq.auth.password has characters that a URL does not take"),
+    (
+        {"rabbitmq": {"auth": {"password": "a/b"}}},
+        "rabbitmq.auth.password has characters that must be escaped in a URL",
+    ),
     (
         {"redis": {"enabled": False}, "externalRedis": {"host": "cache", "tls": {"caSecret": "ca"}}},
         "externalRedis.tls.caSecret is set, but externalRedis.tls.enabled is false",
@@ -107,7 +110,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
             "postgresql": {"enabled": False},
             "externalPostgresql": {"host": "db", "password": "p", "tls": {"mode": "verify-full"}},
         },
-        "externalPostgresql.tls.mode is verify-full, which needs the authority's certificate: set tls.caSecret",
+        "externalPostgresql.tls.mode is verify-full, which needs the CA's certificate: set tls.caSecret",
     ),
     (
         {"postgresql": {"auth": {"password": "p", "existingSecret": "s"}}},
@@ -118,16 +121,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "auth has both a value and an existingSecret: choose one",
     ),
     ({"auth": {"tokenSecret": "t" * 31}}, "auth.tokenSecret has 31 characters: at least 32 are needed"),
-    ({"api": {"replicas": 8}}, "the pods may open 115 connections to PostgreSQL, and of 100 it leaves 97"),
+    ({"api": {"replicas": 8}}, "the pods may open 115 connections to PostgreSQL, but only 97 of its 100 are available"),
     (
         {"monitoring": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}},
-        "monitoring.serviceMonitor and monitoring.podMonitor are both enabled",
+        "monitoring.serviceMonitor and monitoring.podMonitor are both enabled, so every pod",
     ),
 ]
 
 
 @pytest.mark.parametrize(("values", "message"), REFUSED, ids=[message[:50] for _, message in REFUSED])
-def test_what_does_not_fit_together_is_refused_by_name(values: dict[str, Any], message: str) -> None:
+def test_contradictory_values_are_rejected_by_name(values: dict[str, Any], message: str) -> None:
     assert f"- {message}" in refusal(values)
 
 
@@ -135,13 +138,13 @@ def test_every_check_of_the_chart_has_a_test() -> None:
     checks = re.sub(r"{{-?/\*.*?\*/-?}}", "", Path(CHART, "templates/_checks.tpl").read_text(), flags=re.DOTALL)
     seen = [refusal(values) for values, _ in REFUSED] + [refusal({"secrets": {"generate": False}})]
     for line in checks.splitlines():
-        # What is no template code in a line that does not begin with it is a message; its longest part tells which.
+        # A line that does not begin with template code is a message. Its longest constant part identifies it.
         fixed = max(re.split(r"{{.*?}}", line), key=len).strip()
         if fixed and not line.startswith("{{-"):
             assert any(fixed in said for said in seen), f"no test sees: {line}"
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     said = refusal({"ingress": {"enabled": True}, "redis": {"enabled": False}})
     assert "ingress.hosts is empty" in said
     assert "redis.enabled is false" in said
@@ -155,7 +158,7 @@ def test_without_generated_secrets_each_one_must_be_named() -> None:
 
 
 def _closed_maps(values: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The places in values.yaml where only known keys may stand: all maps but the empty ones and Kubernetes's own."""
+    """Paths in values.yaml that accept only known keys: all maps except empty ones and Kubernetes's own."""
     yield path
     for key, value in values.items():
         if isinstance(value, dict) and value and key not in OPEN:
@@ -168,7 +171,7 @@ OPEN = {"podSecurityContext", "securityContext", "behavior", "labels", "requests
 @pytest.mark.parametrize(
     "path", list(_closed_maps(yaml.safe_load(Path(CHART, "values.yaml").read_text()))), ids=".".join
 )
-def test_a_typo_is_refused_by_name_wherever_it_stands(path: tuple[str, ...]) -> None:
+def test_a_typo_is_rejected_by_name_in_every_block(path: tuple[str, ...]) -> None:
     values: dict[str, Any] = {"typo": 1}
     for key in reversed(path):
         values = {key: values}
@@ -204,7 +207,7 @@ def test_a_typo_is_refused_by_name_wherever_it_stands(path: tuple[str, ...]) -> 
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_value_that_cannot_be_is_refused_with_its_place(values: dict[str, Any], place: str) -> None:
+def test_an_invalid_value_is_rejected_with_its_place(values: dict[str, Any], place: str) -> None:
     assert place in refusal(values)
 
 
@@ -213,5 +216,5 @@ def test_scrapes_may_be_a_minute_apart_or_less(interval: str) -> None:
     assert rendered({"monitoring": {"interval": interval}})
 
 
-def test_the_chart_may_be_a_part_of_another_one() -> None:
+def test_the_chart_may_be_a_subchart() -> None:
     assert rendered({"global": {"anything": 1}})

@@ -1,4 +1,4 @@
-"""Where an alert sends whoever is called at night."""
+"""Alerts and the runbooks that they link to."""
 
 import re
 from pathlib import Path
@@ -14,11 +14,11 @@ from tests.chart.rendering import NAMESPACE, RELEASE, of_kind, rendered
 
 RUNBOOKS = CHART.parent / "docs" / "runbooks"
 REFUSED = {f"{PREFIX}{name.upper()}" for name in SET_BY_VALUES}
-"""Settings that `config` does not take."""
+"""Settings that `config` does not accept."""
 VALUES = set(re.findall(r"^\| `([^`]+)`", values_table((CHART / "values.yaml").read_text()), re.MULTILINE))
 
 
-def test_an_alert_names_its_page_below_the_address_that_the_values_give() -> None:
+def test_alerts_link_to_their_page_below_runbook_url() -> None:
     wanted = {
         "monitoring": {"force": True, "prometheusRule": {"enabled": True, "runbookUrl": "https://shop.example/r/"}}
     }
@@ -29,7 +29,7 @@ def test_an_alert_names_its_page_below_the_address_that_the_values_give() -> Non
     assert "docs/runbooks" not in yaml.safe_dump(rule)
 
 
-def test_the_alert_on_migrations_is_about_the_jobs_of_its_own_release() -> None:
+def test_the_migration_alert_matches_only_its_own_release() -> None:
     wanted = {
         "monitoring": {"force": True, "prometheusRule": {"enabled": True}},
         "fullnameOverride": "tickets",
@@ -44,7 +44,7 @@ def test_the_alert_on_migrations_is_about_the_jobs_of_its_own_release() -> None:
     assert not re.fullmatch(matchers["job_name"], f"other-{job}")
 
 
-def test_of_what_is_gone_the_rules_know_the_namespace_of_their_own_release() -> None:
+def test_absent_asks_for_the_releases_own_namespace() -> None:
     wanted = {"monitoring": {"force": True, "prometheusRule": {"enabled": True}}}
     rules = of_kind(rendered(wanted), "PrometheusRule")["rowlock-alerts"]["spec"]["groups"][0]["rules"]
     absent = [found for rule in rules for found in re.findall(r"absent\(.*\)", rule["expr"])]
@@ -52,13 +52,13 @@ def test_of_what_is_gone_the_rules_know_the_namespace_of_their_own_release() -> 
     assert set(absent) == {f'absent(rowlock_build_info{{namespace="{NAMESPACE}"}})'}
 
 
-def test_the_dashboards_of_the_chart_are_config_maps_that_the_sidecar_finds() -> None:
+def test_dashboards_are_config_maps_for_grafanas_sidecar() -> None:
     maps = of_kind(rendered({"monitoring": {"dashboards": {"enabled": True}}}), "ConfigMap")
     found = {name for name, made in maps.items() if made["metadata"]["labels"].get("grafana_dashboard") == "1"}
     assert found == {f"rowlock-dashboard-rowlock-{name}" for name in ("sale", "locks", "expiry", "service")}
 
 
-def test_the_commands_of_the_pages_name_what_the_chart_makes() -> None:
+def test_commands_in_runbooks_name_objects_of_the_chart() -> None:
     objects = rendered({"api": {"keda": {"enabled": True, "triggers": [{"type": "cron"}]}}})
     made = {(kind.lower(), name) for kind in ("Deployment", "ScaledObject") for name in of_kind(objects, kind)}
     containers = [
@@ -76,7 +76,7 @@ def test_the_commands_of_the_pages_name_what_the_chart_makes() -> None:
     assert forwarded <= ports
 
 
-def test_the_first_page_says_of_each_alert_how_urgent_it_is_and_after_how_long_it_fires() -> None:
+def test_the_index_lists_severity_and_delay_of_each_alert() -> None:
     rows = re.findall(
         r"^\| \[(\w+)\]\((.+)\.md\) \| (\w+) \| (.+) \|$", (RUNBOOKS / "README.md").read_text(), re.MULTILINE
     )
@@ -88,7 +88,7 @@ def _in_words(lasting: str) -> str:
     return f"{number} {unit}{'' if number == 1 else 's'}" if number else "at once"
 
 
-def test_the_page_on_deadlocks_knows_all_names_under_which_we_connect() -> None:
+def test_the_deadlock_page_lists_all_connection_names() -> None:
     code = "".join(
         path.read_text() for folder in ("service", "expirer") for path in (CHART.parent / folder).rglob("*.py")
     )
@@ -98,7 +98,7 @@ def test_the_page_on_deadlocks_knows_all_names_under_which_we_connect() -> None:
 
 
 @pytest.mark.parametrize("page", sorted(RUNBOOKS.glob("*.md")), ids=lambda page: page.stem)
-def test_a_setting_that_config_does_not_take_stands_beside_its_value(page: Path) -> None:
+def test_a_setting_outside_config_is_named_with_its_value(page: Path) -> None:
     assert lonely(page.read_text()) == []
 
 
@@ -109,7 +109,7 @@ def test_a_setting_without_its_value_is_found() -> None:
 
 
 def lonely(text: str) -> list[str]:
-    """Settings of which nobody could say in the chart what the line says."""
+    """Settings that `config` rejects, on a line that does not name the chart's value for them."""
     return [
         name
         for line in text.splitlines()

@@ -1,4 +1,4 @@
-"""How many pods there are, and how many may be missing."""
+"""The number of pods, and how many may be evicted."""
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -15,7 +15,7 @@ TRIGGERS = [{"type": "cron", "metadata": {"start": "0 9 * * *"}}]
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_a_drain_takes_one_pod_at_a_time_and_is_not_kept_by_a_broken_one(component: str) -> None:
+def test_a_drain_evicts_one_pod_at_a_time_and_any_broken_pod(component: str) -> None:
     budget = of_kind(rendered(), "PodDisruptionBudget")[f"rowlock-{component}"]["spec"]
     assert budget["maxUnavailable"] == 1
     assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
@@ -27,7 +27,7 @@ def test_a_drain_takes_one_pod_at_a_time_and_is_not_kept_by_a_broken_one(compone
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_what_scales_sets_the_number_of_pods_and_the_chart_does_not(component: str) -> None:
+def test_the_chart_sets_no_replicas_if_an_autoscaler_does(component: str) -> None:
     name = f"rowlock-{component}"
     assert of_kind(rendered({component: {"replicas": 3}}), "Deployment")[name]["spec"]["replicas"] == 3
     for scaler in ({"autoscaling": {"enabled": True}}, {"keda": {"enabled": True, "triggers": TRIGGERS}}):
@@ -35,7 +35,7 @@ def test_what_scales_sets_the_number_of_pods_and_the_chart_does_not(component: s
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_the_autoscaler_goes_by_cpu_and_by_whatever_is_given(component: str) -> None:
+def test_the_autoscaler_uses_cpu_and_given_metrics(component: str) -> None:
     more = {
         "type": "Pods",
         "pods": {"metric": {"name": "held"}, "target": {"type": "AverageValue", "averageValue": "10"}},
@@ -61,7 +61,7 @@ def _trigger(values: Object) -> Object:
     return found
 
 
-def test_keda_asks_the_same_postgresql_from_its_own_namespace() -> None:
+def test_keda_queries_the_postgresql_of_the_release() -> None:
     keda = {"expirer": {"keda": {"enabled": True}}}
     own = _trigger(keda)
     assert (own["host"], own["port"], own["sslmode"]) == ("rowlock-postgresql.shop.svc", "5432", "disable")
@@ -73,12 +73,12 @@ def test_keda_asks_the_same_postgresql_from_its_own_namespace() -> None:
     assert far["host"] == "db.example"
 
 
-def test_given_triggers_are_kedas_only_ones() -> None:
+def test_given_triggers_replace_the_default_one() -> None:
     (scaled,) = of_kind(rendered({"api": {"keda": {"enabled": True, "triggers": TRIGGERS}}}), "ScaledObject").values()
     assert scaled["spec"]["triggers"] == TRIGGERS
 
 
-async def test_what_keda_asks_is_the_number_of_overdue_holds(
+async def test_keda_scales_by_the_number_of_overdue_holds(
     engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
     query = _trigger({"expirer": {"keda": {"enabled": True}}})["query"]

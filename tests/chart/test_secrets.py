@@ -1,4 +1,4 @@
-"""Secrets: given, found or made, never rolled by a rendering, and never in an object that is no Secret."""
+"""Secrets are configured, existing or generated. A password appears only in a Secret."""
 
 from base64 import b64decode
 
@@ -15,8 +15,8 @@ def _data(values: Object | None = None) -> dict[str, dict[str, str]]:
     }
 
 
-def test_two_renderings_differ_in_nothing_but_the_generated_secrets() -> None:
-    """So that the same installation again, which finds those in the cluster, changes nothing and restarts nobody."""
+def test_two_renderings_differ_only_in_generated_secrets() -> None:
+    """Installing again therefore changes nothing, since it finds the generated Secrets in the cluster."""
     first, second = (
         [found for found in rendered() if found["metadata"]["name"] not in GENERATED or found["kind"] != "Secret"]
         for _ in range(2)
@@ -25,12 +25,12 @@ def test_two_renderings_differ_in_nothing_but_the_generated_secrets() -> None:
     assert {name for name, found in of_kind(rendered(), "Secret").items()} == GENERATED
 
 
-def test_what_is_made_is_kept_when_the_release_goes() -> None:
+def test_generated_secrets_survive_an_uninstall() -> None:
     for found in of_kind(rendered(), "Secret").values():
         assert found["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
 
 
-def test_what_is_made_is_long_and_of_characters_that_a_url_takes() -> None:
+def test_generated_passwords_are_long_and_fit_into_a_url() -> None:
     made = _data()
     assert len(made["rowlock-auth"]["token-secret"]) == 64
     for store in ("postgresql", "redis", "rabbitmq", "smoke"):
@@ -41,7 +41,7 @@ def test_what_is_made_is_long_and_of_characters_that_a_url_takes() -> None:
     assert made["rowlock-smoke"]["email"] != _data()["rowlock-smoke"]["email"]
 
 
-def test_what_is_given_counts_and_stands_in_its_secret_alone() -> None:
+def test_a_configured_password_is_only_in_its_secret() -> None:
     values: Object = {"auth": {"tokenSecret": "given-" + "t" * 32}}
     for store in ("postgresql", "redis", "rabbitmq"):
         values[store] = {"auth": {"password": f"given-to-{store}"}}
@@ -52,7 +52,7 @@ def test_what_is_given_counts_and_stands_in_its_secret_alone() -> None:
     assert "given-" not in text(values)
 
 
-def test_every_secret_may_be_somebody_elses() -> None:
+def test_every_secret_may_be_an_existing_one() -> None:
     values: Object = {
         "secrets": {"generate": False},
         "auth": {"existingSecret": "mine", "secretKeys": {"tokenSecret": "tokens"}},

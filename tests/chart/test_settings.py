@@ -1,4 +1,4 @@
-"""What the chart tells the service fits the service's own settings, and what it relies on there is so."""
+"""The chart's variables match the service's settings, and so do the defaults that the chart relies on."""
 
 import re
 from pathlib import Path
@@ -17,9 +17,9 @@ GIVEN = {
     "broker_url": "amqp://broker",
     "token_secret": "t" * 32,
 }
-"""Where the chart gives a Secret's content, or a part of it."""
+"""Settings that come from a Secret, wholly or in part."""
 SMOKE = {"ROWLOCK_SMOKE_EMAIL", "ROWLOCK_SMOKE_PASSWORD"}
-"""Of the smoke test alone, which is no part of the service."""
+"""Variables of the smoke test only."""
 
 
 def test_every_variable_in_the_chart_is_a_setting() -> None:
@@ -29,7 +29,7 @@ def test_every_variable_in_the_chart_is_a_setting() -> None:
             assert set(re.findall(r"ROWLOCK_[A-Z0-9_]+", path.read_text())) - SMOKE <= settings, path
 
 
-def test_the_service_takes_what_the_chart_gives() -> None:
+def test_the_service_accepts_the_charts_variables() -> None:
     values: dict[str, Any] = {
         "api": {"trustedProxies": ["10.0.0.0/8", "2001:db8::/32"], "poolSize": 7, "shutdownSeconds": 9},
         "config": {"ROWLOCK_COUNTS_SECONDS": 0.5, "ROWLOCK_OPEN_MANAGER_SIGN_UP": True, "ROWLOCK_WRITES_MAX": 100_000},
@@ -43,7 +43,7 @@ def test_the_service_takes_what_the_chart_gives() -> None:
     assert (settings.counts_seconds, settings.open_manager_sign_up) == (0.5, True)
 
 
-def test_each_setting_is_given_by_the_chart_or_taken_by_config() -> None:
+def test_each_setting_is_a_value_or_in_config() -> None:
     values = {"api": {"trustedProxies": ["10.0.0.0/8"]}, "config": dict.fromkeys(_config(), None)}
     relied_on = {f"{PREFIX}{name}" for name in ("PORT", "EXPIRER_PORT", "METRICS_PORT", "EXPIRER_METRICS_PORT")}
     ours = {f"{PREFIX}{name.upper()}" for name in SET_BY_VALUES}
@@ -57,10 +57,10 @@ def _config() -> dict[str, Any]:
     return found
 
 
-def test_all_of_our_containers_get_the_same_stores_and_keys() -> None:
+def test_all_containers_get_the_same_stores_and_keys() -> None:
     specs = pod_specs(rendered())
     seen = [variables(c) for name, spec in specs.items() for c in containers(spec) if c["image"].startswith("rowlock:")]
-    # All but the smoke test itself, which is a customer.
+    # All except the smoke test's container, which acts as a customer.
     assert len(seen) == 7
     stores = [{name: value for name, value in of_one.items() if name.endswith("_URL")} for of_one in seen]
     assert stores.count(stores[0]) == 6
@@ -68,7 +68,7 @@ def test_all_of_our_containers_get_the_same_stores_and_keys() -> None:
     assert [of_one for of_one in seen if set(of_one) == SMOKE]
 
 
-def test_ports_are_those_that_the_service_listens_on() -> None:
+def test_container_ports_match_the_settings() -> None:
     specs = pod_specs(rendered())
     fields = Settings.model_fields
     own = {"api": ("port", "metrics_port"), "expirer": ("expirer_port", "expirer_metrics_port")}
@@ -77,13 +77,13 @@ def test_ports_are_those_that_the_service_listens_on() -> None:
         assert [port["containerPort"] for port in ports] == [fields[name].default for name in names]
 
 
-def test_the_time_after_the_requests_is_what_the_server_takes() -> None:
+def test_the_shutdown_allowance_matches_gunicorn() -> None:
     server = Path(ROOT, "service/gunicorn.conf.py").read_text()
     assert "graceful_timeout = _settings.shutdown_seconds + 10\n" in server
     assert "shutdownSeconds 10 }}" in Path(CHART, "templates/_checks.tpl").read_text()
 
 
-def test_the_chart_is_of_the_release_that_it_installs() -> None:
+def test_app_version_is_the_projects_version() -> None:
     chart = yaml.safe_load(Path(CHART, "Chart.yaml").read_text())
     project = re.search(r'^version = "(.*)"$', Path(ROOT, "pyproject.toml").read_text(), re.MULTILINE)
     assert project

@@ -1,4 +1,4 @@
-"""The stores that come along, and those that are elsewhere: addresses, accounts and certificates."""
+"""Bundled and external stores: addresses, users and certificates."""
 
 from base64 import b64decode
 from typing import Any
@@ -38,7 +38,7 @@ EXTERNAL: Object = {
 }
 
 
-def test_the_stores_that_come_along_are_found_by_their_services() -> None:
+def test_bundled_stores_are_reached_by_their_services() -> None:
     given = api_variables()
     services = of_kind(rendered(), "Service")
     assert given["ROWLOCK_DATABASE_URL"] == "postgresql://rowlock@rowlock-postgresql:5432/rowlock?sslmode=disable"
@@ -50,14 +50,14 @@ def test_the_stores_that_come_along_are_found_by_their_services() -> None:
         assert services[f"rowlock-{store}-headless"]["spec"]["clusterIP"] == "None"
 
 
-def test_a_password_is_known_before_the_url_that_holds_it() -> None:
-    """Kubernetes puts a variable into another one only where it stands before it."""
+def test_a_password_variable_precedes_the_url_with_it() -> None:
+    """Kubernetes expands a variable only in those that follow it."""
     names = list(api_variables())
     assert names.index("REDIS_PASSWORD") < names.index("ROWLOCK_REDIS_URL")
     assert names.index("RABBITMQ_PASSWORD") < names.index("ROWLOCK_BROKER_URL")
 
 
-def test_external_stores_are_used_and_none_comes_along() -> None:
+def test_external_stores_replace_the_bundled_ones() -> None:
     given = api_variables(EXTERNAL)
     assert given["ROWLOCK_DATABASE_URL"] == (
         "postgresql://shop@db.example:6432/seats?sslmode=verify-full&sslrootcert=/etc/rowlock/postgresql/ca.crt"
@@ -73,7 +73,7 @@ def test_external_stores_are_used_and_none_comes_along() -> None:
     assert b64decode(password).decode() == "p@ss/word"
 
 
-def test_their_authorities_are_where_the_urls_say() -> None:
+def test_ca_certificates_are_mounted_where_urls_point() -> None:
     spec = pod_specs(rendered(EXTERNAL))["Deployment/rowlock-api"]
     mounts = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
     assert mounts == {
@@ -86,7 +86,7 @@ def test_their_authorities_are_where_the_urls_say() -> None:
     assert volumes["redis-ca"] == {"secretName": "cache-ca", "items": [{"key": "authority.pem", "path": "ca.crt"}]}
 
 
-def test_no_authority_is_wanted_for_a_store_that_comes_along() -> None:
+def test_bundled_stores_need_no_ca() -> None:
     unused = {f"external{name}": {"tls": {"caSecret": "ca"}} for name in ("Postgresql", "Redis", "Rabbitmq")}
     spec = pod_specs(rendered(unused))["Deployment/rowlock-api"]
     assert [volume["name"] for volume in spec["volumes"]] == ["tmp"]
@@ -106,15 +106,15 @@ def test_a_whole_url_may_come_from_a_secret(own: str, block: str, variable: str)
     assert api_variables(values)[variable] == "elsewhere/uri"
 
 
-def test_a_redis_may_have_no_password_and_a_broker_its_first_host() -> None:
+def test_redis_may_lack_a_password_and_the_broker_a_vhost() -> None:
     values = {"redis": {"enabled": False}, "externalRedis": {"host": "cache"}}
     assert api_variables(values)["ROWLOCK_REDIS_URL"] == "redis://cache:6379/0"
     values = {"rabbitmq": {"enabled": False}, "externalRabbitmq": {"host": "broker", "existingSecret": "s"}}
     assert api_variables(values)["ROWLOCK_BROKER_URL"] == "amqp://rowlock:$(RABBITMQ_PASSWORD)@broker:5672//"
 
 
-def test_the_data_of_postgresql_are_on_its_volume() -> None:
-    """Not below a folder that the image declares as a volume of its own: that one would be mounted over it."""
+def test_the_data_of_postgresql_is_on_its_volume() -> None:
+    """The folder must not be below one that the image declares as a volume, which would be mounted over it."""
     (container,) = pod_specs(rendered())["StatefulSet/rowlock-postgresql"]["containers"]
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     (folder,) = [variable["value"] for variable in container["env"] if variable["name"] == "PGDATA"]
@@ -124,7 +124,7 @@ def test_the_data_of_postgresql_are_on_its_volume() -> None:
     assert container["args"] == ["postgres", "-c", "max_connections=100"]
 
 
-def test_the_node_of_rabbitmq_keeps_its_name_and_its_cookie_is_not_on_the_volume() -> None:
+def test_rabbitmq_keeps_its_node_name_and_a_fresh_cookie() -> None:
     (container,) = pod_specs(rendered())["StatefulSet/rowlock-rabbitmq"]["containers"]
     given = {variable["name"]: variable.get("value") for variable in container["env"]}
     assert given["RABBITMQ_NODENAME"] == "rabbit@localhost"
@@ -137,14 +137,14 @@ def test_the_node_of_rabbitmq_keeps_its_name_and_its_cookie_is_not_on_the_volume
     assert "load_definitions = /var/lib/rabbitmq/definitions.json" in config["rabbitmq.conf"]
 
 
-def test_redis_forgets_nothing_for_want_of_memory() -> None:
+def test_redis_never_evicts_keys() -> None:
     config = of_kind(rendered({"redis": {"maxmemory": "64mb"}}), "ConfigMap")["rowlock-redis"]["data"]["redis.conf"]
     assert "maxmemory-policy noeviction" in config
     assert "maxmemory 64mb" in config
 
 
 @pytest.mark.parametrize("store", ["postgresql", "rabbitmq"])
-def test_volumes_are_claimed_or_end_with_the_pod(store: str) -> None:
+def test_persistence_selects_a_claim_or_an_empty_dir(store: str) -> None:
     def spec(persistence: dict[str, Any]) -> Object:
         found: Object = of_kind(rendered({store: {"persistence": persistence}}), "StatefulSet")[f"rowlock-{store}"][
             "spec"
@@ -162,7 +162,7 @@ def test_volumes_are_claimed_or_end_with_the_pod(store: str) -> None:
 @pytest.mark.parametrize(
     ("store", "other"), [("redis", {"maxmemory": "200mb"}), ("rabbitmq", {"auth": {"username": "another"}})]
 )
-def test_a_store_whose_configuration_changes_is_started_anew_and_else_stays(store: str, other: Object) -> None:
+def test_a_store_restarts_only_if_its_configuration_changes(store: str, other: Object) -> None:
     def template(values: Object) -> Object:
         found: Object = of_kind(rendered(values), "StatefulSet")[f"{RELEASE}-{store}"]["spec"]["template"]["metadata"]
         return found

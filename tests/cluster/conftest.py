@@ -1,7 +1,7 @@
-"""A kind cluster of its own, or one that is named, and one release in it for all tests; what is made is deleted.
+"""A temporary kind cluster, or a named one, with one release for all tests. Everything is deleted afterwards.
 
-ROWLOCK_E2E_CONTEXT names a context of KUBECONFIG instead, with ROWLOCK_E2E_URL, where its Ingress controller answers,
-and ROWLOCK_E2E_REPOSITORY, to which images are pushed. These tests kill pods and drain a node there.
+ROWLOCK_E2E_CONTEXT names a context of KUBECONFIG to use instead. ROWLOCK_E2E_URL is then the URL of its Ingress
+controller, and ROWLOCK_E2E_REPOSITORY the repository to push images to. The tests kill pods and drain a node there.
 """
 
 import os
@@ -19,12 +19,12 @@ from tests.cluster.next_image import publish_next
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 FEW = ("api.replicas=1", "expirer.replicas=1")
 MADE: list[Release] = []
-"""Every namespace that a failure is told of."""
+"""Every release that a failure report describes."""
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """With the image of this checkout."""
+    """A cluster with the image of this checkout."""
     if context := os.environ.get("ROWLOCK_E2E_CONTEXT"):
         yield named_cluster(context)
         return
@@ -39,7 +39,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def named_cluster(context: str) -> Cluster:
-    """The image is built here and brought there."""
+    """Builds the image here and publishes it for the named cluster."""
     url, repository = os.environ["ROWLOCK_E2E_URL"], os.environ.get("ROWLOCK_E2E_REPOSITORY", "rowlock")
     image = run("docker", "build", "--quiet", ".", DOCKER_BUILDKIT="1", seconds=600).strip()
     there = Cluster(context, url, repository, image.removeprefix("sha256:")[:12])
@@ -50,7 +50,7 @@ def named_cluster(context: str) -> Cluster:
 
 @pytest.fixture(scope="session")
 def release(cluster: Cluster) -> Iterator[Release]:
-    """Installed into a namespace that enforces Pod Security "restricted"."""
+    """A release in a namespace that enforces Pod Security "restricted"."""
     made = make_release(cluster, "rowlock-e2e", "rowlock.localhost")
     made.upgrade()
     yield made
@@ -59,7 +59,7 @@ def release(cluster: Cluster) -> Iterator[Release]:
 
 @pytest.fixture(scope="session")
 def second(cluster: Cluster) -> Iterator[Release]:
-    """Another installation in the same cluster, of few pods, which a test may break or remove."""
+    """Another release in the same cluster, with few pods, which a test may break or remove."""
     made = make_release(cluster, "rowlock-second", "second.localhost")
     made.upgrade(*FEW)
     yield made
@@ -68,14 +68,14 @@ def second(cluster: Cluster) -> Iterator[Release]:
 
 @pytest.fixture(scope="session")
 def next_tag(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of an image of the next release."""
+    """The tag of an image of the next release."""
     tag = publish_next(cluster, tmp_path_factory.mktemp("next"))
     yield tag
     run("docker", "image", "rm", f"{cluster.repository}:{tag}")
 
 
 def make_release(cluster: Cluster, namespace: str, host: str) -> Release:
-    """Not installed yet."""
+    """A release that is not installed yet, with its namespace."""
     made = Release(cluster, namespace, host)
     made.kubectl("create", "namespace", namespace)
     MADE.append(made)
@@ -87,15 +87,15 @@ def make_release(cluster: Cluster, namespace: str, host: str) -> Release:
 def pytest_runtest_makereport(
     call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """After a failure: what the cluster says of each namespace, in folders whose names stand in the report."""
+    """Adds the state of each namespace to the report of a failure."""
     report = yield
     if call.excinfo is not None:
-        report.sections.extend((f"the cluster: {made.namespace}", tell_of(made)) for made in MADE)
+        report.sections.extend((f"the cluster: {made.namespace}", described(made)) for made in MADE)
     return report
 
 
-def tell_of(release: Release) -> str:
-    """Writes down events, descriptions and logs; what fits on a screen, and where the rest is."""
+def described(release: Release) -> str:
+    """Writes events, descriptions and logs into a folder. Returns a summary with the folder's name."""
     folder = Path(tempfile.mkdtemp(prefix="rowlock-e2e-"))
     questions = {
         "pods": ("get", "pods", "-o", "wide"),

@@ -1,7 +1,7 @@
-"""A stand-in for kube-state-metrics, which not every machine can get: it tells of Jobs alone, and of failure alone.
+"""A substitute for kube-state-metrics, which not every machine can install. It reports failed Jobs only.
 
-It asks the same cluster for the same objects, and says of them what the documentation of kube-state-metrics has as
-`kube_job_failed`: nothing of a Job that has not failed, and three series of one that has, one of them 1.
+It reads the Jobs of the cluster and exports `kube_job_failed` as kube-state-metrics documents it: three series for a
+failed Job, one of them 1, and none for another Job.
 """
 
 import json
@@ -20,12 +20,12 @@ STATES = ("true", "false", "unknown")
 
 @dataclass(frozen=True, slots=True)
 class FailedJobs(Collector):
-    """Of all namespaces, asked for anew by each scrape."""
+    """The failed Jobs of all namespaces, read by each scrape."""
 
     cluster: Cluster
 
     def collect(self) -> Iterable[Metric]:
-        """One family."""
+        """One family, with a sample for each failed Job and state."""
         said = run("kubectl", "--context", self.cluster.context, "get", "jobs", "--all-namespaces", "-o", "json")
         family = GaugeMetricFamily(
             "kube_job_failed", "The job has failed its execution.", labels=("namespace", "job_name", "condition")
@@ -41,7 +41,7 @@ class FailedJobs(Collector):
 
 @contextmanager
 def served(cluster: Cluster) -> Iterator[int]:
-    """On loopback; the port."""
+    """Serves the metrics on loopback. Yields the port."""
     registry = CollectorRegistry(auto_describe=False)
     server, thread = start_http_server(0, "127.0.0.1", registry)
     registry.register(FailedJobs(cluster))

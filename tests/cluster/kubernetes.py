@@ -1,4 +1,4 @@
-"""kubectl, helm and docker as these tests use them: each call has an end, and says what went wrong."""
+"""kubectl, helm and docker for these tests. Each call has a timeout and reports its error."""
 
 import json
 import os
@@ -15,7 +15,7 @@ POLL_SECONDS = 0.5
 
 
 def run(*command: str, stdin: str | None = None, seconds: float = SECONDS_MAX, **variables: str) -> str:
-    """What the command prints; fails with all that it said where its code is not 0."""
+    """The command's output. Fails with output and errors if its exit code is not 0."""
     result = subprocess.run(
         command,
         cwd=ROOT,
@@ -40,7 +40,7 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """`url` is where its Ingress controller answers; `repository` and `tag` are the image of this checkout."""
+    """`url` is that of its Ingress controller; `repository` and `tag` name the image of this checkout."""
 
     context: str
     url: str
@@ -48,7 +48,7 @@ class Cluster:
     tag: str
 
     def publish(self, tag: str) -> None:
-        """Brings `repository:tag` to where the cluster's nodes find it."""
+        """Makes the image `repository:tag` available to the cluster's nodes."""
         name = f"{self.repository}:{tag}"
         if self.context.startswith("kind-"):
             run("kind", "load", "docker-image", "--name", self.context.removeprefix("kind-"), name)
@@ -58,29 +58,29 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One installation, in a namespace of its own. Its name is the chart's, so objects are called `rowlock-…`."""
+    """One installation in its own namespace. Its name is the chart's, so objects are named `rowlock-…`."""
 
     cluster: Cluster
     namespace: str
     host: str
 
     def kubectl(self, *arguments: str, stdin: str | None = None, seconds: float = SECONDS_MAX) -> str:
-        """In its namespace."""
+        """Runs it in the release's namespace."""
         where = ("--context", self.cluster.context, "--namespace", self.namespace)
         return run("kubectl", *where, *arguments, stdin=stdin, seconds=seconds)
 
     def helm(self, *arguments: str, seconds: float = 420) -> str:
-        """In its namespace."""
+        """Runs it in the release's namespace."""
         where = ("--kube-context", self.cluster.context, "--namespace", self.namespace)
         return run("helm", *where, *arguments, seconds=seconds)
 
     def upgrade(self, *changes: str, tag: str | None = None, timeout: str = "6m") -> None:
-        """Installs it, or upgrades it to the tests' values with these changes, and waits until it is ready."""
+        """Installs or upgrades the release with the tests' values and these changes, and waits until it is ready."""
         values = self._values(changes, tag or self.cluster.tag)
         self.helm("upgrade", "--install", "rowlock", "chart", *values, "--wait", "--timeout", timeout)
 
     def template(self, file: str, *changes: str) -> str:
-        """What the chart's file becomes with the same values."""
+        """The chart's file, rendered with the same values."""
         return self.helm("template", "rowlock", "chart", *self._values(changes, self.cluster.tag), "--show-only", file)
 
     def _values(self, changes: Sequence[str], tag: str) -> list[str]:
@@ -90,27 +90,27 @@ class Release:
         return [*values, *(part for change in changes for part in ("--set", change))]
 
     def objects(self, kind: str, *selectors: str) -> list[dict[str, Any]]:
-        """All of a kind that have these labels."""
+        """All objects of a kind with these labels."""
         labels = ",".join(("app.kubernetes.io/instance=rowlock", *selectors))
         found: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-l", labels, "-o", "json"))["items"]
         return found
 
     def jobs(self) -> list[str]:
-        """The names of its migrations, the last one last."""
+        """The names of its migration Jobs, oldest first."""
         made = sorted(self.objects("jobs"), key=lambda job: str(job["metadata"]["creationTimestamp"]))
         return [job["metadata"]["name"] for job in made]
 
     def pods(self, component: str) -> list[dict[str, Any]]:
-        """Those that are not on their way out."""
+        """The pods that are not being deleted."""
         found = self.objects("pods", f"app.kubernetes.io/component={component}")
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
     def pod_names(self, component: str) -> list[str]:
-        """Of those that are not on their way out."""
+        """The names of the pods that are not being deleted."""
         return [pod["metadata"]["name"] for pod in self.pods(component)]
 
     def until_ready(self, component: str, count: int, seconds: float = 120) -> None:
-        """Returns when so many pods, and no others, are ready."""
+        """Returns when exactly this number of pods exists and all are ready."""
 
         def ready() -> bool:
             pods = self.pods(component)
@@ -119,7 +119,7 @@ class Release:
         until(ready, f"{count} pods of {component} that are ready", seconds)
 
     def restarts(self, component: str) -> int:
-        """Of all containers of its pods."""
+        """The restarts of all containers of its pods."""
         return sum(
             status["restartCount"] for pod in self.pods(component) for status in pod["status"]["containerStatuses"]
         )
@@ -132,6 +132,6 @@ class Release:
 
 
 def is_ready(pod: dict[str, Any]) -> bool:
-    """As its conditions say."""
+    """Whether the pod's conditions include Ready."""
     conditions: Sequence[dict[str, str]] = pod["status"].get("conditions", ())
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)

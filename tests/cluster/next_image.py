@@ -1,4 +1,4 @@
-"""An image of the release after this one, which needs a newer schema."""
+"""An image of the next release, which needs a newer schema."""
 
 from pathlib import Path
 
@@ -8,29 +8,15 @@ from tests.cluster.kubernetes import Cluster, run
 NEXT = f"{int(NEWEST) + 1:04}"
 TABLE = "next_release"
 SQL = f"create table {TABLE} (id bigint primary key);\n"
-PYTHON = f'''"""Of the release after this one."""
-
-from service.migrations import run_sql
-
-revision = "{NEXT}"
-down_revision = "{NEWEST}"
-
-
-def upgrade() -> None:
-    """Runs {NEXT}.sql."""
-    run_sql(revision)
-'''
 DOCKERFILE = f"""FROM {{image}}
 COPY {NEXT}.sql /app/service/migrations/
-COPY {NEXT}.py /app/service/migrations/versions/
 """
 
 
 def publish_next(cluster: Cluster, folder: Path) -> str:
-    """Builds it in an empty folder, and brings it to where the nodes find it. Returns its tag."""
+    """Builds the image in an empty folder and publishes it. Returns its tag."""
     repository, tag = cluster.repository, f"{cluster.tag}-next"
     (folder / f"{NEXT}.sql").write_text(SQL)
-    (folder / f"{NEXT}.py").write_text(PYTHON)
     (folder / "Dockerfile").write_text(DOCKERFILE.format(image=f"{repository}:{cluster.tag}"))
     for path in folder.iterdir():
         path.chmod(0o644)

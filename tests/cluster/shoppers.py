@@ -1,4 +1,4 @@
-"""Customers who buy over the Ingress while something happens, and what they were told."""
+"""Customers who buy through the Ingress during a fault, and the answers that they got."""
 
 import asyncio
 import random
@@ -20,23 +20,23 @@ PASSWORD = "correct horse battery"
 
 @dataclass(slots=True)
 class Shoppers:
-    """`told`: the last state that each reservation was acknowledged in, None where an answer is missing since.
+    """`acknowledged` has the last acknowledged state of each reservation, or None after a missing answer.
 
-    `aside` are seats that none of them wants. `failures` are requests without an answer or with one that blames the
-    service; `last_hold` is a monotonic time.
+    `aside` are seats that none of them wants. `failures` are requests without an answer, or with a 5xx or 429.
+    `last_hold` is a monotonic time.
     """
 
     client: httpx.AsyncClient
     tokens: Sequence[str]
     seat_ids: Sequence[int]
     aside: Sequence[int] = ()
-    told: dict[str, str | None] = field(default_factory=dict)
+    acknowledged: dict[str, str | None] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     last_hold: float = 0.0
     closing: bool = False
 
     async def shop(self, token: str) -> None:
-        """Holds two seats, then pays, releases or forgets them, until the shop closes."""
+        """Holds two seats, then pays, releases or abandons them, until the block ends."""
         while not self.closing:
             seats = random.sample(self.seat_ids, 2)
             reply = await self._ask("POST", "/customer/book", token, {"seatIds": seats})
@@ -46,18 +46,19 @@ class Shoppers:
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _end(self, token: str, id_: str) -> None:
-        self.told[id_] = "HELD"
+        self.acknowledged[id_] = "HELD"
         method, path, state = random.choice(
             [("PUT", "/customer/pay/", "CONFIRMED"), ("DELETE", "/customer/reservation/", "CANCELLED"), ("", "", "")]
         )
         if method:
             reply = await self._ask(method, path + id_, token)
-            self.told[id_] = None if reply is None else state if reply.status_code == httpx.codes.OK else "EXPIRED"
+            done = reply is not None and reply.status_code == httpx.codes.OK
+            self.acknowledged[id_] = None if reply is None else state if done else "EXPIRED"
 
     async def _ask(
         self, method: str, path: str, token: str, body: dict[str, list[int]] | None = None
     ) -> httpx.Response | None:
-        """None where there is no answer, or one that does not say what was done."""
+        """The answer, or None if there is none or it leaves the outcome open."""
         headers = {"Authorization": f"Bearer {token}"}
         if body:
             headers["Idempotency-Key"] = str(uuid4())
@@ -73,7 +74,7 @@ class Shoppers:
 
 
 def connect(release: Release, seconds_max: float = ANSWER_SECONDS_MAX) -> httpx.AsyncClient:
-    """To the Ingress, under the release's name."""
+    """A client for the Ingress, with the release's host name."""
     limits = httpx.Limits(max_connections=64)
     return httpx.AsyncClient(
         base_url=release.cluster.url, headers={"Host": release.host}, timeout=seconds_max, limits=limits
@@ -81,13 +82,13 @@ def connect(release: Release, seconds_max: float = ANSWER_SECONDS_MAX) -> httpx.
 
 
 async def sign_up(client: httpx.AsyncClient, count: int) -> list[str]:
-    """The tokens of so many new customers."""
+    """The tokens of this number of new customers."""
     turns = asyncio.Semaphore(8)
 
     async def one() -> str:
         body = {"email": f"{uuid4()}@example.com", "password": PASSWORD, "name": "Ada"}
         async with turns:
-            # Making so many passwords takes what CPU there is.
+            # Hashing the passwords takes all available CPU.
             reply = await client.post("/sign-up", json=body, timeout=SIGN_UP_SECONDS_MAX)
         assert reply.status_code == httpx.codes.CREATED, reply.text
         return str(reply.json()["token"])
@@ -96,7 +97,7 @@ async def sign_up(client: httpx.AsyncClient, count: int) -> list[str]:
 
 
 async def put_on_sale(client: httpx.AsyncClient, release: Release, count: int) -> list[int]:
-    """The seats of a new session. The manager is made as the chart's notes say."""
+    """The seats of a new session. The manager is created as in the chart's notes."""
     email = f"{uuid4()}@example.com"
     make = ("exec", "-i", "deployment/rowlock-api", "-c", "api", "--", "python", "-m", "service.make_manager", email)
     await asyncio.to_thread(release.kubectl, *make, stdin=PASSWORD + "\n")
@@ -120,7 +121,7 @@ async def put_on_sale(client: httpx.AsyncClient, release: Release, count: int) -
 
 @asynccontextmanager
 async def shopping(release: Release, count: int = 6, seats: int = 3_000, aside: int = 0) -> AsyncIterator[Shoppers]:
-    """So many customers buy during the block, and leave the first seats aside."""
+    """This number of customers buys during the block, and leaves the first seats aside."""
     async with connect(release) as client:
         tokens, seat_ids = await sign_up(client, count), await put_on_sale(client, release, seats)
         shoppers = Shoppers(client, tokens, seat_ids[aside:], seat_ids[:aside])
@@ -133,7 +134,7 @@ async def shopping(release: Release, count: int = 6, seats: int = 3_000, aside: 
 
 
 async def until_sold_again(shoppers: Shoppers, seconds: float = 60) -> None:
-    """Returns when a hold was acknowledged after now."""
+    """Returns when a hold is acknowledged that began after the call."""
     began = time.monotonic()
     while shoppers.last_hold <= began:
         assert time.monotonic() < began + seconds, f"nothing was sold for {seconds:.0f} s: {shoppers.failures[-3:]}"

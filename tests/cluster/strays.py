@@ -1,4 +1,4 @@
-"""What runs in the cluster besides the release, where Pod Security allows no more."""
+"""Pods and Jobs beside the release, within Pod Security "restricted"."""
 
 import json
 from typing import Any
@@ -14,8 +14,8 @@ SECURITY = {
 
 
 def start_pod(where: Release, name: str) -> None:
-    """One that does nothing."""
-    # It would sleep through being told to stop.
+    """Starts a pod that does nothing."""
+    # `sleep` ignores SIGTERM as process 1.
     spec = {"containers": [container(where, name, "sleep", "600")], "terminationGracePeriodSeconds": 0}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
     where.kubectl("apply", "-f", "-", stdin=json.dumps(pod))
@@ -23,7 +23,7 @@ def start_pod(where: Release, name: str) -> None:
 
 
 def fail_job(where: Release, name: str) -> None:
-    """A Job that fails at once. Returns when it has."""
+    """Starts a Job that fails at once. Returns when it has failed."""
     template = {"spec": {"containers": [container(where, name, "false")], "restartPolicy": "Never"}}
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}}
     where.kubectl("apply", "-f", "-", stdin=json.dumps(job | {"spec": {"backoffLimit": 0, "template": template}}))
@@ -31,6 +31,6 @@ def fail_job(where: Release, name: str) -> None:
 
 
 def container(where: Release, name: str, *command: str) -> dict[str, Any]:
-    """Of our own image, which every node has."""
+    """A container with Rowlock's image, which every node has."""
     image = f"{where.cluster.repository}:{where.cluster.tag}"
     return {"name": name, "image": image, "command": command, "securityContext": SECURITY}

@@ -1,4 +1,4 @@
-"""Something dies while customers buy. Where it is not what sells, they don't notice; in any case nothing is lost."""
+"""A part fails while customers buy. Nothing is lost, and customers notice only faults of the API or PostgreSQL."""
 
 import asyncio
 import time
@@ -29,23 +29,23 @@ and expires_at < clock_timestamp() - interval '5 s'
 and id in ({ids})
 """
 END_SECONDS_MAX = 10
-"""From the first expirer that is ready to the end of the last hold that was overdue."""
+"""From the first ready expirer to the end of the last overdue hold."""
 
 
 def kill_api_pod(release: Release) -> None:
-    """One of three."""
+    """Kills one of three pods."""
     release.kubectl("delete", "pod", release.pod_names("api")[0], *AT_ONCE)
     release.until_ready("api", 3)
 
 
 def delete_redis(release: Release) -> None:
-    """It comes back empty."""
+    """Kills Redis, which restarts empty."""
     release.kubectl("delete", "pod", "rowlock-redis-0", *AT_ONCE)
     release.until_ready("redis", 1)
 
 
 def delete_postgresql(release: Release) -> None:
-    """It comes back with its volume."""
+    """Kills PostgreSQL, which restarts with its volume."""
     uid = release.pods("postgresql")[0]["metadata"]["uid"]
     release.kubectl("delete", "pod", "rowlock-postgresql-0", *AT_ONCE)
     until(lambda: [pod["metadata"]["uid"] for pod in release.pods("postgresql")] not in ([], [uid]), "another pod")
@@ -53,7 +53,7 @@ def delete_postgresql(release: Release) -> None:
 
 
 def take_rabbitmq_away(release: Release) -> None:
-    """For a minute."""
+    """Stops RabbitMQ for a minute."""
     release.kubectl("scale", "statefulset", "rowlock-rabbitmq", "--replicas=0")
     until(lambda: release.objects("pods", "app.kubernetes.io/component=rabbitmq") == [], "no pod of RabbitMQ")
     time.sleep(AWAY_SECONDS)
@@ -62,7 +62,7 @@ def take_rabbitmq_away(release: Release) -> None:
 
 
 def drain_worker(release: Release) -> None:
-    """One that PostgreSQL is not on, since its volume can't move; then the node is as before."""
+    """Drains a node without PostgreSQL, whose volume can't move, and makes it schedulable again."""
     apart = release.pods("postgresql")[0]["spec"]["nodeName"]
     node = next(pod["spec"]["nodeName"] for pod in release.pods("api") if pod["spec"]["nodeName"] != apart)
     try:
@@ -80,9 +80,7 @@ NOTICED = (kill_api_pod, delete_postgresql)
 
 
 @pytest.mark.parametrize("fault", [*UNNOTICED, *NOTICED], ids=lambda fault: fault.__name__)
-async def test_nothing_acknowledged_is_lost_and_the_sale_goes_on(
-    release: Release, fault: Callable[[Release], None]
-) -> None:
+async def test_a_fault_loses_nothing_and_the_sale_continues(release: Release, fault: Callable[[Release], None]) -> None:
     async with shopping(release) as shoppers:
         await until_sold_again(shoppers)
         await asyncio.to_thread(fault, release)
@@ -94,20 +92,20 @@ async def test_nothing_acknowledged_is_lost_and_the_sale_goes_on(
 
 
 async def hold_many(shoppers: Shoppers, seat_ids: Sequence[int]) -> list[str]:
-    """Holds that nobody ends, by everybody together; their ids."""
+    """Makes holds concurrently that no customer ends. Returns their ids."""
 
     async def one(n: int, seat_id: int) -> str:
         headers = {"Authorization": f"Bearer {shoppers.tokens[n % len(shoppers.tokens)]}"}
         reply = await shoppers.client.post(f"/customer/book/{seat_id}", headers=headers)
         assert reply.status_code == httpx.codes.CREATED, reply.text
         id_ = str(reply.json()["reservationId"])
-        shoppers.told[id_] = "HELD"
+        shoppers.acknowledged[id_] = "HELD"
         return id_
 
     return await asyncio.gather(*(one(n, seat_id) for n, seat_id in enumerate(seat_ids)))
 
 
-async def test_without_expirers_100_holds_stay_overdue_and_the_sale_goes_on_and_they_end_as_soon_as_one_is_back(
+async def test_a_returning_expirer_ends_100_overdue_holds(
     release: Release,
 ) -> None:
     async with shopping(release, aside=DUE) as shoppers:
@@ -127,7 +125,7 @@ async def test_without_expirers_100_holds_stay_overdue_and_the_sale_goes_on_and_
 
 @asynccontextmanager
 async def no_expirers(release: Release) -> AsyncIterator[None]:
-    """All killed, and none comes back during the block."""
+    """Kills all expirers and keeps them down during the block."""
     killed = release.pod_names("expirer")
     await asyncio.to_thread(scale_expirers, release, 0)
     try:
@@ -139,5 +137,5 @@ async def no_expirers(release: Release) -> AsyncIterator[None]:
 
 
 def scale_expirers(release: Release, count: int) -> None:
-    """To so many pods."""
+    """Scales the expirer to this number of pods."""
     release.kubectl("scale", "deployment", "rowlock-expirer", f"--replicas={count}")

@@ -1,4 +1,4 @@
-"""What a newcomer gets: it comes up where little is allowed, proves itself, and installed again stays as it is."""
+"""A new installation starts under Pod Security "restricted" and passes its test. Installing again changes nothing."""
 
 import asyncio
 from typing import Any
@@ -18,19 +18,19 @@ def test_a_namespace_that_enforces_restricted_accepts_every_pod(release: Release
     assert "PodSecurity" not in events
 
 
-async def test_api_docs_are_served_through_the_ingress_and_metrics_are_not(release: Release) -> None:
+async def test_the_ingress_serves_api_docs_and_no_metrics(release: Release) -> None:
     async with connect(release) as client:
         assert "swagger" in (await client.get("/api-docs")).text.lower()
         assert (await client.get("/readyz")).status_code == httpx.codes.OK
         assert (await client.get("/metrics")).status_code == httpx.codes.NOT_FOUND
 
 
-def test_the_releases_own_test_passes(release: Release) -> None:
-    # Its pod is of the same namespace, so it is restricted too.
+def test_helm_test_passes(release: Release) -> None:
+    # The test's pod is in the same namespace, so it is restricted too.
     assert "Phase:          Succeeded" in release.helm("test", "rowlock")
 
 
-async def test_of_200_customers_for_20_seats_over_three_pods_20_win(release: Release) -> None:
+async def test_200_customers_get_20_seats_over_three_pods(release: Release) -> None:
     async with connect(release, seconds_max=60) as client:
         tokens, seats = await sign_up(client, CUSTOMERS), await put_on_sale(client, release, SEATS)
 
@@ -48,14 +48,14 @@ async def test_of_200_customers_for_20_seats_over_three_pods_20_win(release: Rel
         assert "/customer/book" in log, f"{name} was not asked"
 
 
-def test_installed_again_it_changes_nothing(release: Release) -> None:
+def test_installing_again_changes_nothing(release: Release) -> None:
     before = state_of(release)
     release.upgrade()
     assert state_of(release) == before
 
 
 def state_of(release: Release) -> dict[str, Any]:
-    """Which pods there are since when, and every secret; but for the Job, of which each revision has its own."""
+    """The pods with their restarts, and all Secrets. Migration Jobs are left out: each revision has its own."""
     pods = [
         pod for pod in release.objects("pods") if pod["metadata"]["labels"]["app.kubernetes.io/component"] in LASTING
     ]

@@ -1,4 +1,4 @@
-"""A migration that fails for real: customers go on buying, the alert rings for its Job alone, and its page mends it."""
+"""A failed migration: customers continue to buy, the alert fires for its Job only, and the runbook repairs it."""
 
 import asyncio
 import tempfile
@@ -20,23 +20,23 @@ from tests.cluster.verdict import assert_true, schema
 from tests.monitoring.prometheus import Prometheus
 
 Jobs = set[tuple[str, str]]
-"""Namespace and name of each."""
+"""Namespace and name of each Job."""
 FIRING = 'ALERTS{alertname="RowlockMigrationFailed", alertstate="firing"}'
 FAILED = 'kube_job_failed{condition="true"} == 1'
 FAIL_SECONDS_MAX = 120
-"""Ten tries of one pod, and a pause after each."""
+"""Ten tries of one pod, with a pause after each."""
 ONE_POD = "migrations.backoffLimit=0"
 RULE = ("monitoring.force=true", "monitoring.prometheusRule.enabled=true")
 SCRAPED = {
     "ServiceMonitor": "monitoring.serviceMonitor.enabled=true",
     "PodMonitor": "monitoring.podMonitor.enabled=true",
 }
-"""One or the other: the chart refuses both."""
+"""Either of them: the chart rejects both together."""
 
 
 @pytest.fixture
 def others(second: Release) -> Iterator[Jobs]:
-    """Failed Jobs of somebody else: one in the release's namespace, and one that is called as the release's is."""
+    """Failed Jobs outside the release: one in its namespace, and one with the name of its Job."""
     elsewhere = make_release(second.cluster, "rowlock-elsewhere", "none")
     fail_job(second, "other-rowlock-migrate-1")
     fail_job(elsewhere, "rowlock-migrate-1")
@@ -45,10 +45,10 @@ def others(second: Release) -> Iterator[Jobs]:
     elsewhere.kubectl("delete", "namespace", elsewhere.namespace, "--wait=false")
 
 
-async def test_a_migration_that_fails_rings_for_its_own_job_disturbs_nobody_and_is_mended_as_its_page_says(
+async def test_a_failed_migration_alerts_and_its_runbook_repairs_it(
     second: Release, others: Jobs, next_tag: str
 ) -> None:
-    # Somebody was quicker by hand.
+    # The table was created manually before.
     second.sql(f"create table {TABLE} ()")
     async with watched(second) as prometheus, shopping(second, count=2, seats=500) as shoppers:
         await until_sold_again(shoppers)
@@ -72,7 +72,7 @@ async def test_a_migration_that_fails_rings_for_its_own_job_disturbs_nobody_and_
 
 
 def rule_of(release: Release) -> Any:
-    """The release's rules, which the chart makes beside either way to find its pods."""
+    """The release's rules, which do not depend on the kind of monitor."""
     rules = []
     for kind, scraped in SCRAPED.items():
         rendered = yaml.safe_load_all(release.template("templates/monitoring.yaml", *FEW, *RULE, scraped))
@@ -85,7 +85,7 @@ def rule_of(release: Release) -> Any:
 
 @asynccontextmanager
 async def watched(release: Release) -> AsyncIterator[Prometheus]:
-    """A Prometheus that knows the cluster's failed Jobs, with the rules that the chart makes for the release."""
+    """A Prometheus that scrapes the cluster's failed Jobs, with the release's rules."""
     rule = rule_of(release)
     with tempfile.TemporaryDirectory(prefix="rowlock-prometheus-") as folder, served(release.cluster) as port:
         prometheus = Prometheus(Path(folder), targets={"jobs": [port]}, rules=yaml.safe_dump(rule["spec"]))
@@ -97,14 +97,14 @@ async def watched(release: Release) -> AsyncIterator[Prometheus]:
 
 
 async def failed_jobs(prometheus: Prometheus) -> tuple[Jobs, Jobs]:
-    """Those that have failed, and those that the alert fires for."""
+    """The failed Jobs, and the Jobs that the alert fires for."""
     found = await prometheus.series(FAILED), await prometheus.series(FIRING)
     failed, ringing = ({(at["metric"]["namespace"], at["metric"]["job_name"]) for at in series} for series in found)
     return failed, ringing
 
 
 async def until_failed(prometheus: Prometheus, failed: Jobs, ringing: Jobs, seconds: float) -> None:
-    """Returns when these Jobs have failed and the alert fires for those."""
+    """Returns when exactly `failed` have failed and the alert fires for exactly `ringing`."""
     deadline = asyncio.get_running_loop().time() + seconds
     while (found := await failed_jobs(prometheus)) != (failed, ringing):
         assert asyncio.get_running_loop().time() < deadline, f"not {failed} and {ringing}, but {found}"

@@ -1,4 +1,4 @@
-"""Who reaches whom: a pod that has no business there gets nowhere, the expirer does."""
+"""NetworkPolicies: the expirer reaches the stores, an unrelated pod does not."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,7 @@ except OSError as error:
 
 @pytest.fixture
 def stray(release: Release) -> Iterator[str]:
-    """A pod in the release's namespace that is not its own."""
+    """A pod in the release's namespace that does not belong to the release."""
     start_pod(release, "stray")
     yield "stray"
     release.kubectl("delete", "pod", "stray", "--grace-period=0", "--force")
@@ -29,7 +29,7 @@ def stray(release: Release) -> Iterator[str]:
 
 @pytest.fixture
 def monitoring(release: Release) -> Iterator[Release]:
-    """The namespace that Prometheus is expected in, with a pod called `scraper`."""
+    """The namespace from which scraping is allowed, with a pod named `scraper`."""
     made = make_release(release.cluster, "rowlock-monitoring", "none")
     start_pod(made, "scraper")
     yield made
@@ -37,7 +37,7 @@ def monitoring(release: Release) -> Iterator[Release]:
 
 
 def reaches(release: Release, pod: str, host: str, port: int) -> bool:
-    """Whether a connection from the pod comes about."""
+    """Whether the pod can open the connection."""
     said = release.kubectl("exec", pod, "--", "python", "-c", CONNECT, host, str(port))
     assert said.startswith(("reached", "not reached"))
     return said.startswith("reached")
@@ -46,7 +46,7 @@ def reaches(release: Release, pod: str, host: str, port: int) -> bool:
 @pytest.mark.parametrize("host", STORES)
 def test_the_expirer_reaches_a_store_and_a_stray_pod_does_not(release: Release, stray: str, host: str) -> None:
     assert reaches(release, "deployment/rowlock-expirer", host, STORES[host])
-    # A policy takes hold of a new pod a moment after it has its address.
+    # A policy applies to a new pod a moment after the pod has its address.
     until(lambda: not reaches(release, stray, host, STORES[host]), f"a stray pod that does not reach {host}", 20)
     assert not reaches(release, stray, host, STORES[host])
     assert reaches(release, stray, "rowlock-api", 3000), "it has a network at all"

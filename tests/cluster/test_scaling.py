@@ -1,4 +1,4 @@
-"""More pods under load, and never too few during a drain."""
+"""Autoscaling adds pods under load, and a drain never removes too many."""
 
 import asyncio
 import json
@@ -11,10 +11,10 @@ from tests.cluster.shoppers import shopping
 HPA = ("api.autoscaling.enabled=true", "api.autoscaling.minReplicas=3", "api.autoscaling.maxReplicas=4")
 
 
-async def test_the_autoscaler_switched_on_while_customers_buy_takes_no_pod_away_and_adds_one_when_the_cpu_is_busy(
+async def test_switching_on_autoscaling_during_a_sale_only_adds_pods(
     release: Release,
 ) -> None:
-    # Of a request so small that a few customers are a load.
+    # The requested CPU is so small that a few customers exceed the target.
     target = "api.autoscaling.targetCpuPercent=20"
     before = set(release.pod_names("api"))
     try:
@@ -30,13 +30,13 @@ async def test_the_autoscaler_switched_on_while_customers_buy_takes_no_pod_away_
 
 
 def wanted(release: Release) -> int:
-    """How many pods the autoscaler wants."""
+    """The number of pods that the autoscaler wants."""
     (autoscaler,) = release.objects("hpa")
     return int(autoscaler["status"].get("desiredReplicas", 0))
 
 
 @pytest.mark.parametrize("component", ["api", "expirer"])
-def test_a_second_pod_may_not_go_while_the_first_is_away(release: Release, component: str) -> None:
+def test_only_one_pod_may_be_evicted_at_a_time(release: Release, component: str) -> None:
     first, second, *_ = release.pod_names(component)
     evict(release, first)
     with pytest.raises(AssertionError, match="violate the pod's disruption budget"):
@@ -46,7 +46,7 @@ def test_a_second_pod_may_not_go_while_the_first_is_away(release: Release, compo
 
 
 def evict(release: Release, pod: str) -> None:
-    """As a drain does."""
+    """Evicts the pod as a drain does."""
     eviction = {
         "apiVersion": "policy/v1",
         "kind": "Eviction",

@@ -1,4 +1,4 @@
-"""Removed, it leaves passwords, data and the pod of its test, and nothing else; installed again it has them."""
+"""An uninstall keeps passwords, data and the test's pod, and a new installation uses them."""
 
 from tests.cluster.conftest import FEW
 from tests.cluster.kubernetes import Release, until
@@ -6,7 +6,7 @@ from tests.cluster.kubernetes import Release, until
 KINDS = "all,configmap,secret,pvc,ingress,networkpolicy,pdb,serviceaccount,role,rolebinding"
 
 
-def test_uninstall_leaves_the_generated_secrets_the_volumes_and_its_test_and_all_of_it_serves_again(
+def test_a_reinstallation_uses_the_secrets_and_volumes_left(
     second: Release,
 ) -> None:
     second.upgrade(*FEW)
@@ -22,10 +22,10 @@ def test_uninstall_leaves_the_generated_secrets_the_volumes_and_its_test_and_all
     assert names == volumes | {f"secret/{name}" for name in passwords} | {"pod/rowlock-smoke"}
     second.upgrade(*FEW)
     assert second.sql("select count(*) from left_behind") == [["0"]], "the same data, by the same password"
-    # Its pod is in the way, and its manager is there already.
+    # The old pod and its manager still exist.
     assert "Phase:          Succeeded" in second.helm("test", "rowlock")
 
 
 def of_every_namespace(name: str) -> bool:
-    """What Kubernetes itself puts there."""
+    """Whether Kubernetes itself creates the object in every namespace."""
     return name in ("configmap/kube-root-ca.crt", "serviceaccount/default")

@@ -1,4 +1,4 @@
-"""A new release while customers buy: another image with another migration, and back again. Nobody notices."""
+"""An upgrade with a migration and a rollback while customers buy, without a failed request."""
 
 import asyncio
 
@@ -9,14 +9,12 @@ from tests.cluster.verdict import assert_true, schema
 
 
 def images(release: Release) -> set[str]:
-    """Of the pods that customers and the log depend on."""
+    """The image tags of the API's and the expirer's pods."""
     pods = [*release.pods("api"), *release.pods("expirer")]
     return {pod["spec"]["containers"][0]["image"].rpartition(":")[2] for pod in pods}
 
 
-async def test_an_upgrade_with_a_migration_and_the_way_back_fail_no_request_and_lose_no_hold(
-    release: Release, next_tag: str
-) -> None:
+async def test_upgrade_and_rollback_lose_no_request_and_no_hold(release: Release, next_tag: str) -> None:
     async with shopping(release) as shoppers:
         await until_sold_again(shoppers)
         await asyncio.to_thread(release.upgrade, tag=next_tag)

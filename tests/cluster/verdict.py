@@ -1,4 +1,4 @@
-"""What must hold in the release's database after whatever happened, in SQL."""
+"""Invariants of the release's database after any fault, in SQL."""
 
 from tests.cluster.kubernetes import Release, until
 from tests.cluster.shoppers import Shoppers
@@ -31,35 +31,37 @@ def count(release: Release, query: str) -> int:
 
 
 def schema(release: Release) -> str:
-    """The database's."""
+    """The schema's revision in the database."""
     return release.sql("select max(version_num) from alembic_version")[0][0]
 
 
 def assert_true(release: Release, shoppers: Shoppers) -> None:
-    """No seat has two owners, nothing acknowledged is lost, no hold is overdue, and the log is published."""
+    """Fails on a seat with two owners, a lost acknowledged change, an overdue hold, or an unpublished event."""
     until(lambda: count(release, COUNT_OVERDUE) == 0, "no hold that is overdue")
     until(lambda: count(release, COUNT_UNPUBLISHED) == 0, "a log that is published")
     for rule, query in RULES.items():
         assert release.sql(query) == [], rule
-    assert len(shoppers.told) > 0
-    assert lost(release, shoppers.told) == []
+    assert len(shoppers.acknowledged) > 0
+    assert lost(release, shoppers.acknowledged) == []
 
 
-def lost(release: Release, told: dict[str, str | None]) -> list[str]:
-    """The reservations that are not what their customers were told."""
-    ids = ", ".join(f"'{id_}'" for id_ in told)
+def lost(release: Release, acknowledged: dict[str, str | None]) -> list[str]:
+    """The reservations whose state contradicts the last answer to the customer."""
+    ids = ", ".join(f"'{id_}'" for id_ in acknowledged)
     states = {row[0]: row[1] for row in release.sql(READ_STATES.format(ids=ids))}
     return [
-        f"{id_}: told {state}, is {states.get(id_)}" for id_, state in told.items() if not fits(state, states.get(id_))
+        f"{id_}: acknowledged as {state}, is {states.get(id_)}"
+        for id_, state in acknowledged.items()
+        if not fits(state, states.get(id_))
     ]
 
 
-def fits(told: str | None, state: str | None) -> bool:
-    """A hold that nobody ended expires by itself; where an answer is missing, any state may be right but none."""
-    match told:
+def fits(acknowledged: str | None, state: str | None) -> bool:
+    """A hold may have expired. If an answer is missing, any state fits, but the reservation must exist."""
+    match acknowledged:
         case None:
             return state is not None
         case "HELD":
             return state in ("HELD", "EXPIRED")
         case _:
-            return state == told
+            return state == acknowledged

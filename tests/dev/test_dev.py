@@ -1,21 +1,25 @@
-"""The parts of `make run` that need no run: what is loaded, where the binaries are, what is removed."""
+"""The parts of `make run` that need no run: demo data, programs, servers and the removal of data."""
 
+import asyncio
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from dev import demo
 from dev.data_folder import forget, opened
-from dev.postgres import Account, reachable_binaries, wheel_binaries
+from dev.postgres import oldest_on_debian, reachable_binaries, wheel_binaries
+from dev.processes import Account
+from tests.stage.servers import Servers
 
 
 @pytest.fixture
 def reachable_folder() -> Iterator[Path]:
-    """Where PostgreSQL's account gets to, unlike pytest's own folders."""
+    """A folder that PostgreSQL's account can read, unlike pytest's own."""
     with tempfile.TemporaryDirectory(prefix="rowlock-dev-") as made:
         Path(made).chmod(0o755)
         yield Path(made)
@@ -26,7 +30,7 @@ def test_placements_go_on_after_z() -> None:
     assert (rows[0], rows[25], rows[26], rows[27]) == ("A1", "Z1", "AA1", "AB1")
 
 
-def test_binaries_in_a_folder_that_only_root_may_enter_are_copied_with_their_libraries(reachable_folder: Path) -> None:
+def test_programs_in_a_closed_folder_are_copied_with_libraries(reachable_folder: Path) -> None:
     binaries, closed = wheel_binaries(), reachable_folder / "closed"
     package = binaries.parents[1]
     for part in (package, package.with_name(f"{package.name}.libs")):
@@ -39,13 +43,39 @@ def test_binaries_in_a_folder_that_only_root_may_enter_are_copied_with_their_lib
         assert Account.unprivileged().run([str(copied / program), "--version"], cwd=Path("/")).returncode == 0
 
 
-def test_only_what_was_made_is_removed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("installed", "oldest"), [([15, 16, 17], 15), ([17], 17), ([14, 16], 16), ([14], 15), ([], 15)]
+)
+def test_the_oldest_supported_postgresql_is_used(tmp_path: Path, installed: list[int], oldest: int) -> None:
+    # The client's package makes the folder too, without the server.
+    (tmp_path / "15" / "bin").mkdir(parents=True)
+    for major in installed:
+        (tmp_path / str(major) / "bin").mkdir(parents=True, exist_ok=True)
+        (tmp_path / str(major) / "bin" / "postgres").touch()
+    assert oldest_on_debian(tmp_path) == oldest
+
+
+async def test_a_paused_postgresql_answers_again_when_resumed(servers: Servers) -> None:
+    server = servers.make("paused")
+    connection = await asyncpg.connect(server.url())
+    server.pause()
+    answer = asyncio.create_task(connection.fetchval("select 1"))
+    assert await asyncio.wait({answer}, timeout=0.3) == (set(), {answer})
+    server.resume()
+    assert await answer == 1
+    server.pause()
+    # A paused server can be stopped too.
+    server.stop()
+    connection.terminate()
+
+
+def test_only_the_files_of_make_run_are_removed(tmp_path: Path) -> None:
     with opened(tmp_path / "data") as made:
         (made / "postgresql" / "data").mkdir(parents=True)
         (made / "api.log").write_text("a line")
-        (made / "somebody's").write_text("own")
+        (made / "other").write_text("kept")
     forget(tmp_path / "data")
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["somebody's"]
-    (tmp_path / "data" / "somebody's").unlink()
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["other"]
+    (tmp_path / "data" / "other").unlink()
     forget(tmp_path / "data")
     assert not (tmp_path / "data").exists()

@@ -1,42 +1,53 @@
-"""`make run` as a user meets it: it comes up with demo data, stops as a whole, keeps its data, says what is wrong."""
-# ruff: noqa: ASYNC240 - a file more or less delays nobody here
+"""`make run` as a user meets it: it starts with demo data, stops as a whole, keeps data and reports what is wrong."""
+# ruff: noqa: ASYNC240 - the few files do not delay the loop here
 
 import asyncio
 import errno
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import asyncpg
 import httpx
+import psutil
 import pytest
+from redis.asyncio import Redis as AsyncRedis
 
-from dev import demo, run
+from dev import demo, parts
 from dev.data_folder import opened
-from dev.postgres import Postgres, free_port
+from dev.postgres import Postgres
+from dev.processes import free_port
 from service.database import Connection
 from tests.stage.processes import ROOT
 from tests.stage.waiting import until
 
 END_SECONDS_MAX = 90
 KINDS = ("postgres", "gunicorn", "expirer")
+OPTIONAL_KINDS = ("redis-server", "beam", "epmd")
 
 
 def environment(folder: Path, **changes: str | int) -> dict[str, str]:
-    """The variables of somebody who has set none, but for a data folder and a port of the test's own."""
-    values = {"data_dir": folder, "port": free_port(), **changes}
+    """A user's variables: a data folder and a port, and neither Redis nor RabbitMQ, which would take time to start."""
+    values = {"data_dir": folder, "port": free_port(), "redis_url": "", "broker_url": "", **changes}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ROWLOCK_")}
     return kept | {f"ROWLOCK_{name.upper()}": str(value) for name, value in values.items()}
 
 
+def with_servers(variables: dict[str, str]) -> dict[str, str]:
+    """The variables of a user who has not set those of Redis and RabbitMQ."""
+    unset = {"ROWLOCK_REDIS_URL", "ROWLOCK_BROKER_URL"}
+    return {name: value for name, value in variables.items() if name not in unset}
+
+
 async def start(variables: dict[str, str]) -> asyncio.subprocess.Process:
-    """What `make run` runs."""
+    """The process of `make run`."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -50,7 +61,7 @@ async def start(variables: dict[str, str]) -> asyncio.subprocess.Process:
 
 
 async def output_of_failed_run(variables: dict[str, str]) -> str:
-    """What it said before it ended with 1 by itself."""
+    """The output of a run that exits with 1."""
     process = await start(variables)
     output, _ = await asyncio.wait_for(process.communicate(), END_SECONDS_MAX)
     assert process.returncode == 1, output
@@ -59,7 +70,7 @@ async def output_of_failed_run(variables: dict[str, str]) -> str:
 
 @asynccontextmanager
 async def running(variables: dict[str, str]) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """It runs, and has said so: its process and that text; Ctrl-C at the end, after which it exits with 0."""
+    """A run that has printed its welcome: its process and that text. At the end Ctrl-C stops it, with exit code 0."""
     process = await start(variables)
     assert process.stdout is not None
     try:
@@ -76,31 +87,31 @@ async def running(variables: dict[str, str]) -> AsyncIterator[tuple[asyncio.subp
 
 
 def started_with(folder: Path) -> Iterator[tuple[int, str]]:
-    """The processes that were started with this data folder or by somebody who was: their ids and command lines."""
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            # PostgreSQL, whose variables another account may not read, has the folder in its command.
-            if str(folder) in command or f"ROWLOCK_DATA_DIR={folder}\0".encode() in (path / "environ").read_bytes():
-                yield int(path.name), command
-        except OSError:
-            continue
+    """The ids and command lines of the processes of a run with this data folder."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            command = " ".join(process.cmdline())
+            # PostgreSQL's variables can't be read by other accounts, and Redis overwrites its own.
+            if str(folder) in f"{command} {process.cwd()}" or process.environ().get("ROWLOCK_DATA_DIR") == str(folder):
+                yield process.pid, command
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A data folder, not made yet, where PostgreSQL's account gets to; nothing of it may be left running."""
+    """A data folder to be made, readable for PostgreSQL's account. No process may be left at the end of the test."""
     with tempfile.TemporaryDirectory(prefix="rowlock-run-") as made:
         Path(made).chmod(0o755)
         yield Path(made, "data")
         assert list(started_with(Path(made, "data"))) == []
 
 
-async def test_it_comes_up_with_demo_data_and_a_second_run_keeps_what_was_bought(folder: Path) -> None:
+async def test_it_has_demo_data_and_a_second_run_keeps_what_was_held(folder: Path) -> None:
     variables = environment(folder)
     async with running(variables) as (_, text):
         commands = [line.strip() for line in text.splitlines() if line.startswith("  curl") or "token=$(" in line]
         assert len(commands) == 3
+        for name in ("redis", "broker"):
+            assert f"is off, because ROWLOCK_{name.upper()}_URL is empty" in text
         shell = await asyncio.create_subprocess_exec(
             "bash", "-euc", "\n".join(commands), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
@@ -109,7 +120,7 @@ async def test_it_comes_up_with_demo_data_and_a_second_run_keeps_what_was_bought
         for show in demo.SHOWS:
             seats = show.rows * show.seats_per_row
             assert f'"available":{seats},"held":0,"sold":0' in output
-        assert len({kind for _, line in started_with(folder) for kind in KINDS if kind in line}) == 3
+        assert kinds(folder) == set(KINDS)
     assert list(started_with(folder)) == []
     async with running(variables) as (_, text):
         token, before = await _sign_in(text)
@@ -119,6 +130,51 @@ async def test_it_comes_up_with_demo_data_and_a_second_run_keeps_what_was_bought
             sessions = (await api.get("/customer/list-sessions")).json()["sessions"]
             assert [session["movie"] for session in sessions] == [show.movie for show in demo.SHOWS]
             assert "swagger" in (await api.get("/api-docs")).text
+
+
+def kinds(folder: Path) -> set[str]:
+    """Which programs run with this data folder."""
+    lines = [line for _, line in started_with(folder)]
+    return {kind for kind in KINDS + OPTIONAL_KINDS if any(kind in line for line in lines)}
+
+
+async def test_it_starts_its_own_redis_and_rabbitmq(folder: Path) -> None:
+    # The sweep comes once a minute: only a message of RabbitMQ releases the seat in time.
+    variables = with_servers(environment(folder, hold_seconds=1, sweep_interval_ms=60_000))
+    async with running(variables) as (_, text):
+        (redis_url,) = re.findall(r"redis://\S+", text)
+        async with AsyncRedis.from_url(redis_url) as redis:
+            assert await redis.ping()
+        assert kinds(folder) == set(KINDS + OPTIONAL_KINDS)
+        await _hold_and_wait_for_release(text)
+    assert list(started_with(folder)) == []
+    # The broker of the second run is empty, and the database is not.
+    async with running(variables) as (_, text):
+        await _hold_and_wait_for_release(text)
+
+
+async def _hold_and_wait_for_release(text: str) -> None:
+    token, _ = await _sign_in(text)
+    async with httpx.AsyncClient(base_url=_address(text), headers={"Authorization": f"Bearer {token}"}) as api:
+        assert (await api.post("/customer/book/1")).status_code == 201
+
+        async def is_released() -> bool:
+            held = await api.get("/customer/list-history?state=HELD")
+            return bool(held.json()["reservations"] == [])
+
+        await until(is_released, "the release of the seat")
+
+
+async def test_without_their_programs_it_names_the_packages(folder: Path, tmp_path: Path) -> None:
+    redis_server = shutil.which("redis-server")
+    assert redis_server
+    (tmp_path / "redis-server").symlink_to(redis_server)
+    variables = with_servers(environment(folder)) | {"PATH": str(tmp_path)}
+    async with running(variables) as (_, text):
+        assert "RabbitMQ is off, because" in text
+        assert "apt-get install rabbitmq-server: unpaid seats are released by the sweep alone" in text
+        assert "Redis is off" not in text
+        assert kinds(folder) == {*KINDS, "redis-server"}
 
 
 def _has_ipv6() -> bool:
@@ -132,7 +188,7 @@ WITH_IPV6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no ::1"
 @pytest.mark.parametrize(
     "host", ["127.0.0.2", pytest.param("::1", marks=WITH_IPV6), pytest.param("::", marks=WITH_IPV6)]
 )
-async def test_everything_answers_where_it_says_also_on_another_address(folder: Path, host: str) -> None:
+async def test_everything_answers_at_its_printed_address(folder: Path, host: str) -> None:
     async with running(environment(folder, host=host, metrics_port=0, expirer_port=0)) as (_, text):
         urls = re.findall(r"http://\S+/(?:readyz|livez|metrics)\b", text)
         assert [url.rpartition("/")[2] for url in urls] == ["readyz", "livez", "metrics"]
@@ -162,7 +218,7 @@ async def _sign_in(text: str) -> tuple[str, list[object]]:
         return token, history.json()["reservations"]
 
 
-async def test_it_changes_no_mode_and_no_owner_of_a_folder_that_is_there(folder: Path) -> None:
+async def test_modes_and_owners_of_an_existing_folder_stay(folder: Path) -> None:
     folder.mkdir(mode=0o711)
     before = {path: path.stat() for path in (folder, folder.parent)}
     async with running(environment(folder)):
@@ -172,9 +228,7 @@ async def test_it_changes_no_mode_and_no_owner_of_a_folder_that_is_there(folder:
         assert (now.st_mode, now.st_uid, now.st_gid) == (was.st_mode, was.st_uid, was.st_gid)
 
 
-async def test_another_postgresql_is_used_where_a_variable_names_it(
-    folder: Path, postgres: Postgres, sql: Connection
-) -> None:
+async def test_a_variable_names_another_postgresql(folder: Path, postgres: Postgres, sql: Connection) -> None:
     async with running(environment(folder, database_url=postgres.url())) as (_, text):
         assert not [line for _, line in started_with(folder) if "postgres -D" in line]
         assert postgres.password not in text
@@ -182,9 +236,7 @@ async def test_another_postgresql_is_used_where_a_variable_names_it(
 
 
 @pytest.mark.parametrize(("command", "log"), [("-m expirer", "expirer.log"), ("postgres -D", "postgresql/log")])
-async def test_when_a_part_ends_by_itself_the_rest_is_stopped_and_its_log_is_shown(
-    folder: Path, command: str, log: str
-) -> None:
+async def test_the_end_of_a_part_ends_the_run_and_shows_its_log(folder: Path, command: str, log: str) -> None:
     process = await start(environment(folder))
     assert process.stdout is not None
     await asyncio.wait_for(process.stdout.readuntil(b"Ctrl-C stops it."), END_SECONDS_MAX)
@@ -196,8 +248,8 @@ async def test_when_a_part_ends_by_itself_the_rest_is_stopped_and_its_log_is_sho
 
 
 @pytest.mark.parametrize("killed", ["-m dev.run", "-m gunicorn"])
-async def test_whoever_is_killed_hard_nothing_is_left_running(folder: Path, killed: str) -> None:
-    process = await start(environment(folder))
+async def test_after_a_hard_kill_no_process_is_left(folder: Path, killed: str) -> None:
+    process = await start(with_servers(environment(folder)))
     assert process.stdout is not None
     await asyncio.wait_for(process.stdout.readuntil(b"Ctrl-C stops it."), END_SECONDS_MAX)
     os.kill(min(pid for pid, line in started_with(folder) if killed in line), signal.SIGKILL)
@@ -206,10 +258,10 @@ async def test_whoever_is_killed_hard_nothing_is_left_running(folder: Path, kill
     async def all_gone() -> bool:
         return not list(started_with(folder))
 
-    await until(all_gone, "the end of all that it had started")
+    await until(all_gone, "the end of all its processes")
 
 
-async def test_clean_leaves_the_data_of_a_run_alone(folder: Path) -> None:
+async def test_clean_refuses_the_data_folder_of_a_run(folder: Path) -> None:
     clean = [sys.executable, "-m", "dev.data_folder"]
     with opened(folder):
         refused = await asyncio.create_subprocess_exec(
@@ -223,8 +275,8 @@ async def test_clean_leaves_the_data_of_a_run_alone(folder: Path) -> None:
     assert not folder.exists()
 
 
-async def test_ctrl_c_while_it_starts_leaves_nothing_running(folder: Path) -> None:
-    process = await start(environment(folder))
+async def test_ctrl_c_during_the_start_leaves_no_process(folder: Path) -> None:
+    process = await start(with_servers(environment(folder)))
     assert process.stdout is not None
     await process.stdout.readuntil(b"starting PostgreSQL")
     process.send_signal(signal.SIGINT)
@@ -232,7 +284,7 @@ async def test_ctrl_c_while_it_starts_leaves_nothing_running(folder: Path) -> No
     assert process.returncode == 0
 
 
-async def test_a_port_in_use_is_named_with_the_variable_that_changes_it(folder: Path) -> None:
+async def test_a_port_in_use_is_named_with_its_variable(folder: Path) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
         output = await output_of_failed_run(environment(folder, port=port))
@@ -281,19 +333,16 @@ async def test_a_setting_that_is_wrong_is_named(folder: Path, variable: str, val
     assert "Traceback" not in output
 
 
-async def test_a_process_that_does_not_answer_in_time_is_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_without_an_answer_is_stopped(folder: Path) -> None:
     folder.mkdir()
-    monkeypatch.setattr(run, "START_SECONDS_MAX", 0.5)
-    monkeypatch.setenv("ROWLOCK_DATA_DIR", str(folder))
-    monkeypatch.setenv("ROWLOCK_DATABASE_URL", "postgresql://nowhere")
-    monkeypatch.setenv("ROWLOCK_TOKEN_SECRET", "x" * 32)
+    program = parts.Program("it", ["sleep", "60"], folder / "log", f"http://127.0.0.1:{free_port()}/")
     with (
-        pytest.raises(run.RunError, match="did not answer within"),
-        run._started("it", ["sleep", "60"], folder / "log", f"http://127.0.0.1:{free_port()}/"),
+        pytest.raises(parts.RunError, match="did not answer within"),
+        parts.started(program, start_seconds_max=0.5),
     ):
         pass
+    assert not [line for line in _children() if "sleep 60" in line]
 
-    async def gone() -> bool:
-        return "sleep 60 " not in {line for _, line in started_with(folder)}
 
-    await until(gone, "the end of the process")
+def _children() -> list[str]:
+    return [" ".join(child.cmdline()) for child in psutil.Process().children()]

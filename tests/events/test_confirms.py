@@ -8,7 +8,7 @@ def line_of(count: int) -> Line:
     return Line(channel=None, exchange="rowlock.events", must_take=False, waiting=set(range(1, count + 1)))
 
 
-def test_an_answer_for_one_message_says_nothing_of_those_before_it() -> None:
+def test_single_confirm_does_not_cover_earlier_messages() -> None:
     line = line_of(4)
     line.accept(3, multiple=False)
     assert line.waiting == {1, 2, 4}

@@ -56,9 +56,7 @@ async def test_of_three_owners_at_the_same_moment_one_gets_the_lease(postgres: P
         await connection.close()
 
 
-async def test_of_two_owners_who_begin_a_cursor_at_the_same_moment_one_gets_the_lease(
-    postgres: Postgres, sql: Connection
-) -> None:
+async def test_racing_owners_of_a_new_cursor_get_one_lease(postgres: Postgres, sql: Connection) -> None:
     first, second = [await asyncpg.connect(postgres.url()) for _ in range(2)]
     async with first.transaction():
         assert await cursors.take_lease(first, "broker", "a", LONG_MS) == 0
@@ -69,7 +67,7 @@ async def test_of_two_owners_who_begin_a_cursor_at_the_same_moment_one_gets_the_
         await connection.close()
 
 
-async def test_a_dead_owner_is_replaced_when_the_lease_is_over_by_the_clock_of_postgresql(sql: Connection) -> None:
+async def test_dead_owner_is_replaced_when_its_lease_ends(sql: Connection) -> None:
     await cursors.take_lease(sql, "broker", "dead", 500)
     ends = await sql.fetchval("select leased_until from cursors")
 
@@ -80,7 +78,7 @@ async def test_a_dead_owner_is_replaced_when_the_lease_is_over_by_the_clock_of_p
     assert await sql.fetchval("select leased_until from cursors") >= ends + timedelta(milliseconds=500)
 
 
-async def test_the_lease_is_renewed_when_half_of_it_is_over_and_else_only_looked_at(sql: Connection) -> None:
+async def test_lease_is_written_only_after_half_its_time(sql: Connection) -> None:
     await cursors.take_lease(sql, "broker", "a", LONG_MS)
     row = await sql.fetchrow("select xmin, leased_until from cursors")
     assert row is not None
@@ -91,7 +89,7 @@ async def test_the_lease_is_renewed_when_half_of_it_is_over_and_else_only_looked
     assert await sql.fetchval("select leased_until from cursors") > row["leased_until"]
 
 
-async def test_the_cursor_moves_for_the_owner_and_no_longer_for_a_former_one(sql: Connection) -> None:
+async def test_cursor_moves_only_for_its_present_owner(sql: Connection) -> None:
     await cursors.take_lease(sql, "broker", "a", LONG_MS)
     assert await cursors.move_cursor(sql, "broker", "a", 0, 5)
     await let_the_lease_end(sql)
@@ -108,7 +106,7 @@ async def test_the_cursor_does_not_move_from_where_it_is_not(sql: Connection) ->
     assert await cursors.take_lease(sql, "broker", "a", LONG_MS) == 5
 
 
-async def test_a_lease_that_is_given_back_is_free_at_once_and_only_its_owner_gives_it_back(sql: Connection) -> None:
+async def test_only_its_owner_releases_a_lease_and_it_is_free_at_once(sql: Connection) -> None:
     await cursors.take_lease(sql, "broker", "a", LONG_MS)
     await cursors.release_lease(sql, "broker", "b")
     assert await cursors.take_lease(sql, "broker", "b", LONG_MS) is None
@@ -146,7 +144,7 @@ async def test_work_goes_on_while_postgresql_does_not_renew_its_lease() -> None:
     await nowhere.dispose()
 
 
-async def test_a_reader_that_is_switched_on_for_the_first_time_starts_at_the_end(
+async def test_new_reader_starts_at_the_end_of_the_log(
     engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
     last = await make_numbered(engine, sql, settings, 5)

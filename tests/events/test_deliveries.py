@@ -23,18 +23,14 @@ def settings(postgres: Postgres, sql: Connection, rabbitmq: Broker) -> Settings:
     return make_settings(postgres.url(), broker_url=rabbitmq.url, inbox_batch_max=2)
 
 
-async def test_an_inbox_is_handed_two_batches_and_leaves_the_rest_to_others(
-    settings: Settings, rabbitmq: Broker
-) -> None:
+async def test_inbox_prefetches_two_batches(settings: Settings, rabbitmq: Broker) -> None:
     letters = DeadLetters(settings)
     assert len(letters.take(2, 1_000, 10_000)) == 2
     await until_waiting(rabbitmq.url, EXPIRED_QUEUE, LETTERS - 4)
     letters.close()
 
 
-async def test_what_was_handed_ahead_goes_with_its_connection_and_comes_again(
-    settings: Settings, rabbitmq: Broker
-) -> None:
+async def test_prefetched_messages_of_a_lost_connection_come_again(settings: Settings, rabbitmq: Broker) -> None:
     letters = DeadLetters(settings)
     lost = letters.take(2, 1_000, 10_000)
     letters.keep_alive()

@@ -24,7 +24,7 @@ def settings(postgres: Postgres, sql: Connection, rabbitmq: RabbitMQ | Container
 
 
 @pytest.mark.parametrize("overdue", [False, True], ids=["a second before its deadline", "after its deadline"])
-async def test_a_hint_that_is_published_late_is_a_dead_letter_at_the_deadline_all_the_same(
+async def test_late_hint_still_dies_at_the_deadline(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: RabbitMQ | Container, *, overdue: bool
 ) -> None:
     async with relaying(engine, settings) as relay:

@@ -129,7 +129,7 @@ async def test_a_reader_that_was_dropped_keeps_nothing_any_more(
     assert await kept(sql) == []
 
 
-async def test_a_step_removes_a_bounded_number_and_a_full_one_is_followed_by_the_next(
+async def test_keeper_removes_a_bounded_batch_and_asks_for_more(
     engine: AsyncEngine, sql: Connection, settings: Settings, session_id: int
 ) -> None:
     await add_events(sql, session_id, 2_500)
@@ -152,7 +152,7 @@ async def test_two_keepers_at_once_do_not_wait_for_each_other(
     assert await kept(sql) == []
 
 
-async def test_a_step_reads_no_more_than_its_batch_of_a_log_that_is_not_old(sql: Connection, session_id: int) -> None:
+async def test_keeper_reads_at_most_a_batch_of_a_young_log(sql: Connection, session_id: int) -> None:
     await add_events(sql, session_id, 5_000, timedelta(hours=1))
     await set_cursors(sql, log=5_000)
     await sql.execute("analyze events, cursors")
@@ -167,7 +167,7 @@ def rows_read(node: dict[str, Any]) -> list[float]:
     return [own * node["Actual Loops"], *(rows for child in node.get("Plans", []) for rows in rows_read(child))]
 
 
-async def test_counts_of_failed_sign_ins_are_removed_when_they_are_forgotten_a_bounded_number_at_a_time(
+async def test_keeper_removes_old_sign_in_failures_in_batches(
     engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
     for count, age in ((1_500, FORGET_FAILURES_MINUTES + 1), (7, FORGET_FAILURES_MINUTES - 1)):

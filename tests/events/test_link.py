@@ -33,7 +33,7 @@ def test_a_connection_ends_with_an_error_that_is_not_of_rabbitmq(settings: Setti
     assert link.connection is None, "what was said and not answered would be answered to the next"
 
 
-async def test_a_rabbitmq_that_says_nothing_any_more_is_given_up_after_some_heartbeats(
+async def test_silent_rabbitmq_is_given_up_after_some_heartbeats(
     settings: Settings, rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.broker.link.HEARTBEAT_SECONDS", 1)
@@ -52,7 +52,7 @@ async def test_a_rabbitmq_that_says_nothing_any_more_is_given_up_after_some_hear
     letters.close()
 
 
-def test_during_a_long_pause_the_connection_is_kept_and_what_was_taken_with_it(
+def test_heartbeats_keep_the_connection_and_its_messages(
     settings: Settings, rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.broker.link.HEARTBEAT_SECONDS", 1)

@@ -51,7 +51,7 @@ async def numbers(sql: Connection) -> list[int | None]:
     return await sql.fetchval(NUMBERS) or []
 
 
-async def test_events_are_numbered_without_gaps_in_the_order_of_their_ids(
+async def test_events_get_numbers_without_gaps_in_the_order_of_ids(
     engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
     await make_holds(sql, settings, 24)
@@ -83,7 +83,7 @@ async def test_a_slow_transaction_that_commits_late_is_not_skipped(
     assert f'"seatId": {seats[0]}' in read.seats
 
 
-async def test_of_two_sequencers_at_once_the_second_does_not_wait_and_numbers_nothing(
+async def test_second_sequencer_does_not_wait_and_numbers_nothing(
     postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     await make_holds(sql, settings, 4)
@@ -115,7 +115,7 @@ async def test_two_sequencers_that_begin_the_log_at_once_begin_it_once(
         await connection.close()
 
 
-async def test_what_a_sequencer_that_died_had_numbered_is_numbered_again(
+async def test_numbers_of_a_crashed_sequencer_are_given_again(
     postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     await make_holds(sql, settings, 4)
@@ -142,7 +142,7 @@ async def open_write_transactions(postgres: Postgres) -> AsyncIterator[None]:
             await other.close()
 
 
-async def test_a_write_transaction_that_stays_open_on_the_server_delays_nobody(
+async def test_open_transaction_does_not_delay_the_numbering(
     engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     async with open_write_transactions(postgres):
@@ -202,7 +202,7 @@ async def keep_numbering(settings: Settings, holding: "asyncio.Future[list[None]
     await own.dispose()
 
 
-async def test_in_a_storm_on_two_seats_beside_open_transactions_the_numbers_follow_their_versions(
+async def test_numbers_follow_the_versions_of_a_seat_in_a_storm(
     engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     customers = await make_customers(sql, settings, HOLDERS)

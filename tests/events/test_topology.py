@@ -82,7 +82,7 @@ def test_everything_may_be_declared_again_while_it_is_in_use(settings: Settings,
     assert message_count(rabbitmq.url, holds_queue(NEW, LENGTH_MAX)) == 6
 
 
-def test_with_another_maximal_length_the_queue_keeps_its_own_and_works(settings: Settings, rabbitmq: Broker) -> None:
+def test_queue_keeps_its_old_maximum_length_and_works(settings: Settings, rabbitmq: Broker) -> None:
     publish_hints(settings, 2)
     longer = settings.model_copy(update={"hold_queue_length_max": 2_000_000})
     with connected(rabbitmq.url) as connection:
@@ -94,7 +94,7 @@ def test_with_another_maximal_length_the_queue_keeps_its_own_and_works(settings:
     assert message_count(rabbitmq.url, holds_queue(NEW, LENGTH_MAX)) == 4
 
 
-async def test_a_hint_dies_when_its_time_is_over_and_says_what_it_died_of(settings: Settings, rabbitmq: Broker) -> None:
+async def test_expired_hint_names_its_reason(settings: Settings, rabbitmq: Broker) -> None:
     publish_hints(settings.model_copy(update={"hold_seconds": 1}), 1)
     await until_waiting(rabbitmq.url, EXPIRED_QUEUE, 1)
     with connected(rabbitmq.url) as connection:
@@ -103,9 +103,7 @@ async def test_a_hint_dies_when_its_time_is_over_and_says_what_it_died_of(settin
     assert (death["reason"], death["queue"]) == ("expired", "rowlock.holds.1000ms")
 
 
-async def test_a_message_whose_takers_die_each_time_is_parked_by_rabbitmq_and_not_said_to_have_failed(
-    settings: Settings, rabbitmq: Broker
-) -> None:
+async def test_rabbitmq_parks_a_message_delivered_too_often(settings: Settings, rabbitmq: Broker) -> None:
     send_hints(rabbitmq.url, make_hints(1))
     with connected(rabbitmq.url) as connection:
         queue = EXPIRED_QUEUE(connection.channel())
@@ -119,7 +117,7 @@ async def test_a_message_whose_takers_die_each_time_is_parked_by_rabbitmq_and_no
         assert [(parked.why, parked.reason) for parked in messages.look()] == [("unsettled", "delivery_limit")]
 
 
-async def test_when_the_time_to_pay_changes_the_old_queue_gets_no_more_runs_dry_and_is_removed(
+async def test_queue_of_an_old_hold_time_runs_dry_and_is_removed(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     before = settings.model_copy(update={"hold_seconds": OLD // 1000})

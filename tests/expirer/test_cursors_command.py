@@ -44,7 +44,7 @@ async def test_a_reader_that_nobody_reads_for_is_dropped(postgres: Postgres, sql
         ("brokers", "cursors: there is no reader brokers\n"),
     ],
 )
-async def test_a_reader_at_work_the_numbering_and_a_wrong_name_are_not_dropped(
+async def test_active_reader_and_unknown_name_are_not_dropped(
     postgres: Postgres, sql: Connection, name: str, message: str
 ) -> None:
     await sql.execute("insert into cursors (name, number) values ('log', 50)")

@@ -89,7 +89,7 @@ async def test_three_expirers_end_a_thousand_overdue_holds_each_once(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_told_to_stop_it_finishes_the_step_at_hand_and_exits_with_zero(
+async def test_sigterm_finishes_the_current_step_and_exits_with_zero(
     postgres: Postgres, sql: Connection, settings: Settings, number: signal.Signals
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -116,7 +116,7 @@ async def test_told_to_stop_while_it_waits_it_exits_at_once(settings: Settings) 
         assert await asyncio.wait_for(expirer.process.wait(), AT_ONCE_SECONDS_MAX) == 0
 
 
-async def test_it_survives_that_postgresql_is_away_at_the_start_and_later(servers: Servers) -> None:
+async def test_expirer_survives_postgresql_outages_from_the_start(servers: Servers) -> None:
     server = servers.make("of-the-expirer")
     try:
         await migrate(server.url())
@@ -125,12 +125,12 @@ async def test_it_survives_that_postgresql_is_away_at_the_start_and_later(server
             await until_written(expirer, "step failed")
             server.start()
             await see_a_hold_end(server)
-            server.stop(immediate=True)
+            server.kill()
             server.start()
             await see_a_hold_end(server)
             assert expirer.process.returncode is None
     finally:
-        server.stop(immediate=True)
+        server.kill()
 
 
 async def see_a_hold_end(server: Postgres) -> None:
@@ -144,7 +144,7 @@ async def see_a_hold_end(server: Postgres) -> None:
     await connection.close()
 
 
-async def test_it_says_that_it_is_dead_while_a_loop_hangs_and_alive_again_after_that(
+async def test_livez_reports_dead_only_while_a_loop_hangs(
     postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)

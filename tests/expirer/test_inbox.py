@@ -1,6 +1,7 @@
 """The inbox settles dead letters in batches, acknowledges them after the commit, and parks what can't be settled."""
 
 import asyncio
+from itertools import chain, repeat
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from service.broker.messages import Hint
 from service.broker.topology import EXPIRED_QUEUE, PARKED_QUEUE
 from service.database import Connection, create_engine, transaction
 from service.errors import BrokerAway
+from service.ledger.one_by_one import ONE_BY_ONE_SECONDS_MAX
 from service.ledger.settling import settle
 from service.reservation import State
 from service.settings import Settings
@@ -57,7 +59,7 @@ async def test_a_batch_is_no_larger_than_its_setting(
     assert await count_states(sql) == {"EXPIRED": 20}
 
 
-async def test_nothing_is_acknowledged_before_the_commit_and_what_comes_again_finds_nothing_to_do(
+async def test_letters_are_acknowledged_only_after_the_commit(
     engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     ids = await make_dead_letters(sql, settings, rabbitmq.url, 3)
@@ -76,7 +78,7 @@ async def test_nothing_is_acknowledged_before_the_commit_and_what_comes_again_fi
     assert await sql.fetchval("select count(*) from events where kind = 'reservation.expired'") == 3
 
 
-async def test_hints_of_holds_that_are_not_due_paid_or_unknown_change_nothing_and_are_gone(
+async def test_early_paid_and_unknown_hints_change_nothing(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     (early,) = await make_holds(sql, settings, 1)
@@ -93,7 +95,7 @@ async def test_hints_of_holds_that_are_not_due_paid_or_unknown_change_nothing_an
     await until_waiting(rabbitmq.url, PARKED_QUEUE, 0)
 
 
-async def test_hints_that_come_twice_and_out_of_order_end_each_hold_once(
+async def test_repeated_and_reordered_hints_end_each_hold_once(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     ids = await make_dead_letters(sql, settings, rabbitmq.url, 5)
@@ -105,7 +107,7 @@ async def test_hints_that_come_twice_and_out_of_order_end_each_hold_once(
     assert await sql.fetchval("select count(*) from events where kind = 'reservation.expired'") == 5
 
 
-async def test_a_hold_that_a_payment_is_at_work_on_is_left_to_it_and_nobody_waits(
+async def test_hold_locked_by_a_payment_is_skipped_without_a_wait(
     engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     ids = await make_dead_letters(sql, settings, rabbitmq.url, 3)
@@ -115,7 +117,7 @@ async def test_a_hold_that_a_payment_is_at_work_on_is_left_to_it_and_nobody_wait
     assert unsettled(rabbitmq.url) == 0
 
 
-async def test_a_seat_whose_lock_does_not_come_is_left_to_the_sweep_and_its_neighbours_are_settled(
+async def test_locked_seat_is_left_to_the_sweep(
     postgres: Postgres, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     ids = await make_dead_letters(sql, settings, rabbitmq.url, 3)
@@ -132,15 +134,15 @@ async def test_a_seat_whose_lock_does_not_come_is_left_to_the_sweep_and_its_neig
     await engine.dispose()
 
 
-async def test_a_batch_that_is_settled_one_by_one_goes_on_with_the_next_step_when_its_time_is_over(
-    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch
+async def test_one_by_one_goes_on_with_the_next_step_after_its_time(
+    engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     ids = await make_dead_letters(sql, settings, rabbitmq.url, 4)
     await tamper(sql, ids[1])
-    async with inbox_of(engine, settings) as inbox:
-        with monkeypatch.context() as patched:
-            patched.setattr("expirer.loops.inbox.ONE_BY_ONE_SECONDS_MAX", 0)
-            assert await step_with(inbox, 4) == 0
+    over = float(ONE_BY_ONE_SECONDS_MAX + 1)
+    seconds = chain([0.0], repeat(over))
+    async with inbox_of(engine, settings, lambda: next(seconds)) as inbox:
+        assert await step_with(inbox, 4) == 0
         assert await count_states(sql) == {"HELD": 4}
         await inbox.step()
         await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
@@ -169,7 +171,7 @@ def lines_of(lines: list[Any], what: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("letter", UNREADABLE.values(), ids=UNREADABLE)
-async def test_what_is_no_hint_is_parked_and_its_neighbours_are_settled(
+async def test_unreadable_message_is_parked_alone(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker, letter: tuple[bytes, dict[str, Any]]
 ) -> None:
     await make_dead_letters(sql, settings, rabbitmq.url, 1)
@@ -185,7 +187,7 @@ async def test_what_is_no_hint_is_parked_and_its_neighbours_are_settled(
     assert unsettled(rabbitmq.url) == 0
 
 
-async def test_what_fails_each_time_is_parked_and_its_neighbours_are_settled(
+async def test_message_that_keeps_failing_is_parked_alone(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     ids = await make_dead_letters(sql, settings, rabbitmq.url, 4)
@@ -201,7 +203,7 @@ async def test_what_fails_each_time_is_parked_and_its_neighbours_are_settled(
     await mend(sql, ids[1])
 
 
-async def test_what_fails_is_tried_as_often_as_the_setting_says(
+async def test_failing_message_gets_as_many_tries_as_the_setting_says(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []

@@ -24,7 +24,7 @@ create trigger be_slow before update on reservations for each statement execute 
 """
 
 
-async def test_a_batch_that_takes_too_long_is_settled_one_by_one_and_nothing_is_kept(
+async def test_batch_that_takes_too_long_is_settled_one_by_one(
     postgres: Postgres, sql: Connection, rabbitmq: Broker
 ) -> None:
     settings = patient_settings(postgres, broker_url=rabbitmq.url)

@@ -11,7 +11,7 @@ from expirer.loops import sweep
 from expirer.loops.observer import Observer
 from service.audit import observations
 from service.database import Connection, create_engine
-from service.errors import Busy, DatabaseAway
+from service.errors import Busy, BusyReason, DatabaseAway
 from service.observability.metrics.values import KNOWN_SECONDS
 from service.settings import Settings
 from tests.stage.factories import make_overdue, make_settings
@@ -67,7 +67,7 @@ async def test_the_observer_shows_what_is_overdue_held_and_behind(
     assert [gauge(f"log_{name} relay") for name in ("lag_events", "lag_seconds", "stuck_events")] == [0, 0, 0]
 
 
-async def test_the_observer_shows_who_waits_for_locks_and_the_oldest_writer(
+async def test_observer_shows_lock_waiters_and_the_oldest_writer(
     engine: AsyncEngine, sql: Connection, settings: Settings, postgres: Postgres
 ) -> None:
     (id_,) = await make_holds(sql, settings, 1)
@@ -89,9 +89,7 @@ async def test_the_observer_shows_who_waits_for_locks_and_the_oldest_writer(
     assert gauge("lock_waiting_sessions") == 0
 
 
-async def test_the_observer_shows_a_prepared_transaction_which_no_session_has(
-    engine: AsyncEngine, sql: Connection, settings: Settings
-) -> None:
+async def test_observer_shows_a_prepared_transaction(engine: AsyncEngine, sql: Connection, settings: Settings) -> None:
     await sql.execute("begin; create table left_behind (); prepare transaction 'left behind'")
     try:
 
@@ -111,7 +109,7 @@ async def test_the_observer_shows_a_prepared_transaction_which_no_session_has(
     await until(gone, "that nobody writes")
 
 
-async def test_the_observer_shows_the_messages_of_each_queue_and_nothing_while_rabbitmq_is_away(
+async def test_observer_shows_queue_lengths_while_rabbitmq_answers(
     engine: AsyncEngine, sql: Connection, with_broker: Settings, rabbitmq: Broker
 ) -> None:
     await make_dead_letters(sql, with_broker, rabbitmq.url, 3)
@@ -189,7 +187,7 @@ async def test_a_look_that_takes_too_long_is_broken_off(
     monkeypatch.setattr(observations, "BOUND_STATEMENTS", "set local statement_timeout = 50")
     with pytest.raises(Busy) as broken_off:
         await observe(engine, settings)
-    assert broken_off.value.what == "database"
+    assert broken_off.value.reason is BusyReason.STATEMENT
 
 
 async def fail(*_: object) -> None:

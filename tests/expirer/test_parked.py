@@ -66,9 +66,7 @@ async def bodies_listed(settings: Settings) -> list[str]:
 
 
 @pytest.mark.usefixtures("three_parked")
-async def test_the_list_names_each_message_in_its_order_and_takes_none_however_often_it_is_read(
-    settings: Settings, rabbitmq: Broker
-) -> None:
+async def test_list_names_each_message_in_order_and_takes_none(settings: Settings, rabbitmq: Broker) -> None:
     first = await names_listed(settings)
     assert list(first) == ["first", "second", "third"]
     assert len(set(first.values())) == 3
@@ -79,7 +77,7 @@ async def test_the_list_names_each_message_in_its_order_and_takes_none_however_o
         assert line.split()[1:3] == ["unreadable", "rejected"]
 
 
-async def test_what_the_inbox_has_not_parked_is_not_said_to_have_failed(settings: Settings, rabbitmq: Broker) -> None:
+async def test_message_that_no_inbox_parked_is_not_listed_as_failing(settings: Settings, rabbitmq: Broker) -> None:
     with connected(rabbitmq.url) as connection:
         declare_inbox(connection)
         for body in (Hint(uuid4(), datetime.now(UTC)).encode(), b"{}"):
@@ -91,7 +89,7 @@ async def test_what_the_inbox_has_not_parked_is_not_said_to_have_failed(settings
 
 def test_the_page_says_what_to_do_with_each_kind() -> None:
     page = PAGE.read_text()
-    assert re.findall("^- `(.*?)`:", page.partition("## What to do")[2], re.MULTILINE) == list(get_args(Why))
+    assert re.findall("^- `(.*?)`:", page.partition("## Fix")[2], re.MULTILINE) == list(get_args(Why))
     assert f"{DELIVERIES_MAX:,} times" in page
 
 
@@ -119,7 +117,7 @@ async def test_show_prints_a_message_as_a_whole(settings: Settings) -> None:
 
 
 @pytest.mark.usefixtures("three_parked")
-async def test_drop_removes_the_message_of_that_name_whatever_has_gone_before_it_and_with_all_every_one(
+async def test_drop_removes_one_message_by_name_or_all(
     settings: Settings,
 ) -> None:
     names = await names_listed(settings)
@@ -134,9 +132,7 @@ async def test_drop_removes_the_message_of_that_name_whatever_has_gone_before_it
 
 
 @pytest.mark.usefixtures("three_parked")
-async def test_requeue_sends_the_message_of_that_name_to_the_inbox_and_with_all_every_one(
-    settings: Settings, rabbitmq: Broker
-) -> None:
+async def test_requeue_sends_one_message_by_name_or_all(settings: Settings, rabbitmq: Broker) -> None:
     done = await parked(settings, "requeue", (await names_listed(settings))["second"])
     assert (done.code, done.output) == (0, "1 sent to the inbox\n")
     assert await bodies_listed(settings) == ["first", "third"]
@@ -148,7 +144,7 @@ async def test_requeue_sends_the_message_of_that_name_to_the_inbox_and_with_all_
     await until_waiting(rabbitmq.url, EXPIRED_QUEUE, 2)
 
 
-async def test_what_was_parked_is_settled_once_its_cause_is_mended_and_it_is_sent_back(
+async def test_requeued_message_is_settled_once_its_cause_is_fixed(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     (id_,) = await make_dead_letters(sql, settings, rabbitmq.url, 1)
@@ -171,7 +167,7 @@ async def test_what_was_parked_is_settled_once_its_cause_is_mended_and_it_is_sen
     await until_waiting(rabbitmq.url, PARKED_QUEUE, 0)
 
 
-async def test_a_message_that_can_not_be_decompressed_is_listed_and_dropped(
+async def test_undecompressable_message_is_listed_and_dropped(
     engine: AsyncEngine, settings: Settings, rabbitmq: Broker
 ) -> None:
     send_letter(rabbitmq.url, b"odd", headers={"compression": "rowlock"})

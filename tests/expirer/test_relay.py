@@ -29,7 +29,7 @@ def settings(postgres: Postgres, sql: Connection, rabbitmq: Broker) -> Settings:
     return make_settings(postgres.url(), broker_url=rabbitmq.url, hold_seconds=1)
 
 
-async def test_events_come_in_the_order_of_their_numbers_and_what_they_tell(
+async def test_events_are_published_in_order_with_their_facts(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     three = settings.model_copy(update={"relay_batch_max": 3})
@@ -55,7 +55,7 @@ async def test_events_come_in_the_order_of_their_numbers_and_what_they_tell(
     assert log.startswith(history), "the server and its timeline: after a restore numbers mean something else"
 
 
-async def test_an_event_outlives_rabbitmq_and_says_outside_of_its_body_what_it_is(
+async def test_event_is_persistent_and_named_by_its_properties(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     with connected(rabbitmq.url) as connection:
@@ -69,7 +69,7 @@ async def test_an_event_outlives_rabbitmq_and_says_outside_of_its_body_what_it_i
     assert (message.properties["message_id"], message.properties["type"]) == ("1", "session.created")
 
 
-async def test_a_queue_gets_the_kinds_and_sessions_that_it_is_bound_for(
+async def test_queue_gets_only_the_kinds_and_sessions_it_binds(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     with connected(rabbitmq.url) as connection:
@@ -84,7 +84,7 @@ async def test_a_queue_gets_the_kinds_and_sessions_that_it_is_bound_for(
         assert [event["number"] for event in received(second, 3)] == [4, 5, 6]
 
 
-async def test_a_hint_waits_as_long_as_the_hold_and_is_a_dead_letter_then(
+async def test_hint_becomes_a_dead_letter_when_its_hold_ends(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     async with relaying(engine, settings) as relay:
@@ -111,7 +111,7 @@ async def test_only_new_holds_give_hints(
     await until_waiting(rabbitmq.url, holds_queue(30_000, 1_000_000), 5)
 
 
-async def test_the_cursor_moves_after_the_confirms_and_without_them_everything_is_published_again(
+async def test_cursor_moves_only_after_the_confirms(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     short = settings.model_copy(update={"confirm_timeout_ms": 2_000})

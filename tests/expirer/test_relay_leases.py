@@ -24,7 +24,7 @@ def settings(postgres: Postgres, sql: Connection, rabbitmq: Broker) -> Settings:
     return make_settings(postgres.url(), broker_url=rabbitmq.url, hold_seconds=1)
 
 
-async def test_a_relay_that_lost_its_lease_while_publishing_only_repeats(
+async def test_relay_that_loses_its_lease_only_repeats_events(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     with listening(rabbitmq.url) as listener:
@@ -56,7 +56,7 @@ async def until_waits_for_confirms(relay: Relay) -> None:
     await until(waits, "a message without a confirm")
 
 
-async def test_a_relay_whose_confirms_take_longer_than_a_lease_moves_on_beside_another(
+async def test_slow_confirms_do_not_cost_the_relay_its_lease(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     brief = settings.model_copy(update={"lease_ms": 1_500, "confirm_timeout_ms": 20_000})
@@ -78,7 +78,7 @@ async def test_a_relay_whose_confirms_take_longer_than_a_lease_moves_on_beside_a
         assert await cursor(sql) == last
 
 
-async def test_a_relay_whose_call_does_not_return_loses_its_lease_when_its_step_counts_as_dead(
+async def test_relay_that_hangs_loses_its_lease(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
     patient = settings.model_copy(update={"lease_ms": 500, "heartbeat_seconds_max": 1, "confirm_timeout_ms": 60_000})
@@ -101,7 +101,7 @@ async def test_a_relay_whose_call_does_not_return_loses_its_lease_when_its_step_
         assert await cursor(sql) == published, "it is another's to move"
 
 
-async def test_a_relay_that_does_not_reach_rabbitmq_leaves_it_to_another_at_once(
+async def test_relay_without_rabbitmq_releases_its_lease_at_once(
     engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
     nowhere = make_settings(settings.database_url.get_secret_value(), broker_url="amqp://127.0.0.1:1//")

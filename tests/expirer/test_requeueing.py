@@ -46,7 +46,7 @@ def fill(rabbitmq: Broker) -> None:
 
 
 @pytest.mark.parametrize("go_wrong", [delete, pause, fill])
-async def test_a_message_that_the_inboxs_queue_does_not_take_stays_parked(
+async def test_message_refused_by_the_inbox_queue_stays_parked(
     settings: Settings, rabbitmq: Broker, go_wrong: Callable[[Broker], None]
 ) -> None:
     messages = ParkedMessages(settings)

@@ -68,7 +68,7 @@ async def test_a_loop_waits_as_long_as_its_step_says(pauses: list[float]) -> Non
     assert len(calls) == 4
 
 
-async def test_failures_are_survived_and_make_the_waits_longer_up_to_a_limit(pauses: list[float]) -> None:
+async def test_failures_back_off_up_to_a_limit(pauses: list[float]) -> None:
     failures = 12
     step, _ = steps_of(*[ValueError("no")] * failures, FOREVER)
     await run(Supervisor({"loop": step}))
@@ -156,7 +156,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     [(0.0, 5.0), (60.0, 65.0), (ValueError("no"), 5.0 + BACKOFF_SECONDS)],
     ids=["after a full batch", "while it waits as its step said", "after a failure"],
 )
-async def test_a_loop_is_silent_once_its_next_step_is_overdue_for_too_long(
+async def test_loop_is_silent_once_its_next_step_is_long_overdue(
     clock: Clock, outcome: Outcome, silent_after: float
 ) -> None:
     hanging = asyncio.Event()
@@ -180,7 +180,7 @@ async def test_a_loop_is_silent_once_its_next_step_is_overdue_for_too_long(
     await running
 
 
-async def test_a_loop_that_never_finishes_its_first_step_becomes_silent(clock: Clock) -> None:
+async def test_loop_that_hangs_in_its_first_step_becomes_silent(clock: Clock) -> None:
     hanging = asyncio.Event()
 
     async def hang() -> float:
@@ -200,7 +200,7 @@ async def test_a_loop_that_never_finishes_its_first_step_becomes_silent(clock: C
 
 
 @pytest.mark.usefixtures("pauses")
-async def test_a_loop_tells_once_that_it_fails_and_once_that_it_works_again(clock: Clock) -> None:
+async def test_failure_and_recovery_of_a_loop_are_each_logged_once(clock: Clock) -> None:
     step, _ = steps_of(*[BrokerAway("no")] * 20, 0.0, 0.0, FOREVER)
 
     async def second_by_second() -> float:

@@ -10,8 +10,9 @@ from dev.postgres import Postgres
 from expirer.loops import keeper, sweep
 from service.accounts.accounts import FORGET_FAILURES_MINUTES
 from service.database import Connection, create_engine
-from service.errors import Busy, DatabaseAway
-from service.ledger.expiring import ONE_BY_ONE_SECONDS_MAX, lock_overdue
+from service.errors import Busy, BusyReason, DatabaseAway
+from service.ledger.expiring import lock_overdue
+from service.ledger.one_by_one import ONE_BY_ONE_SECONDS_MAX
 from service.settings import Settings
 from tests.stage.factories import hold_of, make_customer, make_overdue, make_session, make_settings
 from tests.stage.forcing import give_all, locked, state_of
@@ -31,6 +32,11 @@ def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
     return made
 
 
+async def wait_in_vain(*_: object) -> None:
+    """Stands in for a batch whose lock never comes."""
+    raise Busy(BusyReason.ROW_LOCK)
+
+
 async def make_overdue_holds(sql: Connection, settings: Settings, count: int) -> list[UUID]:
     """So many overdue holds, of a seat each."""
     customer = await make_customer(sql, settings)
@@ -40,7 +46,7 @@ async def make_overdue_holds(sql: Connection, settings: Settings, count: int) ->
     return held
 
 
-async def test_a_step_ends_a_batch_of_the_oldest_and_says_to_go_on_while_batches_are_full(
+async def test_step_ends_the_oldest_and_goes_on_after_full_batches(
     engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
     held = await make_overdue_holds(sql, settings, 5)
@@ -80,7 +86,7 @@ async def test_a_hold_that_can_not_be_ended_stops_no_other(
     assert await state_of(sql, broken) == "EXPIRED"
 
 
-async def test_a_hold_that_can_not_be_ended_is_told_once_in_a_while_and_when_all_can_be_again(
+async def test_hold_that_can_not_be_ended_is_logged_at_intervals(
     engine: AsyncEngine, sql: Connection, settings: Settings, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (broken,) = await make_overdue_holds(sql, settings, 1)
@@ -103,12 +109,9 @@ async def test_a_hold_that_can_not_be_ended_is_told_once_in_a_while_and_when_all
     assert [call.kwargs["failures"] for call in log.calls[:5]] == [1, 1, 4, 4, 4], "once a step"
 
 
-async def test_a_batch_whose_members_can_all_be_ended_alone_is_told_and_no_hold_is_said_to_have_been_in_its_way(
+async def test_failed_batch_without_a_failing_hold_names_no_hold(
     engine: AsyncEngine, sql: Connection, settings: Settings, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def wait_in_vain(*_: object) -> None:
-        raise Busy("lock")
-
     set_aside = sweep.SetAside()
     for _ in range(2):
         await make_overdue_holds(sql, settings, 2)
@@ -133,7 +136,7 @@ async def test_of_many_holds_that_can_not_be_ended_a_line_names_some(
         await sql.execute(MEND, id_)
 
 
-async def test_a_step_without_postgresql_fails_instead_of_trying_one_by_one(log: CapturingLogger) -> None:
+async def test_sweep_without_postgresql_tries_nothing_one_by_one(log: CapturingLogger) -> None:
     nowhere = make_settings("postgresql://ada@127.0.0.1:1/rowlock")
     engine = create_engine(nowhere, "rowlock-test")
     with pytest.raises(DatabaseAway):
@@ -177,7 +180,7 @@ async def test_a_hold_whose_seat_somebody_keeps_locked_stops_no_other(
     assert {await state_of(sql, id_) for id_ in held} == {"EXPIRED"}
 
 
-async def test_broken_holds_that_fill_a_batch_are_set_aside_for_the_others(
+async def test_broken_holds_that_fill_a_batch_are_set_aside(
     engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
     held = await make_overdue_holds(sql, settings, 3)
@@ -191,10 +194,10 @@ async def test_broken_holds_that_fill_a_batch_are_set_aside_for_the_others(
 
 
 async def test_one_by_one_ends_in_time_to_be_seen_alive(
-    engine: AsyncEngine, sql: Connection, settings: Settings
+    engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = await make_overdue_holds(sql, settings, 3)
     seconds = iter([0.0, 0.0, float(ONE_BY_ONE_SECONDS_MAX + 1)])
-    found, expired = await sweep._settle_one_by_one(engine, 10, sweep.SetAside(), lambda: next(seconds))
-    assert (found, expired) == (3, 1)
+    monkeypatch.setattr(sweep, "settle_overdue", wait_in_vain)
+    await sweep.step(engine, settings, clock=lambda: next(seconds))
     assert sorted([await state_of(sql, id_) for id_ in held]) == ["EXPIRED", "HELD", "HELD"]

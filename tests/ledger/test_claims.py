@@ -139,7 +139,7 @@ def test_claims_of_others_and_of_other_sessions_do_not_count() -> None:
     assert isinstance(given.decide(asks(1, 2, 3, 4)), Held)
 
 
-def test_an_overdue_hold_of_ones_own_counts_until_it_is_settled_which_comes_first() -> None:
+def test_own_overdue_hold_counts_until_it_is_settled_first() -> None:
     given = situation()
     given.claims[ADA, HERE] = [Claim(OWN_OVERDUE, 3, is_overdue=True)]
     assert given.decide(asks(1, 2)) == Overdue(frozenset({OWN_OVERDUE}))
@@ -147,7 +147,7 @@ def test_an_overdue_hold_of_ones_own_counts_until_it_is_settled_which_comes_firs
     assert isinstance(given.decide(asks(1)), Held)
 
 
-def test_an_overdue_hold_does_not_help_where_the_limit_is_reached_without_it() -> None:
+def test_limit_reached_without_the_overdue_hold_is_refused() -> None:
     given = situation()
     given.claims[ADA, HERE] = [Claim(OWN_OVERDUE, 2, is_overdue=True), Claim(UUID(int=5), 3, is_overdue=False)]
     reached = refusal(asks(1, 2), given)
@@ -155,7 +155,7 @@ def test_an_overdue_hold_does_not_help_where_the_limit_is_reached_without_it() -
     assert reached.seats_claimed == 3
 
 
-def test_a_repeated_key_gives_the_first_reply_whatever_has_happened_to_the_seats() -> None:
+def test_repeated_key_gets_the_first_reply() -> None:
     given = situation()
     given.remembered[ADA, "key"] = Remembered(UUID(int=5), asks(10, 77).fingerprint(), "the first reply")
     assert given.decide(asks(10, 77, key="key")) == Held("the first reply", replayed=True, now=NOW)
@@ -169,7 +169,7 @@ def test_a_key_used_for_another_request_is_refused() -> None:
     assert isinstance(given.decide(asks(2, key="key", customer_id=BOB)), Held)
 
 
-def test_a_try_that_finds_its_own_reservation_is_told_its_reply_and_no_replay() -> None:
+def test_retry_that_finds_its_own_hold_is_not_a_replay() -> None:
     given = situation()
     request = asks(1)
     given.remembered[request.reservation_id] = Remembered(request.reservation_id, request.fingerprint(), "my reply")
@@ -181,7 +181,7 @@ def test_the_fingerprint_is_that_of_the_seats_alone() -> None:
     assert len({asks(*ids).fingerprint() for ids in [(1, 2), (12,), (1, 22), (1,), (2,)]}) == 5
 
 
-def test_a_later_member_of_a_list_finds_what_an_earlier_one_was_given() -> None:
+def test_later_member_sees_seats_granted_to_an_earlier_one() -> None:
     given = situation()
     assert isinstance(given.decide(asks(1, 2, 3, key="key")), Held)
     taken = given.decide(asks(3, 4, customer_id=BOB, number=2))
@@ -208,9 +208,7 @@ PRECEDENCE = [
 
 
 @pytest.mark.parametrize(("request_", "expected"), PRECEDENCE, ids=[expected.__name__ for _, expected in PRECEDENCE])
-def test_of_several_refusals_the_one_that_the_client_must_mend_first_is_given(
-    request_: HoldRequest, expected: type[Refusal]
-) -> None:
+def test_first_refusal_to_fix_is_given(request_: HoldRequest, expected: type[Refusal]) -> None:
     given = situation()
     given.remembered[ADA, "used"] = Remembered(UUID(int=5), asks(9).fingerprint(), "the first reply")
     assert type(refusal(request_, given)) is expected

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from dev.postgres import Postgres
 from service.api.customer import render_hold
 from service.database import Connection, create_engine
-from service.errors import Busy, OutcomeUnknown
+from service.errors import Busy, BusyReason, OutcomeUnknown
 from service.ledger.booking import BoxOffice
 from service.ledger.claims import Held
 from service.ledger.settling import Settled
@@ -72,7 +72,7 @@ async def test_a_hold_whose_lock_does_not_come_in_time_fails_alone(
     assert isinstance(first, Held)
     assert isinstance(last, Held)
     assert isinstance(busy, Busy)
-    assert busy.what == "lock"
+    assert busy.reason is BusyReason.ROW_LOCK
     (retried,) = await box_office.hold(requests[1:2], render_hold)
     assert isinstance(retried, Held), "nothing of it was done before"
 
@@ -91,7 +91,7 @@ async def test_a_payment_whose_lock_does_not_come_in_time_fails_alone(
     assert isinstance(first, Settled)
     assert isinstance(last, Settled)
     assert isinstance(busy, Busy)
-    assert busy.what == "lock"
+    assert busy.reason is BusyReason.ROW_LOCK
 
 
 async def test_locks_of_many_that_do_not_come_are_waited_for_at_once(
@@ -109,7 +109,7 @@ async def test_locks_of_many_that_do_not_come_are_waited_for_at_once(
     assert [type(answer) for answer in answers] == [Busy] * 8
 
 
-async def test_of_a_list_whose_outcome_is_unknown_each_is_told_the_truth_that_can_be_known(
+async def test_unknown_outcome_is_looked_up_for_each_member(
     postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     customers = await make_customers(sql, settings, 2)

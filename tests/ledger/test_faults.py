@@ -69,7 +69,7 @@ async def killed_before_commit(
         ),
     ],
 )
-async def test_a_worker_killed_between_statement_and_commit_leaves_no_reservation_and_its_locks_go(
+async def test_worker_killed_before_its_commit_leaves_nothing(
     postgres: Postgres, sql: Connection, settings: Settings, fault: Fault, seconds: tuple[float, float]
 ) -> None:
     customer, next_one = await make_customers(sql, settings, 2)
@@ -82,7 +82,7 @@ async def test_a_worker_killed_between_statement_and_commit_leaves_no_reservatio
     assert await unlocked(sql, "accounts", customer.id) == [customer.id]
 
 
-async def test_a_worker_killed_while_its_statement_waits_loses_its_locks_long_before_the_statement_would_end(
+async def test_worker_killed_in_a_statement_loses_its_locks_soon(
     postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -102,7 +102,7 @@ async def test_a_worker_killed_while_its_statement_waits_loses_its_locks_long_be
     assert isinstance(asked.exception(), httpx.TransportError)
 
 
-async def test_a_living_client_that_says_nothing_inside_a_transaction_loses_its_locks_and_is_told_so(
+async def test_idle_transaction_loses_its_locks(
     monkeypatch: pytest.MonkeyPatch, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     monkeypatch.setattr(database, "IDLE_IN_TRANSACTION_SECONDS", 1)
@@ -124,7 +124,7 @@ async def test_a_living_client_that_says_nothing_inside_a_transaction_loses_its_
         await silent.dispose()
 
 
-async def test_clients_that_hang_up_in_the_middle_of_a_hold_leak_no_connection_and_no_lock(
+async def test_clients_that_hang_up_leak_no_connection_and_no_lock(
     postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     customers = await make_customers(sql, settings, 4)
@@ -164,7 +164,7 @@ async def until_held(sql: Connection, count: int) -> None:
     await until(held, f"{count} seats held")
 
 
-async def test_a_worker_that_is_stopped_cuts_its_clients_off_but_finishes_their_writes(
+async def test_stopped_worker_finishes_the_writes_of_its_clients(
     postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)

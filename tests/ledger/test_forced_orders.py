@@ -51,7 +51,7 @@ def box_office(engine: AsyncEngine) -> BoxOffice:
     ],
     ids=["payment first", "release first"],
 )
-async def test_of_a_payment_and_a_release_the_first_wins_and_the_other_is_told_why(
+async def test_first_of_a_payment_and_a_release_wins(
     box_office: BoxOffice,
     postgres: Postgres,
     sql: Connection,
@@ -72,7 +72,7 @@ async def test_of_a_payment_and_a_release_the_first_wins_and_the_other_is_told_w
     assert await state_of(sql, held) == first
 
 
-async def test_two_payments_of_one_hold_at_once_are_one_payment_and_the_same_answer(
+async def test_racing_payments_are_one_payment_and_one_answer(
     box_office: BoxOffice, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -167,7 +167,7 @@ async def test_a_twin_waits_for_the_first_and_gets_the_same_reply(
     assert await sql.fetchval("select count(*) from reservations") == 1
 
 
-async def test_another_request_with_the_key_of_one_in_flight_waits_and_is_refused(
+async def test_other_request_with_a_key_in_flight_waits_and_is_refused(
     box_office: BoxOffice, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -198,7 +198,7 @@ async def test_two_holds_of_one_customer_at_once_stay_within_the_limit(
     assert (refused.seats_max, refused.seats_claimed) == (10, 6)
 
 
-async def test_a_and_b_asking_for_the_same_two_seats_in_opposite_order_give_one_winner(
+async def test_holds_of_two_seats_in_opposite_order_have_one_winner(
     box_office: BoxOffice, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     a, b = await make_customers(sql, settings, 2)

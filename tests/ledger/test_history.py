@@ -12,7 +12,7 @@ from tests.stage.reservations import STATES, make_history
 
 
 @pytest.mark.parametrize("state", ["", "CONFIRMED", "HELD", "EXPIRED", "CANCELLED", "ALL"])
-async def test_a_history_shows_what_was_paid_for_or_what_is_in_the_state_that_is_asked_for(
+async def test_history_lists_purchases_or_a_requested_state(
     state: str, client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     history = await make_history(client, sql, settings)
@@ -25,7 +25,7 @@ async def test_a_history_shows_what_was_paid_for_or_what_is_in_the_state_that_is
     assert page["next"] is None
 
 
-async def test_a_page_of_one_state_is_as_full_as_the_limit_whatever_lies_between(
+async def test_page_of_one_state_is_full_up_to_the_limit(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     history = await make_history(client, sql, settings)

@@ -9,7 +9,7 @@ from service.settings import Settings
 from tests.stage.factories import PRICE, book, make_customer, make_customers, make_overdue, make_session, pay, release
 
 
-async def test_a_hold_answers_with_its_seats_its_total_and_a_deadline_thirty_seconds_later(
+async def test_hold_answers_with_seats_total_and_deadline(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -23,7 +23,7 @@ async def test_a_hold_answers_with_its_seats_its_total_and_a_deadline_thirty_sec
     assert ends - made == timedelta(seconds=30)
 
 
-async def test_a_hold_that_overlaps_another_names_every_taken_seat_and_takes_none(
+async def test_overlapping_hold_names_every_taken_seat_and_takes_none(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     first, second = await make_customers(sql, settings, 2)
@@ -60,7 +60,7 @@ async def test_own_overdue_holds_do_not_fill_the_limit(
     assert (await book(client, customer, seats[10])).status_code == 201
 
 
-async def test_paid_seats_count_towards_the_limit_and_released_ones_do_not(
+async def test_paid_seats_count_towards_the_limit_released_ones_do_not(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)

@@ -36,7 +36,7 @@ BOTH_WAYS = pytest.mark.parametrize(
 )
 
 
-async def test_fifty_parallel_requests_with_one_key_make_one_reservation_and_get_equal_bodies(
+async def test_parallel_requests_with_one_key_get_one_reservation(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -50,7 +50,7 @@ async def test_fifty_parallel_requests_with_one_key_make_one_reservation_and_get
 
 
 @BOTH_WAYS
-async def test_the_same_key_with_another_seat_is_refused_and_changes_nothing(
+async def test_reused_key_with_another_seat_is_refused(
     first: Book, second: Book, client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -62,7 +62,7 @@ async def test_the_same_key_with_another_seat_is_refused_and_changes_nothing(
 
 
 @BOTH_WAYS
-async def test_the_same_seat_with_the_same_key_is_the_same_request_whichever_way_it_comes(
+async def test_both_booking_routes_make_the_same_request(
     first: Book, second: Book, client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -78,7 +78,7 @@ async def test_the_same_seat_with_the_same_key_is_the_same_request_whichever_way
     assert await ledger(sql) == before
 
 
-async def test_more_fewer_or_other_seats_are_another_request_and_another_order_is_not(
+async def test_other_seats_are_another_request_another_order_is_not(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -89,7 +89,7 @@ async def test_more_fewer_or_other_seats_are_another_request_and_another_order_i
         assert REUSED.complaint(await book(client, customer, *others, key=KEY)) is None
 
 
-async def test_a_replay_is_the_same_bytes_after_payment_and_after_the_sale_has_ended(
+async def test_replay_is_the_same_after_payment_and_after_the_sale(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -114,7 +114,7 @@ async def test_a_replay_is_the_same_bytes_after_release(
     assert await sql.fetchval("select count(*) from seats where state <> 'AVAILABLE'") == 0
 
 
-async def test_a_replay_is_the_same_bytes_when_the_hold_is_over_and_its_seat_sold_to_somebody_else(
+async def test_replay_is_the_same_after_its_seat_is_sold_again(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     late, quick = await make_customers(sql, settings, 2)
@@ -128,7 +128,7 @@ async def test_a_replay_is_the_same_bytes_when_the_hold_is_over_and_its_seat_sol
     assert (again.status_code, again.content, again.headers["Idempotency-Replayed"]) == (201, made.content, "true")
 
 
-async def test_the_time_header_of_a_replay_is_the_present_and_its_server_time_the_first_ones(
+async def test_replay_has_a_new_time_header_and_the_first_server_time(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -172,7 +172,7 @@ async def test_the_same_key_of_two_customers_is_two_keys(
     assert made[0].content != made[1].content
 
 
-async def test_a_key_may_have_any_255_visible_ascii_characters_and_upper_case_counts(
+async def test_key_takes_255_visible_ascii_characters_with_case(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)

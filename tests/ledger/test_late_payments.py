@@ -57,7 +57,7 @@ async def states_of(sql: Connection, *seat_ids: int) -> list[str]:
 
 
 @BY_THE_CUSTOMER
-async def test_who_waits_for_the_reservation_until_its_deadline_has_passed_is_too_late(
+async def test_payment_that_waits_beyond_the_deadline_is_too_late(
     box_office: BoxOffice, postgres: Postgres, sql: Connection, settings: Settings, target: State
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -75,7 +75,7 @@ async def test_who_waits_for_the_reservation_until_its_deadline_has_passed_is_to
 
 
 @BY_THE_CUSTOMER
-async def test_who_was_in_time_succeeds_though_the_deadline_passes_before_the_commit_and_no_sweep_comes_between(
+async def test_payment_in_time_succeeds_though_its_commit_is_late(
     engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings, target: State
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -95,7 +95,7 @@ async def test_who_was_in_time_succeeds_though_the_deadline_passes_before_the_co
 
 
 @BY_THE_CUSTOMER
-async def test_who_comes_while_the_sweep_is_ending_the_hold_waits_and_is_told_that_it_is_over(
+async def test_payment_during_the_sweep_waits_and_is_refused(
     engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings, target: State
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -113,7 +113,7 @@ async def test_who_comes_while_the_sweep_is_ending_the_hold_waits_and_is_told_th
 
 
 @BY_THE_CUSTOMER
-async def test_the_answer_to_who_is_late_does_not_tell_whether_the_sweep_came_first(
+async def test_late_payment_gets_one_answer_before_and_after_the_sweep(
     engine: AsyncEngine, sql: Connection, settings: Settings, target: State
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -130,7 +130,7 @@ async def test_the_answer_to_who_is_late_does_not_tell_whether_the_sweep_came_fi
         assert await state_of(sql, id_) == "EXPIRED"
 
 
-async def test_a_payment_that_commits_after_its_deadline_counts_towards_the_limit_of_the_next_hold(
+async def test_late_commit_counts_towards_the_limit_of_the_next_hold(
     box_office: BoxOffice, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -148,7 +148,7 @@ async def test_a_payment_that_commits_after_its_deadline_counts_towards_the_limi
     assert (refused.seats_max, refused.seats_claimed) == (10, 6)
 
 
-async def test_a_payment_that_commits_after_its_deadline_keeps_its_seats_from_the_next_buyer(
+async def test_late_commit_keeps_its_seats_from_the_next_buyer(
     box_office: BoxOffice, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     owner, buyer = await make_customers(sql, settings, 2)
@@ -167,7 +167,7 @@ async def test_a_payment_that_commits_after_its_deadline_keeps_its_seats_from_th
     assert refused.seat_ids == (seats[1],)
 
 
-async def test_a_buyer_who_comes_while_the_sweep_is_freeing_the_seat_waits_and_gets_it(
+async def test_buyer_during_the_sweep_waits_and_gets_the_seat(
     engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     owner, buyer = await make_customers(sql, settings, 2)
@@ -184,7 +184,7 @@ async def test_a_buyer_who_comes_while_the_sweep_is_freeing_the_seat_waits_and_g
     assert await states_of(sql, *seats[:3]) == ["AVAILABLE", "HELD", "HELD"]
 
 
-async def test_of_two_buyers_who_both_end_an_overdue_hold_one_gets_the_seat(
+async def test_racing_buyers_of_an_overdue_seat_have_one_winner(
     box_office: BoxOffice, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     owner, *buyers = await make_customers(sql, settings, 3)

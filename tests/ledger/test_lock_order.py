@@ -78,7 +78,7 @@ async def sweep(connection: Connection) -> None:
         assert (await expiring.settle_overdue(connection, 100)).reservations
 
 
-async def test_a_hold_locks_its_customers_by_id_and_no_seat_before_them(
+async def test_hold_locks_customers_by_id_before_any_seat(
     other: Connection, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     customers = await make_customers(sql, settings, 3)
@@ -109,7 +109,7 @@ async def test_a_hold_locks_its_seats_by_id_after_all_of_its_customers(
     await holding_seats
 
 
-async def test_a_settlement_locks_its_reservations_by_id_and_no_seat_before_them(
+async def test_settlement_locks_reservations_by_id_before_any_seat(
     other: Connection, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     (customer,) = await make_customers(sql, settings, 1)
@@ -125,7 +125,7 @@ async def test_a_settlement_locks_its_reservations_by_id_and_no_seat_before_them
 
 
 @pytest.mark.parametrize("target", [State.CONFIRMED, State.CANCELLED])
-async def test_a_settlement_locks_its_seats_by_id_after_all_of_its_reservations(
+async def test_settlement_locks_seats_by_id_after_its_reservations(
     other: Connection, postgres: Postgres, sql: Connection, settings: Settings, target: State
 ) -> None:
     (customer,) = await make_customers(sql, settings, 1)
@@ -140,7 +140,7 @@ async def test_a_settlement_locks_its_seats_by_id_after_all_of_its_reservations(
     await settling_seats
 
 
-async def test_the_sweep_frees_its_seats_by_id_after_locking_all_of_its_reservations(
+async def test_sweep_frees_seats_by_id_after_locking_its_reservations(
     other: Connection, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     (customer,) = await make_customers(sql, settings, 1)
@@ -156,7 +156,7 @@ async def test_the_sweep_frees_its_seats_by_id_after_locking_all_of_its_reservat
     await sweeping
 
 
-async def test_the_sweep_passes_by_a_reservation_that_somebody_has_locked(
+async def test_sweep_skips_a_locked_reservation(
     other: Connection, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     (customer,) = await make_customers(sql, settings, 1)
@@ -168,7 +168,7 @@ async def test_the_sweep_passes_by_a_reservation_that_somebody_has_locked(
     assert [row["id"] for row in await sql.fetch("select id from reservations where state = 'HELD'")] == [held[1]]
 
 
-async def test_a_buyer_ends_an_overdue_hold_while_locking_neither_customer_nor_seat(
+async def test_buyer_ends_an_overdue_hold_before_locking_anything_else(
     engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     owner, buyer = await make_customers(sql, settings, 2)
@@ -186,7 +186,7 @@ async def test_a_buyer_ends_an_overdue_hold_while_locking_neither_customer_nor_s
 REFER_TO = "select 1 from {table} where id = $1 for key share nowait"
 
 
-async def test_the_locks_are_in_nobodys_way_who_only_refers_to_the_rows(
+async def test_locks_do_not_block_foreign_keys_to_their_rows(
     other: Connection, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     (customer,) = await make_customers(sql, settings, 1)

@@ -98,9 +98,7 @@ async def test_in_a_list_two_requests_for_one_seat_give_one_winner(sql: Connecti
     assert second.seat_ids == (seats[1],)
 
 
-async def test_in_a_list_two_requests_with_one_key_are_twins_unless_they_ask_for_other_seats(
-    sql: Connection, settings: Settings
-) -> None:
+async def test_members_with_one_key_are_twins_only_for_the_same_seats(sql: Connection, settings: Settings) -> None:
     (customer,) = await make_customers(sql, settings, 1)
     seats = (await make_session(sql, settings)).seat_ids
     (key,) = keys(1)
@@ -111,7 +109,7 @@ async def test_in_a_list_two_requests_with_one_key_are_twins_unless_they_ask_for
     assert await sql.fetchval("select count(*) from reservations") == 1
 
 
-async def test_in_a_list_what_an_earlier_request_has_settled_a_later_one_finds_so(
+async def test_later_member_sees_what_an_earlier_one_settled(
     box_office: BoxOffice, sql: Connection, settings: Settings
 ) -> None:
     a, b = await make_customers(sql, settings, 2)
@@ -127,7 +125,7 @@ async def test_in_a_list_what_an_earlier_request_has_settled_a_later_one_finds_s
     assert [answer.changed for answer in answers if isinstance(answer, Settled)] == [True, True, False]
 
 
-async def test_two_lists_in_opposite_orders_of_the_same_customers_and_seats_do_not_deadlock(
+async def test_lists_of_holds_in_opposite_orders_do_not_deadlock(
     box_office: BoxOffice, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     before = await count_deadlocks(sql)
@@ -146,7 +144,7 @@ async def test_two_lists_in_opposite_orders_of_the_same_customers_and_seats_do_n
     assert await count_deadlocks(sql) == before
 
 
-async def test_a_list_of_payments_and_one_of_releases_in_opposite_orders_do_not_deadlock(
+async def test_lists_of_payments_and_releases_do_not_deadlock(
     box_office: BoxOffice, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     before = await count_deadlocks(sql)
@@ -164,7 +162,7 @@ async def test_a_list_of_payments_and_one_of_releases_in_opposite_orders_do_not_
     assert await count_deadlocks(sql) == before
 
 
-async def test_a_list_of_holds_and_one_of_releases_that_share_seats_do_not_deadlock(
+async def test_lists_of_holds_and_releases_do_not_deadlock(
     box_office: BoxOffice, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     before = await count_deadlocks(sql)
@@ -185,7 +183,7 @@ STORM_SECONDS, LISTS_AT_ONCE, LIST_MAX = 3, 8, 8
 EXPECTED = (Held, Settled, Refusal)
 
 
-async def test_a_storm_of_lists_that_overlap_in_everything_has_no_deadlock(
+async def test_storm_of_overlapping_lists_has_no_deadlock(
     engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
     before = await count_deadlocks(sql)

@@ -34,7 +34,7 @@ def connections(settings: Settings) -> int:
     return PROCESSES * settings.pool_size
 
 
-async def test_of_five_hundred_customers_for_one_seat_one_gets_it_and_all_others_hear_that_it_is_taken(
+async def test_five_hundred_customers_for_one_seat_have_one_winner(
     apis: list[httpx.AsyncClient], postgres: Postgres, sql: Connection, settings: Settings, connections: int
 ) -> None:
     customers = await make_customers(sql, settings, 500)
@@ -47,7 +47,7 @@ async def test_of_five_hundred_customers_for_one_seat_one_gets_it_and_all_others
     assert await sql.fetchval("select count(*) from reservations") == 1
 
 
-async def test_ten_customers_who_each_want_one_of_two_seats_are_two_winners_and_eight_others(
+async def test_ten_customers_for_two_seats_have_two_winners(
     apis: list[httpx.AsyncClient], postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     customers = await make_customers(sql, settings, 10)
@@ -62,7 +62,7 @@ async def test_ten_customers_who_each_want_one_of_two_seats_are_two_winners_and_
         assert reply.status_code == 201 or reply.json()["seatIds"] == [seat]
 
 
-async def test_ten_customers_who_try_the_other_of_two_seats_when_one_is_taken_are_two_winners_too(
+async def test_ten_customers_who_try_both_seats_have_two_winners(
     apis: list[httpx.AsyncClient], sql: Connection, settings: Settings
 ) -> None:
     customers = await make_customers(sql, settings, 10)
@@ -97,7 +97,7 @@ async def _lane(
     return rounds
 
 
-async def test_a_and_b_asking_for_two_seats_in_opposite_order_a_thousand_times_never_deadlock_and_one_wins(
+async def test_thousand_opposite_holds_never_deadlock(
     apis: list[httpx.AsyncClient], sql: Connection, settings: Settings
 ) -> None:
     deadlocks_before = await count_deadlocks(sql)
@@ -112,7 +112,7 @@ async def test_a_and_b_asking_for_two_seats_in_opposite_order_a_thousand_times_n
     assert await count_deadlocks(sql) == deadlocks_before
 
 
-async def test_fifty_requests_at_once_with_one_idempotency_key_are_one_reservation_and_fifty_equal_bodies(
+async def test_fifty_racing_requests_with_one_key_get_equal_bodies(
     apis: list[httpx.AsyncClient], postgres: Postgres, sql: Connection, settings: Settings, connections: int
 ) -> None:
     customer = await make_customer(sql, settings)

@@ -79,7 +79,7 @@ def test_a_refusal_tells_which_reservation_and_its_deadline() -> None:
     assert cancelled.reservation_id == ID
 
 
-def test_who_pays_late_is_refused_the_same_way_whether_or_not_the_sweep_came_first() -> None:
+def test_late_payment_is_refused_alike_before_and_after_sweep() -> None:
     unswept, swept = (settle(reservation(state), CONFIRMED, DEADLINE) for state in (HELD, EXPIRED))
     assert unswept.state is swept.state
     assert isinstance(unswept.refusal, HoldExpired)
@@ -93,7 +93,7 @@ def test_asking_twice_changes_nothing_the_second_time(state: State) -> None:
     assert settle(reservation(state), state, DEADLINE) == Verdict(state)
 
 
-def test_seats_belong_to_a_reservation_only_while_it_is_held_or_confirmed() -> None:
+def test_reservation_owns_seats_only_while_held_or_confirmed() -> None:
     assert {state: seat_state_after(state) for state in State} == {
         HELD: SeatState.HELD,
         CONFIRMED: SeatState.SOLD,

@@ -48,13 +48,13 @@ def server(servers: Servers) -> Iterator[Postgres]:
     made = servers.make("restarted")
     asyncio.run(migrate(made.url()))
     yield made
-    made.stop(immediate=True)
+    made.kill()
 
 
 @asynccontextmanager
 async def crashed(server: Postgres) -> AsyncIterator[None]:
     """PostgreSQL stops like in a crash, is away during the block, and starts again."""
-    await asyncio.to_thread(server.stop, immediate=True)
+    await asyncio.to_thread(server.kill)
     try:
         yield
     finally:
@@ -141,7 +141,7 @@ async def assert_every_slot_works(
     assert statuses == [201] + [409] * (POOL_SIZE - 1)
 
 
-async def test_nothing_acknowledged_is_lost_in_a_crash_of_postgresql_and_the_service_is_back_by_itself(
+async def test_crash_of_postgresql_loses_nothing_acknowledged(
     server: Postgres,
 ) -> None:
     options = {"pool_size": POOL_SIZE, "seats_per_customer_max": 1_000, **PATIENT}
@@ -194,7 +194,7 @@ async def assert_nothing_lost(sql: Connection, told: Told) -> None:
     assert {status for status, _ in told.replies} <= {200, 201, 409, 503}
 
 
-async def test_writes_in_flight_in_a_crash_are_refused_and_their_slots_come_back(server: Postgres) -> None:
+async def test_crash_refuses_writes_in_flight_and_frees_their_slots(server: Postgres) -> None:
     settings = patient_settings(server, pool_size=POOL_SIZE)
     engine = create_engine(settings, "rowlock-test")
     box_office = make_box_office(engine)

@@ -105,7 +105,7 @@ def _swept(expirer: Process) -> int:
     return sum(line["count"] for line in lines if line["event"] == "holds expired")
 
 
-async def test_in_a_storm_no_seat_is_sold_twice_and_everybody_is_told_what_is_so(
+async def test_storm_sells_no_seat_twice_and_every_answer_is_true(
     postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     deadlocks_before = await count_deadlocks(sql)

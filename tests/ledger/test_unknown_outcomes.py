@@ -90,7 +90,7 @@ def assert_unknown(reply: httpx.Response) -> None:
 
 @pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("fault", [Fault.CUT_BEFORE, Fault.CUT_AFTER])
-async def test_a_write_whose_connection_is_cut_at_its_commit_succeeds_and_is_done_once(
+async def test_write_cut_off_at_its_commit_is_done_once(
     proxy: Proxy, sql: Connection, settings: Settings, write: str, fault: Fault
 ) -> None:
     ask = await prepare(write, sql, settings)
@@ -110,7 +110,7 @@ async def test_a_write_whose_connection_is_cut_at_its_commit_succeeds_and_is_don
 
 
 @pytest.mark.parametrize("fault", [Fault.SWALLOW, Fault.SWALLOW_ANSWER])
-async def test_writes_whose_commit_vanishes_in_a_black_hole_succeed_and_are_done_once(
+async def test_write_whose_commit_is_swallowed_is_done_once(
     proxy: Proxy, sql: Connection, settings: Settings, fault: Fault
 ) -> None:
     asks = [await prepare(write, sql, settings) for write in WRITES]
@@ -128,7 +128,7 @@ async def test_writes_whose_commit_vanishes_in_a_black_hole_succeed_and_are_done
     assert await outcome(sql) == ALL_DONE
 
 
-async def test_a_look_up_waits_for_the_commit_that_is_still_on_its_way_and_finds_what_it_did(
+async def test_look_up_waits_for_a_commit_that_is_on_its_way(
     monkeypatch: pytest.MonkeyPatch, proxy: Proxy, sql: Connection, settings: Settings
 ) -> None:
     # The test says when the COMMITs arrive, however long it takes to see the look-ups wait.
@@ -152,7 +152,7 @@ async def test_a_look_up_waits_for_the_commit_that_is_still_on_its_way_and_finds
 
 
 @pytest.mark.parametrize("is_done_later", [True, False], ids=["done later", "never done"])
-async def test_an_outcome_that_stays_unknown_is_503_and_the_repetition_gives_the_truth(
+async def test_unknown_outcome_is_503_and_repeating_reveals_it(
     proxy: Proxy, sql: Connection, settings: Settings, *, is_done_later: bool
 ) -> None:
     asks = [await prepare(write, sql, settings) for write in REPEATABLE]
@@ -199,7 +199,7 @@ async def test_an_unknown_outcome_is_looked_up_in_the_last_try_too(
     assert proxy.strikes == []
 
 
-async def test_postgresql_that_hangs_up_before_any_commit_changes_nothing_and_says_so(
+async def test_connection_lost_before_the_commit_changes_nothing(
     proxy: Proxy, sql: Connection, settings: Settings
 ) -> None:
     ask = await prepare("hold with a key", sql, settings)

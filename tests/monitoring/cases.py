@@ -1,6 +1,6 @@
-"""For each alert: series under which it must fire, and others, just within bounds, under which it must not.
+"""For each alert: series for which it must fire, and series just within bounds for which it must not.
 
-In promtool's notation: `0+6x100` begins at 0 and grows by 6 a sample, a hundred times. Samples are a minute apart.
+In promtool's notation `0+6x100` starts at 0 and grows by 6 per sample, a hundred times. Samples are a minute apart.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ LATENESS = "rowlock_expiry_lateness_seconds"
 HOURS, DAYS = 60, 24 * 60
 PROGRESS = "rowlock_loop_last_success_timestamp_seconds"
 BUILD = "rowlock_build_info"
-"""Every process shows it: the tests add it where a case does not say otherwise."""
+"""Every process exports it: the tests add it to a case that does not set it."""
 Series = dict[str, str]
 
 
@@ -27,7 +27,7 @@ def _answers(outcome: str, route: str = "/customer/book") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`labels` are those that the firing alert has besides its severity. `minute` is when it is asked."""
+    """`labels` are the firing alert's labels besides its severity. The case is evaluated at `minute`."""
 
     alert: str
     what: str
@@ -38,17 +38,17 @@ class Case:
 
 
 def _requests(failed: float, minutes: int, outcome: str = "unavailable") -> Series:
-    """10,000 a minute, of which so many fail."""
+    """10,000 requests per minute, of which `failed` fail."""
     return {_answers("ok"): f"0+{10_000 - failed}x{minutes}", _answers(outcome): f"0+{failed}x{minutes}"}
 
 
 def _unasked(outcome: str) -> Series:
-    """As many as the customers' requests are, for an hour, of each kind that is not theirs."""
+    """10,000 requests per minute for an hour on each route that does not count."""
     return {_answers(outcome, route): f"0+10000x{HOURS}" for route in ("/livez", "/readyz", "other")}
 
 
 def _good_of_all(histogram: str, bad: float, minutes: int, **labels: str) -> Series:
-    """A thousand a minute, of which all but so many are within the bound in `le`."""
+    """A thousand per minute, of which all except `bad` are within the bound `le`."""
     counted = {name: value for name, value in labels.items() if name != "le"}
     return {
         _of(f"{histogram}_bucket", **labels): f"0+{1_000 - bad}x{minutes}",
@@ -70,11 +70,11 @@ AVAILABILITY = [
     Case(FAST, "0.7 % for six hours", _requests(70, 6 * HOURS), fires=True, minute=6 * HOURS),
     Case(FAST, "0.5 %", _requests(50, 6 * HOURS), fires=False, minute=6 * HOURS),
     Case(FAST, "409 only", _requests(9_000, HOURS, "conflict"), fires=False, minute=HOURS),
-    Case(FAST, "health checks and paths that there are not", _requests(0, HOURS) | _unasked("failed"), fires=False),
+    Case(FAST, "health checks and unknown paths", _requests(0, HOURS) | _unasked("failed"), fires=False),
     Case(FAST, "1.5 % beside many good health checks", _requests(150, HOURS) | _unasked("ok"), fires=True),
     Case(
         FAST,
-        "it was bad, and is over",
+        "failures that ended",
         {_answers("ok"): "0+9850x20 197000+10000x40", _answers("failed"): "0+150x20 3000+0x40"},
         fires=False,
     ),
@@ -85,7 +85,7 @@ AVAILABILITY = [
 
 
 def _of_one_percent(name: str, of_a_thousand: Callable[[float, int], Series]) -> list[Case]:
-    """Of an alert whose budget is 1 %; the function gives so many bad ones in a thousand, for so many minutes."""
+    """Cases of an alert with a budget of 1 %. The function takes bad events per thousand, and minutes."""
     fast, slow = f"{name}BurnsFast", f"{name}BurnsSlowly"
     return [
         Case(fast, "20 % for an hour", of_a_thousand(200, HOURS), fires=True, minute=HOURS),
@@ -107,7 +107,7 @@ OLD = "rowlock_write_transaction_oldest_seconds"
 OWNERS = _of("rowlock_audit_violations", check="owners")
 ROUND = "rowlock_audit_last_round_timestamp_seconds"
 INTERVAL = "rowlock_audit_interval_seconds"
-# Of a replica without PostgreSQL.
+# Series of a replica without PostgreSQL.
 AWAY, ROUND_AWAY = _of("rowlock_audit_violations", check="owners", pod="away"), _of(ROUND, pod="away")
 NAN = " ".join(["NaN"] * 10)
 EVENTS, MAPS = (_of("rowlock_audit_unlooked", what=what) for what in ("events", "maps"))
@@ -121,17 +121,17 @@ WATCHED = ("sweep", "sequencer", "observer")
 
 
 def _progress(still: str) -> Series:
-    """All loops go on, but for this one."""
+    """All loops make progress, except `still`."""
     return {_of(PROGRESS, loop=loop): "0x10" if loop == still else "0+60x10" for loop in {*WATCHED, still}}
 
 
 def _progress_without(never: str) -> Series:
-    """The others go on, and this one has not finished a step since the pods began."""
+    """All loops make progress, except `never`, which has not finished a step since the pods started."""
     return {_of(PROGRESS, loop=loop): "0+60x10" for loop in WATCHED if loop != never}
 
 
 def _api(**readiness: str) -> Series:
-    """Of an API: what it has answered to `/readyz`, by outcome."""
+    """An API's answers to `/readyz`, by outcome."""
     return {_answers("unavailable", "/readyz"): "0x20"} | {
         _answers(outcome, "/readyz"): values for outcome, values in readiness.items()
     }
@@ -154,41 +154,41 @@ READY, NOT_READY = _api(ok="5+12x20"), _api(unavailable="0+12x20")
 API = "RowlockApiNotServing"
 SERVING = [
     Case(API, "one of two is ready", _two_apis(READY, NOT_READY), fires=False, minute=9),
-    Case(API, "none is there", {BUILD: "1x10"}, fires=True, minute=4),
-    Case(API, "nothing at all", {BUILD: "_x10"}, fires=True, minute=4),
-    Case(API, "none is there any more", {BUILD: "1x10"} | _api(ok="5+12x3 stale", unavailable="0x3 stale"), fires=True,
+    Case(API, "no API", {BUILD: "1x10"}, fires=True, minute=4),
+    Case(API, "no series", {BUILD: "_x10"}, fires=True, minute=4),
+    Case(API, "the last one is gone", {BUILD: "1x10"} | _api(ok="5+12x3 stale", unavailable="0x3 stale"), fires=True,
          minute=6),
-    Case(API, "it was gone for a moment", _api(ok="5+12x3 stale 5+12x9", unavailable="0x3 stale 0x9"), fires=False,
+    Case(API, "gone for a moment", _api(ok="5+12x3 stale 5+12x9", unavailable="0x3 stale 0x9"), fires=False,
          minute=4),
     Case(API, "none was ever ready", _two_apis(NOT_READY, NOT_READY), fires=True, minute=3),
-    Case(API, "it fails when it is asked", _api(failed="0+12x20"), fires=True, minute=3),
-    Case(API, "none is ready any more", _api(ok="5+12x5 65x9", unavailable="0x5 0+12x9"), fires=True, minute=9),
+    Case(API, "readiness fails", _api(failed="0+12x20"), fires=True, minute=3),
+    Case(API, "no longer ready", _api(ok="5+12x5 65x9", unavailable="0x5 0+12x9"), fires=True, minute=9),
     Case(API, "none was ready for a minute", _api(ok="5+12x5 65x1 65+12x9", unavailable="0x5 0+12x1 12x9"), fires=False,
          minute=9),
-    Case(API, "it has just begun", {_answers("unavailable", "/readyz"): "_ 0 12x9", _answers("ok", "/readyz"):
+    Case(API, "just started", {_answers("unavailable", "/readyz"): "_ 0 12x9", _answers("ok", "/readyz"):
          "_ _ 4+12x9"}, fires=False, minute=3),
     Case(API, "the only one makes way for a new one", _two_apis(
         _api(ok="5+12x5 stale", unavailable="0x5 stale"), _api(ok="_x6 1+12x9", unavailable="_x4 0+3x1 3x9")),
          fires=False, minute=7),
-    Case(API, "nobody asks", _api() | _requests(0, HOURS), fires=False, minute=9),
-    Case(API, "it is there and answers no more", _api(ok="5+12x9 113x90"), fires=True, minute=13),
-    Case(API, "none of two answers any more", _two_apis(_api(ok="5+12x9 113x90"), _api(ok="5+12x6 77x90")), fires=True,
+    Case(API, "no client polls", _api() | _requests(0, HOURS), fires=False, minute=9),
+    Case(API, "no answers any more", _api(ok="5+12x9 113x90"), fires=True, minute=13),
+    Case(API, "no answers of two any more", _two_apis(_api(ok="5+12x9 113x90"), _api(ok="5+12x6 77x90")), fires=True,
          minute=13),
-    Case(API, "one of two answers no more", _two_apis(_api(ok="5+12x9 113x90"), READY), fires=False, minute=19),
-    Case(API, "it answered nothing for two minutes", _api(ok="5+12x9 113x2 113+12x9"), fires=False, minute=14),
-    Case(API, "Prometheus saw nothing for three minutes", _api(ok="5+12x9 _x3 161+12x9", unavailable="0x9 _x3 0x9"),
+    Case(API, "no answers of one of two", _two_apis(_api(ok="5+12x9 113x90"), READY), fires=False, minute=19),
+    Case(API, "no answers for two minutes", _api(ok="5+12x9 113x2 113+12x9"), fires=False, minute=14),
+    Case(API, "no scrapes for three minutes", _api(ok="5+12x9 _x3 161+12x9", unavailable="0x9 _x3 0x9"),
          fires=False, minute=13),
-    Case(API, "nobody asks since an hour", _api(ok="5+12x9 113x90"), fires=False, minute=71),
-    Case(API, "somebody has looked", _api(ok="5x9 6 7 10x20"), fires=False, minute=14),
-    Case(API, "somebody asks every five minutes", _api(ok="5x4 6x4 7x4 8x4 9x4"), fires=False, minute=24),
-    Case(API, "one release is taken away, another one stays", {BUILD: "_x90", BUILD_ELSEWHERE: "1x90"}
+    Case(API, "no client polls for an hour", _api(ok="5+12x9 113x90"), fires=False, minute=71),
+    Case(API, "a few manual requests", _api(ok="5x9 6 7 10x20"), fires=False, minute=14),
+    Case(API, "one request every five minutes", _api(ok="5x4 6x4 7x4 8x4 9x4"), fires=False, minute=24),
+    Case(API, "one release is removed, another one stays", {BUILD: "_x90", BUILD_ELSEWHERE: "1x90"}
          | _elsewhere(_api(ok="5+12x90")) | _api(ok="5+12x9 stale", unavailable="0x9 stale"), fires=False, minute=14),
 ]  # fmt: skip
 
 
 def _rounds(maps: str, finished: str = "60+60x200", seconds: int = 60) -> Series:
-    """Of an audit: the maps that its last round could not look at, when that was finished, and what a round and the
-    wait for it take together.
+    """An audit's series: maps that the last round could not check, its end, and the time of a round with the wait
+    before it.
     """
     return {MAPS: maps, EVENTS: "0x200", ROUND: finished, INTERVAL: "60x200", TOOK: f"{seconds - 60}x200"}
 
@@ -203,24 +203,24 @@ def _of_pod(name: str, series: Series) -> Series:
 LONG_SECONDS = 3_900
 """65 minutes."""
 ONE_LONG, TWO_LONG = "60x64 3960x200", "60x64 3960x64 7860x200"
-"""After another one."""
+"""One or two long rounds after a first one."""
 INCOMPLETE = "RowlockAuditIncomplete"
 LOOKING = [
-    Case(INCOMPLETE, "Redis is away for less than an hour, twice", _rounds("0x4 1x59 0 1x60"), fires=False, minute=126),
+    Case(INCOMPLETE, "Redis is down for less than an hour, twice", _rounds("0x4 1x59 0 1x60"), fires=False, minute=126),
     Case(INCOMPLETE, "for more than an hour", _rounds("0x4 1x99"), fires=True, minute=65, labels={"what": "maps"}),
-    Case(INCOMPLETE, "everything is looked at", _rounds("0x99"), fires=False, minute=99),
-    Case(INCOMPLETE, "no round is known that was whole", _rounds("1x99"), fires=True, minute=61),
+    Case(INCOMPLETE, "everything is checked", _rounds("0x99"), fires=False, minute=99),
+    Case(INCOMPLETE, "no complete round is known", _rounds("1x99"), fires=True, minute=61),
     Case(INCOMPLETE, "one expirer takes the place of another", _of_pod("old", _rounds("1x30 stale")) |
          _of_pod("new", _rounds("_x30 1x60")), fires=True, minute=66),
     Case(INCOMPLETE, "one of two has no PostgreSQL", _of_pod("a", _rounds("0x4 1x99")) | _of_pod("away", UNKNOWN),
          fires=True, minute=66),
-    Case(INCOMPLETE, "nobody has PostgreSQL", UNKNOWN, fires=False, minute=99),
-    Case(INCOMPLETE, "one round, and the next one takes long", _rounds("0x64 1x200", ONE_LONG, LONG_SECONDS),
+    Case(INCOMPLETE, "no expirer has PostgreSQL", UNKNOWN, fires=False, minute=99),
+    Case(INCOMPLETE, "one incomplete round, then a long one", _rounds("0x64 1x200", ONE_LONG, LONG_SECONDS),
          fires=False, minute=129),
-    Case(INCOMPLETE, "one round, and none after it", _of_pod("a", _rounds("0x64 1x200", ONE_LONG, LONG_SECONDS)),
+    Case(INCOMPLETE, "one incomplete round, then none", _of_pod("a", _rounds("0x64 1x200", ONE_LONG, LONG_SECONDS)),
          fires=False, minute=199),
     Case(INCOMPLETE, "two long rounds", _rounds("0x64 1x200", TWO_LONG, LONG_SECONDS), fires=True, minute=192),
-    Case(INCOMPLETE, "one long round after two whole ones", _rounds("0x84 1x200", "60x19 3960x64 7860x200",
+    Case(INCOMPLETE, "one long round after two complete ones", _rounds("0x84 1x200", "60x19 3960x64 7860x200",
          LONG_SECONDS), fires=False, minute=199),
     Case(INCOMPLETE, "one short round, with an hour between", _rounds("0x64 1x200", ONE_LONG) | {
          INTERVAL: "3600x200", TOOK: "300x200"}, fires=False, minute=199),
@@ -232,7 +232,7 @@ SYMPTOMS = [
     Case("RowlockOverdueHold", "for a moment", {OVERDUE: "0 11 0 0"}, fires=False, minute=2),
     Case("RowlockOverdueHold", "not yet", {OVERDUE: "9x5"}, fires=False, minute=4),
     *(
-        Case("RowlockExpirerNotProgressing", f"the {still} stands still", _progress(still), fires=True, minute=4,
+        Case("RowlockExpirerNotProgressing", f"the {still} stopped", _progress(still), fires=True, minute=4,
              labels={"loop": still})
         for still in WATCHED
     ),
@@ -241,15 +241,15 @@ SYMPTOMS = [
              minute=4)
         for never in WATCHED
     ),
-    Case("RowlockExpirerNotProgressing", "the relay stands still", _progress("relay"), fires=False, minute=9),
+    Case("RowlockExpirerNotProgressing", "the relay stopped", _progress("relay"), fires=False, minute=9),
     Case("RowlockExpirerNotProgressing", "no expirer", {BUILD: "1x10"}, fires=True, minute=4),
-    Case("RowlockExpirerNotProgressing", "nothing at all", {BUILD: "_x10"}, fires=True, minute=4),
-    Case("RowlockExpirerNotProgressing", "one of two goes on", _progress("relay") | {
+    Case("RowlockExpirerNotProgressing", "no series", {BUILD: "_x10"}, fires=True, minute=4),
+    Case("RowlockExpirerNotProgressing", "one of two makes progress", _progress("relay") | {
         _of(PROGRESS, loop="sweep", instance="a"): "0x10", _of(PROGRESS, loop="sweep", instance="b"): "0+60x10",
     }, fires=False, minute=9),
-    Case("RowlockExpirerNotProgressing", "each loop has begun in another pod", {
+    Case("RowlockExpirerNotProgressing", "each loop runs in another pod", {
         _of(PROGRESS, loop=loop, instance=loop): "0+60x10" for loop in WATCHED}, fires=False, minute=9),
-    Case("RowlockExpirerNotProgressing", "the loops begin after the pods", {
+    Case("RowlockExpirerNotProgressing", "the loops start after the pods", {
         _of(PROGRESS, loop=loop): "_ 60+60x10" for loop in WATCHED}, fires=False, minute=2),
     Case("RowlockExpirerNotProgressing", "no expirer for a moment", {
         _of(PROGRESS, loop=loop): "0+60x3 stale 300+60x9" for loop in WATCHED}, fires=False, minute=4),
@@ -267,17 +267,17 @@ SYMPTOMS = [
     Case("RowlockOldWriteTransaction", "more than a minute", {OLD: "61+60x5"}, fires=True, minute=2),
     Case("RowlockOldWriteTransaction", "a minute", {OLD: "60x5"}, fires=False, minute=4),
     Case("RowlockDeadlocks", "one", {DEADLOCK: "0x9 1x20"}, fires=True, minute=20),
-    Case("RowlockDeadlocks", "none since long", {DEADLOCK: "1x200"}, fires=False, minute=200),
+    Case("RowlockDeadlocks", "none for a long time", {DEADLOCK: "1x200"}, fires=False, minute=200),
     Case("RowlockAuditFailed", "one", {OWNERS: "0 0 1x5"}, fires=True, minute=3, labels={"check": "owners"}),
     Case("RowlockAuditFailed", "none", {OWNERS: "0x9"}, fires=False, minute=9),
-    Case("RowlockAuditFailed", "mended, as one of two can say", {OWNERS: "1 0x9", AWAY: NAN}, fires=False, minute=9),
-    Case("RowlockAuditFailed", "one, as one of two can say", {OWNERS: "1x9", AWAY: NAN}, fires=True, minute=9,
+    Case("RowlockAuditFailed", "repaired, known to one of two", {OWNERS: "1 0x9", AWAY: NAN}, fires=False, minute=9),
+    Case("RowlockAuditFailed", "one, known to one of two", {OWNERS: "1x9", AWAY: NAN}, fires=True, minute=9,
          labels={"check": "owners"}),
     Case("RowlockAuditStale", "no round for an hour", {ROUND: "60x90", INTERVAL: "60x90"}, fires=True, minute=69),
     Case("RowlockAuditStale", "one in three hours", {ROUND: "60x190", INTERVAL: "10800x190"}, fires=False, minute=190),
-    Case("RowlockAuditStale", "none ever", {ROUND: "0x90"}, fires=True, minute=10),
-    Case("RowlockAuditStale", "nothing at all", {BUILD: "_x90"}, fires=True, minute=10),
-    Case("RowlockAuditStale", "nobody knows", {ROUND: NAN, INTERVAL: "60x9"}, fires=True, minute=8),
+    Case("RowlockAuditStale", "no round ever", {ROUND: "0x90"}, fires=True, minute=10),
+    Case("RowlockAuditStale", "no series", {BUILD: "_x90"}, fires=True, minute=10),
+    Case("RowlockAuditStale", "no expirer knows", {ROUND: NAN, INTERVAL: "60x9"}, fires=True, minute=8),
     Case("RowlockAuditStale", "one of two knows", {ROUND: "60+60x9", ROUND_AWAY: NAN, INTERVAL: "60x9"}, fires=False,
          minute=9),
     Case("RowlockAuditStale", "each minute", {ROUND: "60+60x90", INTERVAL: "60x90"}, fires=False, minute=80),

@@ -19,13 +19,13 @@ from tests.stage.servers import NEWEST, Servers
 DOCS = Path(__file__).parents[2] / "docs"
 SECONDS = 20
 SETTLE_SECONDS = 12
-"""Until the rates of what was before are over."""
+"""Until the rates no longer include earlier events."""
 READING = "Both pictures have the same axes; behind a name is its highest value, and what stays at 0 is grey"
 Curves = Mapping[str, Curve]
 
 
 async def draw(servers: Servers) -> None:
-    """Both pictures have the same axes."""
+    """Draws both pictures with the same axes."""
     postgres, redis, rabbitmq = servers.get(NEWEST), servers.redis(), servers.rabbitmq()
     sql = await asyncpg.connect(postgres.url())
     await sql.execute(EMPTY_TABLES)
@@ -64,10 +64,10 @@ def _named(legend: str, labels: Mapping[str, str]) -> str:
 
 
 def main() -> None:
-    """Starts servers of its own."""
+    """Starts its own servers and draws the pictures."""
     servers = Servers()
     try:
-        # The servers are migrated first, in an event loop of their own.
+        # Starting a server also migrates it, in its own event loop.
         servers.get(NEWEST)
         asyncio.run(draw(servers))
     finally:

@@ -1,4 +1,4 @@
-"""A Prometheus of our own, on loopback, which scrapes the processes of a test every second."""
+"""A Prometheus on loopback that scrapes the processes of a test every second."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import yaml
 
-from dev.servers import Server
+from dev.processes import Server
 from tests.monitoring.promtool import program
 from tests.stage.waiting import until
 
@@ -17,24 +17,24 @@ SEE_SECONDS_MAX = 30
 
 
 def as_asked(expression: str, interval: str) -> str:
-    """A panel's, as Grafana asks it where nobody has chosen a namespace."""
+    """A panel's expression as Grafana sends it for all namespaces."""
     return expression.replace("$__rate_interval", interval).replace("$namespace", ".*")
 
 
 @dataclass(slots=True)
 class Prometheus(Server):
-    """`targets` are ports by job; `rules` is a file of rules, in YAML."""
+    """`targets` are ports by job; `rules` is the YAML text of a rules file."""
 
     targets: dict[str, Sequence[int]] = field(default_factory=dict)
     rules: str = "groups: []"
 
     @property
     def url(self) -> str:
-        """Where its API is."""
+        """The URL of its API."""
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Returns when it answers. Raises ServerError."""
+    def launch(self) -> None:
+        """Starts the process."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "rules.yaml").write_text(self.rules)
         every = f"{STEP_SECONDS}s"
@@ -55,9 +55,9 @@ class Prometheus(Server):
             f"--storage.tsdb.path={self.folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{self.port}",
         ]
-        self._launch(command, {}, self._is_ready)
+        self._run(command)
 
-    def _is_ready(self) -> bool:
+    def is_up(self) -> bool:
         """It listens before it answers."""
         try:
             return httpx.get(f"{self.url}/-/ready").is_success
@@ -70,7 +70,7 @@ class Prometheus(Server):
         return {alert["labels"]["alertname"] for alert in found if alert["state"] == "firing"}
 
     async def until_all_seen(self) -> None:
-        """Returns when every target has answered: until then the alerts on what is missing are right."""
+        """Returns when every target was scraped. Before that, alerts on missing series fire correctly."""
         count = sum(map(len, self.targets.values()))
 
         async def seen() -> bool:
@@ -79,11 +79,11 @@ class Prometheus(Server):
         await until(seen, "an answer of each target", SEE_SECONDS_MAX)
 
     async def series(self, expression: str) -> list[Any]:
-        """What the expression gives now."""
+        """The current series of the expression."""
         return list((await self._ask("query", query=expression))["result"])
 
     async def curves(self, expression: str, begin: float, end: float) -> list[Any]:
-        """What it gave from `begin` to `end`, in seconds since 1970, a point each second."""
+        """The series from `begin` to `end`, in seconds since 1970, with a point per second."""
         asked = {"query": expression, "start": str(begin), "end": str(end), "step": str(STEP_SECONDS)}
         return list((await self._ask("query_range", **asked))["result"])
 
@@ -95,7 +95,7 @@ class Prometheus(Server):
 
 
 async def until_ended(prometheus: Prometheus, name: str, *, seconds_max: float) -> None:
-    """Returns when the alert fires no more."""
+    """Returns when the alert no longer fires."""
 
     async def ended() -> bool:
         return name not in await prometheus.firing()

@@ -1,4 +1,4 @@
-"""What makes each alert fire, on a running system; none provokes an alert of one that comes after it."""
+"""Faults that make each alert fire on a running system. None provokes an alert of a later one."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -21,12 +21,12 @@ LOCK_SECONDS, SELL_SECONDS = 16, 20
 PROVOKE_SECONDS_MAX = 40
 WHOLE = "max (rowlock_audit_last_round_timestamp_seconds) > 0 and max (rowlock_audit_unlooked) == 0"
 FORGOTTEN = 4
-"""One of so many customers forgets what he holds."""
+"""One in this number of customers abandons the hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The system, and the servers that it works on."""
+    """The system and its servers."""
 
     system: System
     postgres: Postgres
@@ -35,21 +35,21 @@ class Stage:
     rabbitmq: RabbitMQ | Container
 
     async def until_firing(self, *names: str) -> None:
-        """Fails with those that never fire."""
+        """Fails with the alerts that never fire."""
         await until_firing(self.system.prometheus, *names, seconds_max=PROVOKE_SECONDS_MAX)
 
     async def until_ended(self, name: str) -> None:
-        """Fails where it fires on and on."""
+        """Fails if the alert does not end."""
         await until_ended(self.system.prometheus, name, seconds_max=PROVOKE_SECONDS_MAX)
 
     async def buy(self, seat_id: int) -> None:
-        """Somebody buys the seat, which nobody else wants."""
+        """The first customer buys a seat without competition."""
         held = await book(self.system.api, self.system.customers[0], seat_id)
         paid = await pay(self.system.api, self.system.customers[0], held.json()["reservationId"])
         assert paid.is_success, paid.text
 
     async def hold_each(self) -> list[UUID]:
-        """A seat for every customer, one after the other; the reservations."""
+        """Holds a seat for every customer in turn. Returns the reservations."""
         replies = [
             await book(self.system.api, customer, seat_id)
             for customer, seat_id in zip(self.system.customers, self.system.seat_ids[50:], strict=False)
@@ -58,7 +58,7 @@ class Stage:
 
 
 async def sell_calmly(stage: Stage) -> None:
-    """Everybody is served at once, and what some forget comes back in time."""
+    """A sale without faults: abandoned holds end on time."""
     held = await stage.hold_each()
     for n, (customer, id_) in enumerate(zip(stage.system.customers, held, strict=True)):
         if n % FORGOTTEN:
@@ -71,14 +71,14 @@ async def sell_calmly(stage: Stage) -> None:
 
 
 async def keep_holds(stage: Stage) -> None:
-    """Somebody keeps holds locked beyond their deadline: nobody can end them, and in the end they are late."""
+    """Another session locks holds beyond their deadline, so they end late."""
     held = await stage.hold_each()
     async with locked(stage.postgres, "reservations", *held):
         await stage.until_firing("RowlockOverdueHold", "RowlockOldWriteTransaction")
 
 
 async def keep_seats(stage: Stage) -> None:
-    """Somebody keeps the locks of seats that customers want, and has written something."""
+    """Another session has written, and keeps seats locked that customers want."""
     seat_ids = stage.system.seat_ids
     async with locked(stage.postgres, "seats", *seat_ids[:16]) as stranger:
         await stranger.execute("update seats set version = version where id = $1", seat_ids[0])
@@ -88,7 +88,7 @@ async def keep_seats(stage: Stage) -> None:
 
 
 async def cause_deadlock(stage: Stage) -> None:
-    """Somebody locks in another order than the service, and waits longer before he looks for a deadlock."""
+    """Another session locks in a different order. Its longer deadlock_timeout makes PostgreSQL cancel the service's."""
     customer, seat = stage.system.customers[0], stage.system.seat_ids[41]
     async with locked(stage.postgres, "seats", seat) as stranger:
         await stranger.execute("set deadlock_timeout = '20 s'")
@@ -100,7 +100,7 @@ async def cause_deadlock(stage: Stage) -> None:
 
 
 async def spoil(stage: Stage) -> None:
-    """Behind the service's back: an owner who is none, and a message that is none of ours."""
+    """Damages the data: a seat with the wrong owner, and an unknown message."""
     await stage.sql.execute(
         "update seats set state = 'SOLD', reservation_id = (select id from reservations limit 1) where id = $1",
         stage.system.seat_ids[-1],
@@ -109,7 +109,7 @@ async def spoil(stage: Stage) -> None:
 
 
 async def kill_stores(stage: Stage) -> None:
-    """Those behind and before us, while customers buy."""
+    """Kills RabbitMQ and Redis while customers buy."""
     stage.rabbitmq.kill()
     stage.redis.kill()
     selling = asyncio.create_task(stage.system.storm(SELL_SECONDS))
@@ -118,7 +118,7 @@ async def kill_stores(stage: Stage) -> None:
 
 
 async def blind_audit(stage: Stage) -> None:
-    """Without Redis nobody can look at its maps, in one round after the other."""
+    """Stops Redis, so that the audit can't check its maps in several rounds."""
 
     async def is_whole() -> bool:
         return bool(await stage.system.prometheus.series(WHOLE))
@@ -131,7 +131,7 @@ async def blind_audit(stage: Stage) -> None:
 
 
 async def lock_out_api(stage: Stage) -> None:
-    """PostgreSQL lets the API in no more, and nobody but the probes asks it: the proxy would send it no customer."""
+    """PostgreSQL rejects the API's logins. Only probes send requests, as behind a proxy."""
     try:
         await stage.sql.execute(f"alter role {stage.system.role} nologin")
         await stage.sql.fetch(
@@ -144,7 +144,7 @@ async def lock_out_api(stage: Stage) -> None:
 
 
 async def pause_api(stage: Stage) -> None:
-    """No API answers anybody, Prometheus neither, and the expirers go on."""
+    """The API answers neither clients nor Prometheus. The expirers continue."""
     stage.system.server.pause()
     try:
         await stage.until_firing("RowlockApiNotServing")
@@ -154,7 +154,7 @@ async def pause_api(stage: Stage) -> None:
 
 
 async def stall_api(stage: Stage) -> None:
-    """Its event loop stands still: it answers nobody who asks whether it is ready, and still shows its figures."""
+    """The API's event loop is blocked: no answer to `/readyz`, but metrics are exported."""
     async with asyncio.TaskGroup() as both:
         both.create_task(stage.system.api.get("/stand-still"))
         both.create_task(stage.until_firing("RowlockApiNotServing"))
@@ -162,13 +162,13 @@ async def stall_api(stage: Stage) -> None:
 
 
 async def kill_expirers(stage: Stage) -> None:
-    """All of them."""
+    """Kills all expirers."""
     for expirer in stage.system.expirers:
         expirer.kill_now()
 
 
 async def kill_api(stage: Stage) -> None:
-    """After the expirers: nothing is left."""
+    """Kills the API after the expirers, so that no process is left."""
     stage.system.server.kill_now()
 
 
@@ -196,6 +196,6 @@ PROVOCATIONS: Provocations = {
     kill_expirers: ("RowlockExpirerNotProgressing", "RowlockAuditStale"),
     kill_api: ("RowlockApiNotServing",),
 }
-"""In this order; with the alerts that each makes fire."""
+"""Faults in their order, with the alerts that each provokes."""
 OF_AN_HOUR: Provocations = {blind_audit: ("RowlockAuditIncomplete",)}
-"""Of alerts that wait for so long that time has to run faster."""
+"""Faults for alerts that wait an hour, with a larger factor."""

@@ -1,4 +1,4 @@
-"""The selectors in an expression, and what the catalogue knows of them."""
+"""Checks the selectors of an expression against the catalogue of metrics."""
 
 import re
 from collections.abc import Iterable
@@ -13,9 +13,9 @@ FOREIGN = {
     "process_resident_memory_bytes": {"instance"},
     "kube_job_failed": {"namespace", "job_name", "condition"},
 }
-"""Metrics that are not in the catalogue: of prometheus-client, and of kube-state-metrics."""
+"""Metrics of prometheus-client and kube-state-metrics, which are not in the catalogue."""
 FROM_PROMETHEUS = {"instance", "job", "namespace"}
-"""Labels that every target may have, whatever it shows."""
+"""Labels that every target may have."""
 METRIC = re.compile(r"\b(?:rowlock|process|kube)_[a-z0-9_]+\b(?:\{[^}]*\})?")
 MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 AGGREGATION = re.compile(
@@ -29,13 +29,13 @@ GROUPING = re.compile(r"\b(?:by|ignoring|on|without)\s*\(([^)]*)\)")
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """`labels` maps names to the values that they may have, or to None where only words bound them."""
+    """`labels` maps names to their possible values, or to None if these are not listed."""
 
     labels: dict[str, frozenset[str] | None]
 
 
 def known() -> dict[str, Known]:
-    """Every series that the service shows, by its name."""
+    """Every series that the service exports, by name."""
     series: dict[str, Known] = {}
     for family in (family for group in GROUPS for family in group.families):
         labels: dict[str, frozenset[str] | None] = {
@@ -55,12 +55,12 @@ def _as_shown(bound: float) -> str:
 
 
 def selectors(expression: str) -> list[str]:
-    """`name{matchers}`, as they stand there."""
+    """The selectors in the expression, as `name{matchers}`."""
     return METRIC.findall(GROUPING.sub("", expression))
 
 
 def mistakes(expression: str) -> list[str]:
-    """Metrics, labels and values in it that nobody shows."""
+    """Metrics, labels and values in the expression that no process exports."""
     found, series = [], known()
     labels = FROM_PROMETHEUS.copy()
     for selector in selectors(expression):
@@ -75,12 +75,12 @@ def mistakes(expression: str) -> list[str]:
 
 
 def unfiltered(expression: str) -> list[str]:
-    """Selectors of a panel that show other releases than the chosen one."""
+    """Selectors of a panel that include other releases than the chosen one."""
     return [selector for selector in selectors(expression) if CHOSEN not in selector]
 
 
 def added_together(expression: str) -> list[str]:
-    """What in an alert makes one of several namespaces, or joins one with another."""
+    """Parts of an alert that add up or join several namespaces."""
     found = [
         whole[0]
         for whole in [*AGGREGATION.finditer(expression), *JOIN.finditer(expression)]

@@ -1,4 +1,4 @@
-"""The running system under the eyes of a Prometheus: an API, two expirers, all servers, and crowds that buy."""
+"""A running system with a Prometheus: an API, two expirers, all servers, and customers."""
 
 import asyncio
 import random
@@ -33,12 +33,12 @@ CUSTOMERS = 40
 PROBE_SECONDS = 0.2
 STILL_SECONDS = 20
 PATIENCE = "--timeout=120"
-"""Else gunicorn replaces a worker that has stood still for 15 seconds, if not for 30."""
+"""Otherwise gunicorn replaces a worker that is blocked for 15 to 30 seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """`seat_ids` are those of one session that everybody wants; `role` is the API's own in PostgreSQL."""
+    """`seat_ids` belong to one session that all customers want; `role` is the API's in PostgreSQL."""
 
     api: httpx.AsyncClient
     server: Process
@@ -49,7 +49,7 @@ class System:
     seat_ids: Sequence[int]
 
     async def storm(self, seconds: float) -> None:
-        """All customers want the same few seats, and pay, release or forget what they get."""
+        """All customers want the same few seats, and pay, release or abandon their holds."""
         until = time.monotonic() + seconds
         await asyncio.gather(*(self._shop(customer, until) for customer in self.customers))
 
@@ -66,20 +66,20 @@ class System:
                     await release(self.api, customer, held)
 
     async def browse(self, session_id: int, seconds: float) -> None:
-        """Reads maps and lists, and signs up or tries to sign in, as those do who do not buy."""
+        """Visitors read maps and lists, sign up, or fail to sign in."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             await self.api.get(f"/customer/session/{session_id}")
             await self.api.get("/customer/list-sessions")
             address = f"{random.randint(0, 10**12)}@example.com"
             await self.api.post("/sign-up", json={"email": address, "password": "correct horse", "name": "Ada"})
-            # Whoever has mistaken the password waits before the next try.
+            # After a wrong password the next attempt is delayed.
             await self.api.post("/sign-in", json={"email": "ada@example.com", "password": "not this one"})
             await asyncio.sleep(0.5)
 
     @asynccontextmanager
     async def probed(self) -> AsyncIterator[None]:
-        """Somebody asks whether the API may be sent requests, as Kubernetes does, during the block."""
+        """Polls the API's readiness during the block, as Kubernetes does."""
         probing = asyncio.create_task(self._probe())
         try:
             yield
@@ -94,7 +94,7 @@ class System:
 
 
 def create_app_that_can_stand_still() -> FastAPI:
-    """The API, with a route that lets nobody else's request go on for a while."""
+    """The API with an additional route that blocks the event loop."""
 
     async def stand_still(_: Request) -> Response:
         time.sleep(STILL_SECONDS)  # noqa: ASYNC251 - the event loop is stuck
@@ -107,7 +107,7 @@ def create_app_that_can_stand_still() -> FastAPI:
 
 @asynccontextmanager
 async def _role_of_the_api(postgres: Postgres, sql: Connection) -> AsyncIterator[str]:
-    """One that may do to the tables what their owner may, so that the API alone can be locked out."""
+    """A role with the owner's rights, so that a test can lock out only the API."""
     name = f"api_{secrets.token_hex(4)}"
     await sql.execute(f"create role {name} login password '{postgres.password}' in role current_user")
     try:
@@ -120,7 +120,7 @@ async def _role_of_the_api(postgres: Postgres, sql: Connection) -> AsyncIterator
 async def watched(
     postgres: Postgres, sql: Connection, redis: Redis | Container, rabbitmq: RabbitMQ | Container, factor: int = FACTOR
 ) -> AsyncIterator[tuple[System, int]]:
-    """The system and the id of the session that everybody wants."""
+    """The system, and the id of the session that all customers want."""
     settings = make_settings(postgres.url())
     customers = await make_customers(sql, settings, CUSTOMERS)
     session = await make_session(sql, settings, seat_count=200)

@@ -1,4 +1,4 @@
-"""Each alert with its real windows, as the chart has it: it fires when it should, and not just below."""
+"""Each alert of the chart with its real windows: it fires when it should, and not just below."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def _unit_test(name: str, series: Series, minute: int, **asked: Any) -> dict[str
 
 
 def _run(test: dict[str, Any], minute: int, tmp_path: Path) -> None:
-    # In a case of days thousands of evaluations take minutes.
+    # For cases of several days, an evaluation every minute would take minutes.
     interval = f"{30 if minute > LONG_MINUTES else 1}m"
     tests = {"rule_files": [str(FILES / "alerts.yaml")], "evaluation_interval": interval, "tests": [test]}
     file = tmp_path / "tests.yaml"
@@ -38,7 +38,7 @@ def _with_build(series: Series, minutes: int) -> Series:
 
 
 def _in_namespace(series: Series, namespace: str) -> Series:
-    """The same targets, in a namespace."""
+    """The same series, in a namespace."""
     ours = f'namespace="{namespace}"'
     moved = {}
     for name, values in series.items():
@@ -57,13 +57,13 @@ def test_an_alert_fires_when_it_should_and_only_then(case: Case, tmp_path: Path)
     _run(_unit_test(case.what, series, case.minute, promql_expr_test=[asked]), case.minute, tmp_path)
 
 
-# Of what is not there nobody can say in which release it is not.
+# Cases without any series are left out: they belong to no release.
 @pytest.mark.parametrize(
     "burning",
     [case for case in CASES if case.fires and not case.series.get(BUILD, "").startswith("_")],
     ids=lambda case: f"{case.alert}: {case.what}",
 )
-def test_of_two_releases_in_one_prometheus_only_the_one_that_burns_has_an_alert(burning: Case, tmp_path: Path) -> None:
+def test_only_the_burning_one_of_two_releases_has_an_alert(burning: Case, tmp_path: Path) -> None:
     name = burning.alert
     healthy = next(case for case in CASES if case.alert == name and not case.fires)
     series = {
@@ -77,13 +77,13 @@ def test_of_two_releases_in_one_prometheus_only_the_one_that_burns_has_an_alert(
 
 
 @pytest.mark.parametrize(("namespace", "where"), [("", ""), ("shop", " (namespace shop)")])
-def test_an_alert_says_in_which_namespace_it_burns_if_in_one(namespace: str, where: str, tmp_path: Path) -> None:
+def test_an_alert_names_its_namespace_if_it_has_one(namespace: str, where: str, tmp_path: Path) -> None:
     alert = next(alert for alert in ALERTS if alert.name == "RowlockParkedMessages")
     parked = {PARKED: "1x10"}
     fired = {
         "exp_labels": {"severity": "ticket"} | ({"namespace": namespace} if namespace else {}),
         "exp_annotations": {
-            "summary": f"1 dead letters are parked{where}",
+            "summary": f"Parked dead letters: 1{where}",
             "runbook_url": f"docs/runbooks/{alert.page}.md",
         },
     }
@@ -92,12 +92,12 @@ def test_an_alert_says_in_which_namespace_it_burns_if_in_one(namespace: str, whe
     _run(_unit_test(alert.name, series, 3, alert_rule_test=[asked]), 3, tmp_path)
 
 
-def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
+def test_every_alert_has_a_firing_and_a_silent_case() -> None:
     for fires in (True, False):
         assert {case.alert for case in CASES if case.fires is fires} == NAMES
 
 
-def test_a_factor_shortens_every_window_every_wait_and_every_bound_in_seconds() -> None:
+def test_a_factor_shortens_all_windows_waits_and_bounds() -> None:
     def written(factor: int) -> dict[str, Any]:
         return {rule["alert"]: rule for rule in yaml.safe_load(rules(factor))["groups"][0]["rules"]}
 

@@ -1,4 +1,4 @@
-"""What every dashboard must have, so that it works in any Grafana and nobody has to guess."""
+"""Rules for every dashboard, so that it works in any Grafana and explains itself."""
 
 import json
 import re
@@ -17,6 +17,7 @@ from tests.monitoring.promtool import promtool
 from tests.monitoring.selectors import added_together, mistakes, unfiltered
 
 RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"
+SECTIONS = ["What it means", "What customers notice", "Check", "Fix", "Afterwards"]
 COLUMNS = 24
 LOADED = {path.stem: json.loads(path.read_text()) for path in sorted((FILES / "dashboards").glob("*.json"))}
 OF_PANELS = [
@@ -35,7 +36,7 @@ def test_the_four_dashboards_have_the_uids_that_links_know() -> None:
 
 
 @pytest.mark.parametrize("loaded", LOADED.values(), ids=LOADED)
-def test_a_panel_says_what_it_shows_in_which_unit_and_takes_the_source_that_the_reader_chose(loaded: Any) -> None:
+def test_a_panel_has_description_unit_and_chosen_source(loaded: Any) -> None:
     source, _ = loaded["templating"]["list"]
     assert (source["name"], source["type"], source["query"]) == ("datasource", "datasource", "prometheus")
     assert loaded["description"]
@@ -63,7 +64,7 @@ def test_bytes_are_shown_as_bytes() -> None:
 
 
 @pytest.mark.parametrize("loaded", LOADED.values(), ids=LOADED)
-def test_a_reader_chooses_the_namespace_and_sees_all_of_them_at_first(loaded: Any) -> None:
+def test_the_reader_chooses_a_namespace_and_starts_with_all(loaded: Any) -> None:
     _, namespace = loaded["templating"]["list"]
     assert (namespace["name"], namespace["type"]) == ("namespace", "query")
     assert namespace["query"] == "label_values(rowlock_build_info, namespace)"
@@ -112,7 +113,7 @@ def test_no_panel_lies_over_another_or_beyond_the_edge(loaded: Any) -> None:
 
 
 @pytest.mark.parametrize("loaded", LOADED.values(), ids=LOADED)
-def test_a_counter_is_shown_as_a_rate_over_an_interval_that_fits_the_scrapes(loaded: Any) -> None:
+def test_a_counter_is_shown_as_a_rate_over_the_rate_interval(loaded: Any) -> None:
     for panel in _panels(loaded):
         for expression in (target["expr"] for target in panel["targets"]):
             assert all(window == "$__rate_interval" for window in re.findall(r"\[([^\]]+)\]", expression)), expression
@@ -125,7 +126,7 @@ def test_an_expression_names_only_what_the_catalogue_has(expression: str) -> Non
     assert mistakes(expression) == []
 
 
-def test_a_metric_a_label_or_a_value_that_nobody_shows_is_found() -> None:
+def test_an_unknown_metric_label_or_value_is_found() -> None:
     assert mistakes("rate(rowlock_holds_ended_total[5m])") == ["no metric rowlock_holds_ended_total"]
     assert mistakes("sum by (who) (rowlock_holds_expired_total)") == ["no label who"]
     assert mistakes('rowlock_holds_expired_total{by="broker"}') == ["no value by=broker"]
@@ -143,7 +144,7 @@ def test_every_expression_of_a_dashboard_is_promql(tmp_path: Path) -> None:
     assert f"{len(rules)} rules found" in promtool("check", "rules", file)
 
 
-def test_what_the_audit_has_found_is_shown_before_it_has_looked_at_everything(tmp_path: Path) -> None:
+def test_audit_violations_show_before_every_check_has_run(tmp_path: Path) -> None:
     panels = [panel for row in SALE.rows for panel in row.panels]
     (expression,) = next(panel for panel in panels if panel.title == "Audit").lines.values()
     found = {"owners": "NaN NaN NaN", "money": "2x2", "log": "0x2"}
@@ -162,14 +163,16 @@ def test_what_the_audit_has_found_is_shown_before_it_has_looked_at_everything(tm
     promtool("test", "rules", file)
 
 
-def test_the_rules_are_promql_and_each_has_a_page_that_says_what_to_do() -> None:
+def test_alerts_are_promql_and_have_a_runbook_with_all_sections() -> None:
     assert f"{len(ALERTS)} rules found" in promtool("check", "rules", FILES / "alerts.yaml")
     assert {alert.page for alert in ALERTS} == {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"}
     for alert in ALERTS:
         text = (RUNBOOKS / f"{alert.page}.md").read_text()
         headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
-        assert headings == ["What it means", "How to look", "What to do"], alert.page
+        assert headings == SECTIONS or (alert.page.startswith("audit-") and len(headings) == 3), alert.page
         assert alert.name in text
+        if headings == SECTIONS:
+            assert "**First:**" in text.partition("## ")[0], alert.page
 
 
 TITLES = {
@@ -178,15 +181,15 @@ TITLES = {
     }
     for loaded in LOADED.values()
 }
-"""Of panels and rows, by dashboard; of which quantile a panel is, a page need not say."""
+"""Titles of panels and rows by dashboard, without the quantile."""
 
 
 @pytest.mark.parametrize("page", sorted(RUNBOOKS.glob("*.md")), ids=lambda page: page.stem)
-def test_what_a_page_tells_to_look_at_is_there_by_that_name(page: Path) -> None:
+def test_panels_named_in_a_runbook_exist(page: Path) -> None:
     assert not missing(page.read_text())
 
 
-def test_a_panel_that_is_nowhere_or_on_another_dashboard_is_found() -> None:
+def test_a_panel_missing_from_its_dashboard_is_found() -> None:
     assert missing("- *Lag* and *fast*.") == []
     assert missing("- Dashboard *Nowhere*.") == ["Nowhere"]
     assert missing("- Dashboard *Sale*: *Refusals*. Dashboard *Service*, *CPU*, *Refusals*; *Nothing*") == [
@@ -196,8 +199,8 @@ def test_a_panel_that_is_nowhere_or_on_another_dashboard_is_found() -> None:
 
 
 def missing(text: str) -> list[str]:
-    """What is in italics and begins with a capital, but is no dashboard's title, nor that of a panel or row on the one
-    that the same line names before it.
+    """Capitalised text in italics that is not the title of a dashboard, nor of a panel or row on the dashboard that the
+    line names before it.
     """
     everywhere: set[str] = set().union(TITLES, *TITLES.values())
     found = []

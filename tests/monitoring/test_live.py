@@ -1,4 +1,4 @@
-"""A real Prometheus over a running system: every expression gives data, and every alert fires when it is provoked."""
+"""A real Prometheus on a running system: every expression has data, and every alert fires when provoked."""
 
 import asyncio
 import math
@@ -23,44 +23,44 @@ from tests.stage.forcing import locked
 STORM_SECONDS = 20
 REFUSED_SECONDS = 4
 RATE_SECONDS = 30
-"""Both are in it."""
+"""A window that contains both."""
 HOUR_FACTOR = 360
-"""Of an hour it makes ten seconds."""
+"""Shortens an hour to ten seconds."""
 NAMES = {alert.name for alert in ALERTS}
 
 Broker = RabbitMQ | Container
 pytestmark = pytest.mark.timeout(420)
 
 NOT_HERE = {"kube_job_failed"}
-"""Of kube-state-metrics, which is in clusters only."""
+"""Metrics of kube-state-metrics, which runs only in clusters."""
 NOT_PROVOKED = {"RowlockMigrationFailed"}
-"""For the same reason."""
+"""Alerts on those metrics."""
 MOVED = {
     "Wait for row locks (95 %)": {"customers", "reservations", "seats"},
-    "Seconds waited a second": {"customers", "reservations", "seats"},
+    "Seconds waited per second": {"customers", "reservations", "seats"},
     "Refused, by reason": {"taken", "locked"},
-    "Tried again": {"collision"},
-    "What PostgreSQL broke off": {"deadlock", "lock_timeout"},
-    "Holds a batch ends": {"inbox", "sweep"},
+    "Retries": {"collision"},
+    "Errors from PostgreSQL": {"deadlock", "lock_timeout"},
+    "Holds per batch": {"inbox", "sweep"},
     "Skipped because locked": {"inbox", "sweep"},
     "Ended by": {"inbox", "sweep"},
 }
-"""Panels on what happens there, and the labels of the curves that it must lift."""
+"""Panels that the storm must move, with the labels of their curves."""
 
 
-async def test_under_a_contended_storm_every_expression_gives_data_and_what_it_moves_is_more_than_nothing(
+async def test_a_contended_storm_moves_every_expression(
     postgres: Postgres, sql: Connection, redis: Redis | Container, rabbitmq: Broker
 ) -> None:
     async with watched(postgres, sql, redis, rabbitmq) as (system, session_id):
         stage = Stage(system, postgres, sql, redis, rabbitmq)
-        # In a storm few pay: a curve needs one before it and one at its end.
+        # Few customers pay in a storm: the curve needs one payment before it and one at its end.
         await stage.buy(system.seat_ids[48])
         await asyncio.gather(system.storm(STORM_SECONDS), system.browse(session_id, STORM_SECONDS))
-        # A transaction that is tried again, and locks that do not come in time: some are refused by our fault.
+        # Causes retries and lock timeouts, so that some requests fail with 503.
         await cause_deadlock(stage)
         await stage.buy(system.seat_ids[49])
         held = await stage.hold_each()
-        # Overdue for longer than the sweep pauses: it must pass over them.
+        # Longer than the sweep's pause, so that the sweep must skip these holds.
         async with locked(postgres, "reservations", *held), locked(postgres, "seats", *system.seat_ids[:16]):
             await system.storm(REFUSED_SECONDS)
         assert await _moved(system.prometheus) == MOVED
@@ -68,7 +68,7 @@ async def test_under_a_contended_storm_every_expression_gives_data_and_what_it_m
 
 
 async def _moved(prometheus: Prometheus) -> dict[str, set[str]]:
-    """Those of MOVED's curves that are numbers above 0."""
+    """The curves of MOVED with a value above 0."""
     panels = {panel.title: panel for row in LOCKS.rows for panel in row.panels}
     found = {}
     for title, labels in MOVED.items():
@@ -80,7 +80,7 @@ async def _moved(prometheus: Prometheus) -> dict[str, set[str]]:
 
 
 async def _empty(prometheus: Prometheus) -> list[str]:
-    """The expressions of dashboards, and the selectors of alerts, that give no number."""
+    """The expressions of dashboards and selectors of alerts without a value."""
     panels = [expression for described in DASHBOARDS for expression in described.expressions()]
     parts = {part for alert in ALERTS for part in selectors(alert.expression)}
     asked = [as_asked(expression, f"{RATE_SECONDS}s") for expression in panels] + sorted(parts)
@@ -92,7 +92,7 @@ async def _empty(prometheus: Prometheus) -> list[str]:
     ]
 
 
-async def test_every_alert_fires_when_it_is_provoked_and_not_before(
+async def test_every_alert_fires_only_when_provoked(
     postgres: Postgres, sql: Connection, redis: Redis | Container, rabbitmq: Broker
 ) -> None:
     async with watched(postgres, sql, redis, rabbitmq) as (system, _), system.probed():
@@ -103,7 +103,7 @@ async def test_every_alert_fires_when_it_is_provoked_and_not_before(
     await sql.execute(EMPTY_TABLES)
 
 
-async def test_an_alert_that_waits_for_an_hour_fires_when_it_is_provoked_and_not_before(
+async def test_an_alert_that_waits_an_hour_fires_only_when_provoked(
     postgres: Postgres, sql: Connection, redis: Redis | Container, rabbitmq: Broker
 ) -> None:
     async with watched(postgres, sql, redis, rabbitmq, HOUR_FACTOR) as (system, _):
@@ -118,5 +118,5 @@ async def _provoke(stage: Stage, provocations: Provocations) -> None:
             both.create_task(stage.until_firing(*names))
 
 
-def test_no_alert_is_left_out() -> None:
+def test_every_alert_is_provoked() -> None:
     assert set(chain.from_iterable({**PROVOCATIONS, **OF_AN_HOUR}.values())) == NAMES - NOT_PROVOKED

@@ -1,4 +1,4 @@
-"""The pictures in docs/: their words can be read, and a storm is not taken for an idle system."""
+"""The pictures in docs/ are readable, and a storm differs from an idle system."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from dev.monitoring.picture import CHARACTER, COLOURS, NOTHING, STILL, WIDTH, Dr
 DOCS = Path(__file__).parents[2] / "docs"
 SVG = "{http://www.w3.org/2000/svg}"
 CURVES = 15
-"""So many a storm moves at least; what an idle system moves is a small part of it."""
+"""The minimum of coloured curves in a storm. An idle system has a fraction of them."""
 
 
 def _panels(svg: str) -> list[ET.Element]:
@@ -22,7 +22,7 @@ def _panels(svg: str) -> list[ET.Element]:
 
 
 def _titles(panels: Sequence[ET.Element]) -> list[str | None]:
-    """The word of each that is not of its axes or its legend."""
+    """The titles of the panels."""
     return [text.text for panel in panels for text in panel.findall(f"{SVG}text") if text.get("font-weight") == "bold"]
 
 
@@ -31,7 +31,7 @@ def _moving(svg: str) -> list[str]:
 
 
 def _written(panel: ET.Element) -> list[tuple[float, float, float]]:
-    """The legend's words: where each begins and ends, and its line."""
+    """The left edge, right edge and line of each text in the legend."""
     found = []
     for text in panel.findall(f"{SVG}text"):
         if text.get("font-size") == "10":
@@ -41,7 +41,7 @@ def _written(panel: ET.Element) -> list[tuple[float, float, float]]:
 
 
 @pytest.mark.parametrize("name", ["idle", "storm"])
-def test_each_panel_is_there_and_no_word_of_a_legend_lies_over_another_or_beyond_the_edge(name: str) -> None:
+def test_pictures_have_all_panels_and_readable_legends(name: str) -> None:
     panels = _panels((DOCS / f"locks-{name}.svg").read_text())
     assert _titles(panels) == [panel.title for row in LOCKS.rows for panel in row.panels]
     for panel in panels:
@@ -52,13 +52,13 @@ def test_each_panel_is_there_and_no_word_of_a_legend_lies_over_another_or_beyond
             assert line != other_line or right <= other_left or other_right <= left
 
 
-def test_a_storm_has_colours_and_an_idle_system_next_to_none() -> None:
+def test_a_storm_has_many_colours_and_an_idle_system_few() -> None:
     idle, storm = (_moving((DOCS / f"locks-{name}.svg").read_text()) for name in ("idle", "storm"))
     assert len(storm) >= CURVES
     assert len(idle) * 5 <= len(storm)
 
 
-def test_what_is_measured_but_stays_at_0_is_grey_and_what_is_not_measured_is_said_to_be_so() -> None:
+def test_a_curve_at_0_is_grey_and_missing_data_is_named() -> None:
     panel = LOCKS.rows[0].panels[0]
 
     def drawn(*values: float) -> str:

@@ -1,4 +1,4 @@
-"""What the log says of a loop that fails: the change at once, then a reminder, and nothing twice."""
+"""The log of a failing loop: a change at once, then a reminder a minute."""
 
 from collections.abc import MutableMapping
 from typing import Any
@@ -15,7 +15,7 @@ WORKED = None
 
 
 def lines_of(*outcomes: Exception | None) -> list[MutableMapping[str, Any]]:
-    """What is logged of these outcomes of a step, one a second."""
+    """The log lines of these outcomes of a step, one a second."""
     failures = Failures()
     with capture_logs() as lines:
         for now, outcome in enumerate(outcomes, 1_000):
@@ -24,7 +24,7 @@ def lines_of(*outcomes: Exception | None) -> list[MutableMapping[str, Any]]:
 
 
 def told(lines: list[MutableMapping[str, Any]]) -> list[tuple[str, str, int, int]]:
-    """Of each line how bad, what, how many failures in how many seconds."""
+    """The level, event, failures and seconds of each line."""
     return [(line["log_level"], line["event"], line["failures"], line["seconds"]) for line in lines]
 
 
@@ -38,8 +38,8 @@ def raised_here(text: str) -> Exception:
     raise AssertionError
 
 
-def test_what_is_away_is_told_at_once_then_each_minute_and_when_it_is_back() -> None:
-    # As it is while Redis is away: the words differ from one try to the next.
+def test_an_outage_is_logged_at_once_each_minute_and_at_its_end() -> None:
+    # As while Redis is away: the words differ from one try to the next.
     words = [CacheAway("ConnectionError: refused"), CacheAway("Redis was away a moment ago")]
     assert told(lines_of(*words * 75, WORKED, WORKED)) == [
         ("warning", "step failed", 1, 0),
@@ -49,12 +49,12 @@ def test_what_is_away_is_told_at_once_then_each_minute_and_when_it_is_back() -> 
     ]
 
 
-def test_another_kind_of_error_is_told_at_once_but_not_each_time_that_two_take_turns() -> None:
+def test_alternating_kinds_of_errors_are_logged_once_each() -> None:
     lines = lines_of(*[AWAY, DatabaseAway()] * 25)
     assert [(line["failures"], line["error"]) for line in lines] == [(1, "BrokerAway('no')"), (2, "DatabaseAway()")]
 
 
-def test_a_second_time_away_is_told_at_once_too() -> None:
+def test_a_second_outage_is_logged_at_once() -> None:
     assert told(lines_of(AWAY, WORKED, AWAY, AWAY, WORKED)) == [
         ("warning", "step failed", 1, 0),
         ("info", "step works again", 1, 1),
@@ -63,14 +63,14 @@ def test_a_second_time_away_is_told_at_once_too() -> None:
     ]
 
 
-def test_a_loop_that_fails_every_other_time_is_told_of_now_and_then() -> None:
+def test_a_loop_that_fails_every_other_time_is_logged_rarely() -> None:
     # Two minutes.
     assert len(lines_of(*[AWAY, WORKED] * 60)) == 2 * 2 * CHANGES_MAX
     lasting = lines_of(*[AWAY, WORKED] * 10, *[AWAY] * 60)
     assert (lasting[-1]["event"], lasting[-1]["seconds"]) == ("step failed", 44), "a minute after the last line"
 
 
-def test_a_defect_is_an_error_with_its_traceback_once_a_minute_and_one_elsewhere_is_another() -> None:
+def test_each_defect_is_an_error_with_its_traceback() -> None:
     elsewhere = ValueError("second")
     lines = lines_of(*[raised_here("first")] * 10, elsewhere, *[raised_here("third")] * 50, WORKED)
     assert told(lines) == [

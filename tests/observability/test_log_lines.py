@@ -1,4 +1,4 @@
-"""What a line of the log looks like, whoever writes it, and what is hidden in it."""
+"""The format of log lines, ours and the libraries', and the secrets that are hidden in them."""
 
 import json
 import logging
@@ -83,7 +83,7 @@ def test_a_long_text_takes_no_long_time(text: str) -> None:
 
 
 @pytest.mark.parametrize(("form", "is_json"), [("json", True), ("text", False)])
-def test_lines_are_json_or_for_people(capsys: Capture, form: str, *, is_json: bool) -> None:
+def test_lines_are_json_or_text(capsys: Capture, form: str, *, is_json: bool) -> None:
     logs.configure_logging("info", form)
     structlog.stdlib.get_logger("rowlock.test").info("seats sold", count=3)
     (line,) = capsys.readouterr().err.splitlines()
@@ -93,14 +93,14 @@ def test_lines_are_json_or_for_people(capsys: Capture, form: str, *, is_json: bo
 
 
 @pytest.mark.parametrize("value", [2**70, "\udcff", {"at": datetime(2026, 1, 2, tzinfo=UTC)}, object, float("nan")])
-def test_whatever_is_logged_is_a_line(capsys: Capture, value: object) -> None:
+def test_any_value_can_be_logged(capsys: Capture, value: object) -> None:
     logs.configure_logging("info")
     structlog.stdlib.get_logger("rowlock.test").info("odd", value=value)
     (line,) = lines(capsys)
     assert line["event"] == "odd"
 
 
-def test_what_is_below_the_level_is_not_told(capsys: Capture) -> None:
+def test_lines_below_the_level_are_dropped(capsys: Capture) -> None:
     logs.configure_logging("warning")
     log = structlog.stdlib.get_logger("rowlock.test")
     log.info("all is well")
@@ -109,9 +109,7 @@ def test_what_is_below_the_level_is_not_told(capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError, ValueError])
-def test_a_line_that_can_t_be_written_is_nobody_s_error(
-    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
-) -> None:
+def test_a_line_that_cannot_be_written_raises_nothing(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
     class Gone:
         written = 0
 
@@ -127,7 +125,7 @@ def test_a_line_that_can_t_be_written_is_nobody_s_error(
     assert gone.written == 2
 
 
-def test_a_library_s_line_looks_like_ours(capsys: Capture) -> None:
+def test_a_librarys_line_looks_like_ours(capsys: Capture) -> None:
     logs.configure_logging("info")
     structlog.contextvars.bind_contextvars(request_id="mine")
     try:
@@ -141,7 +139,7 @@ def test_a_library_s_line_looks_like_ours(capsys: Capture) -> None:
     assert (ours["event"], theirs["logger"]) == ("of [hidden]", "some.library")
 
 
-def test_a_logger_that_is_in_use_follows_when_it_is_configured_anew() -> None:
+def test_a_logger_in_use_follows_a_new_configuration() -> None:
     log = structlog.stdlib.get_logger("rowlock.test")
     logs.configure_logging("info")
     log.info("before")

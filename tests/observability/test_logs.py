@@ -1,4 +1,4 @@
-"""What stands in the log: one line a request, with its ids and the right level, and never a secret."""
+"""The log has one line a request, with its ids and the right level, and never a secret."""
 
 import asyncio
 import json
@@ -31,17 +31,17 @@ def of_requests(logged: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def told(logged: list[dict[str, Any]]) -> list[tuple[str, str | None, int, str]]:
-    """Of each request what, where, how it ended, and how bad that is."""
+    """The method, route, status and level of each request."""
     return [(line["method"], line["route"], line["status"], line["level"]) for line in of_requests(logged)]
 
 
 @pytest.fixture
 def settings(postgres: Postgres, sql: Connection) -> Settings:  # noqa: ARG001 - emptied first
-    """Tells everything."""
+    """Logs everything."""
     return make_settings(postgres.url(), log_level="debug")
 
 
-async def test_each_request_has_one_line_with_its_ids_and_health_checks_have_none(
+async def test_each_request_but_health_checks_has_one_line_with_ids(
     sql: Connection, settings: Settings, capsys: Capture
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -67,7 +67,7 @@ async def test_each_request_has_one_line_with_its_ids_and_health_checks_have_non
     assert all(re.fullmatch("[0-9a-f]{32}", line["trace_id"]) for line in requests)
 
 
-async def test_a_defect_is_one_line_that_is_an_error_with_where_it_happened(
+async def test_a_defect_is_one_error_line_with_its_traceback(
     sql: Connection, settings: Settings, capsys: Capture
 ) -> None:
     await sql.execute("alter table sign_in_failures rename to elsewhere")
@@ -82,7 +82,7 @@ async def test_a_defect_is_one_line_that_is_an_error_with_where_it_happened(
     assert of_requests(logged)[0]["request_id"] == reply.json()["requestId"]
 
 
-async def test_what_is_away_is_one_line_that_is_a_warning_and_says_why(capsys: Capture) -> None:
+async def test_an_outage_is_one_warning_line_with_its_cause(capsys: Capture) -> None:
     async with serving(make_settings(AWAY)) as client:
         assert (await client.get("/customer/list-sessions")).status_code == 503
     logged = lines(capsys)
@@ -91,7 +91,7 @@ async def test_what_is_away_is_one_line_that_is_a_warning_and_says_why(capsys: C
     assert SECRET not in str(logged)
 
 
-async def test_a_request_that_nobody_answers_is_a_warning(
+async def test_an_unanswered_request_is_a_warning(
     sql: Connection, settings: Settings, capsys: Capture, postgres: Postgres
 ) -> None:
     async with serving(settings) as client, unreadable(postgres, "sessions"):
@@ -102,7 +102,7 @@ async def test_a_request_that_nobody_answers_is_a_warning(
     assert told(lines(capsys)) == [("GET", "/customer/list-sessions", 0, "warning")]
 
 
-async def test_no_route_logs_a_secret_a_token_or_an_address_whatever_it_answers(
+async def test_no_route_logs_secrets_tokens_or_addresses(
     sql: Connection, settings: Settings, postgres: Postgres
 ) -> None:
     people = [await make_customer(sql, settings), await make_manager(sql, settings)]
@@ -132,7 +132,7 @@ async def test_no_route_logs_a_secret_a_token_or_an_address_whatever_it_answers(
 
 
 async def ask(client: httpx.AsyncClient, method: str, path: str, token: str) -> int:
-    """Asks with secrets wherever there is room; the answer's status."""
+    """Asks with secrets in every part of the request. Returns the status."""
     body = {name: value for name, value in BODY.items() if name in ("email", "password", "name") or "sign" not in path}
     headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": SECRET, "Cookie": f"session={SECRET}"}
     secrets = {} if path == "/customer/list-sessions" else {"password": SECRET, "token": token}
@@ -140,7 +140,7 @@ async def ask(client: httpx.AsyncClient, method: str, path: str, token: str) -> 
     return asked.status_code
 
 
-async def test_a_defect_that_quotes_a_row_shows_nothing_of_it(
+async def test_a_defect_that_quotes_a_row_logs_nothing_of_it(
     sql: Connection, settings: Settings, capsys: Capture
 ) -> None:
     await sql.execute("alter table accounts add constraint no_ada check (name <> 'Ada')")
@@ -156,7 +156,7 @@ async def test_a_defect_that_quotes_a_row_shows_nothing_of_it(
         assert secret not in output
 
 
-async def test_the_expirer_s_lines_name_loop_and_batch_and_no_password_of_a_server_that_is_away(
+async def test_expirer_lines_name_loop_and_batch_and_hide_passwords(
     postgres: Postgres,
     sql: Connection,  # noqa: ARG001 - emptied first
 ) -> None:
@@ -179,5 +179,5 @@ async def test_the_expirer_s_lines_name_loop_and_batch_and_no_password_of_a_serv
 
 
 def whole(output: str) -> list[str]:
-    """The lines that are written to their ends."""
+    """The complete lines."""
     return output.split("\n")[:-1]

@@ -1,4 +1,4 @@
-"""What the expirer's loops move: batches, lateness, what was skipped because it was locked, and what waits where."""
+"""The metrics of the expirer's loops: batches, lateness, skipped holds, and what the observer reads."""
 
 import time
 
@@ -29,7 +29,7 @@ BATCH = ("batch", "holds", "expiry", "rows", "operation")
 
 
 def batch(loop: str, items: int) -> dict[str, float]:
-    """What one batch that ends so many holds moves."""
+    """The growth by one batch that ends holds."""
     return {
         f"batch_items_count {loop}": 1,
         f"batch_duration_seconds_count {loop}": 1,
@@ -39,7 +39,7 @@ def batch(loop: str, items: int) -> dict[str, float]:
     }
 
 
-async def test_a_batch_of_the_sweep_moves_what_is_its_own_and_an_empty_one_nothing(
+async def test_a_sweep_counts_its_batch_and_an_empty_one_nothing(
     engine: AsyncEngine, sql: Connection, settings: Settings
 ) -> None:
     await make_overdue(sql, *await make_holds(sql, settings, 3))
@@ -55,7 +55,7 @@ async def test_a_batch_of_the_sweep_moves_what_is_its_own_and_an_empty_one_nothi
 
 
 @pytest.mark.parametrize("batch_max", [10, 2], ids=["a batch that is not full", "a full batch"])
-async def test_overdue_holds_that_somebody_has_locked_are_counted_as_skipped(
+async def test_locked_overdue_holds_are_counted_as_skipped(
     engine: AsyncEngine, sql: Connection, settings: Settings, postgres: Postgres, batch_max: int
 ) -> None:
     ids = await make_holds(sql, settings, 5)
@@ -65,7 +65,7 @@ async def test_overdue_holds_that_somebody_has_locked_are_counted_as_skipped(
     async with locked(postgres, "reservations", *ids[:2]):
         with moved() as grown:
             await sweep.step(engine, few)
-    # What comes after the last that a full batch has taken was not skipped: it is the next batch's.
+    # Holds after the last one of a full batch were not skipped: the next batch takes them.
     assert about(grown, "rows") == {"rows_skipped_total sweep": 2}
     with moved() as grown:
         while await sweep.step(engine, few) == 0:
@@ -73,7 +73,7 @@ async def test_overdue_holds_that_somebody_has_locked_are_counted_as_skipped(
     assert about(grown, "rows") == {}
 
 
-async def test_a_sweep_without_postgresql_is_an_operation_that_is_unavailable() -> None:
+async def test_a_sweep_without_postgresql_counts_as_unavailable() -> None:
     nowhere = make_settings("postgresql://ada@127.0.0.1:1/rowlock")
     engine = create_engine(nowhere, "rowlock-test")
     with moved() as grown, pytest.raises(DatabaseAway):
@@ -86,7 +86,7 @@ async def test_a_sweep_without_postgresql_is_an_operation_that_is_unavailable() 
     await engine.dispose()
 
 
-async def test_the_sequencer_the_keeper_and_the_projector_count_their_batches(
+async def test_sequencer_keeper_and_projector_count_their_batches(
     engine: AsyncEngine, sql: Connection, postgres: Postgres, redis: Redis | Container
 ) -> None:
     settings = with_redis(postgres.url(), redis, map_fresh_ms=60_000)
@@ -149,7 +149,7 @@ def with_broker(postgres: Postgres, sql: Connection, rabbitmq: Broker) -> Settin
     return make_settings(postgres.url(), broker_url=rabbitmq.url)
 
 
-async def test_the_inbox_counts_what_it_ends_acknowledges_skips_and_parks(
+async def test_the_inbox_counts_ended_acknowledged_and_parked_letters(
     engine: AsyncEngine, sql: Connection, with_broker: Settings, postgres: Postgres, rabbitmq: Broker
 ) -> None:
     ids = await make_dead_letters(sql, with_broker, rabbitmq.url, 3)
@@ -170,7 +170,7 @@ async def test_the_inbox_counts_what_it_ends_acknowledges_skips_and_parks(
     await sweep.step(engine, with_broker)
 
 
-async def test_the_relay_counts_what_is_confirmed_refused_and_not_answered(
+async def test_the_relay_counts_confirms_refusals_and_timeouts(
     engine: AsyncEngine, sql: Connection, with_broker: Settings, rabbitmq: Broker
 ) -> None:
     names = ("confirm", "events", "hints", "batch")
@@ -205,7 +205,7 @@ async def test_the_relay_counts_a_queue_that_refuses(
     assert about(grown, "events") == {"events_published_total": 1, "events_refused_total": 1}
 
 
-async def test_the_supervisor_times_each_step_counts_failures_and_says_when_one_last_succeeded() -> None:
+async def test_the_supervisor_reports_durations_failures_and_successes() -> None:
     supervisor = Supervisor({})
     done = 0
 

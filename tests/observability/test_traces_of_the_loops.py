@@ -1,6 +1,6 @@
-"""However long PostgreSQL or Redis is away, no trace grows; and what has failed is not shown as done."""
+"""Traces do not grow during an outage, and failed work is not shown as done."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from service.errors import CacheAway, DatabaseAway
 from service.observability import tracing
 from service.settings import Settings
 from tests.stage.broker import send_hints
-from tests.stage.collector import Collector, collecting
+from tests.stage.collector import Collector
 from tests.stage.factories import make_overdue, make_settings
 from tests.stage.holdings import hints_of, make_holds
 from tests.stage.inboxes import inbox_of, mend, step_with, tamper
@@ -29,15 +29,8 @@ TRACEPARENT = f"00-{'0a' * 16}-{'cd' * 8}-01"
 
 
 @pytest.fixture
-def collector() -> Iterator[Collector]:
-    """Takes traces."""
-    with collecting() as made:
-        yield made
-
-
-@pytest.fixture
 def settings(postgres: Postgres, sql: Connection, rabbitmq: Broker, collector: Collector) -> Settings:  # noqa: ARG001 - emptied first
-    """With a broker, and somebody who takes traces."""
+    """With RabbitMQ and a collector of traces."""
     return make_settings(postgres.url(), broker_url=rabbitmq.url, inbox_tries_max=2, trace_endpoint=collector.url)
 
 
@@ -55,14 +48,14 @@ async def make_traced(sql: Connection, settings: Settings, rabbitmq: Broker) -> 
 
 
 def tries(collector: Collector) -> dict[str, list[bool]]:
-    """By trace, of each `settle dead letter` in it whether it failed."""
+    """Whether each `settle dead letter` failed, by trace."""
     found: dict[str, list[bool]] = {}
     for span in collector.named("settle dead letter"):
         found.setdefault(span.trace[:2], []).append(span.failed)
     return found
 
 
-async def test_while_postgresql_is_away_a_trace_has_the_first_try_and_then_the_one_that_works(  # noqa: PLR0913, PLR0917 - fixtures
+async def test_an_outage_adds_one_failed_try_to_a_trace(  # noqa: PLR0913, PLR0917 - fixtures
     engine: AsyncEngine,
     sql: Connection,
     settings: Settings,
@@ -85,7 +78,7 @@ async def test_while_postgresql_is_away_a_trace_has_the_first_try_and_then_the_o
     assert [span.failed for span in collector.named("inbox")] == [True, False]
 
 
-async def test_what_is_settled_before_postgresql_goes_away_has_not_failed(  # noqa: PLR0913, PLR0917 - fixtures
+async def test_holds_settled_before_an_outage_have_not_failed(  # noqa: PLR0913, PLR0917 - fixtures
     engine: AsyncEngine,
     sql: Connection,
     settings: Settings,
@@ -112,7 +105,7 @@ async def test_what_is_settled_before_postgresql_goes_away_has_not_failed(  # no
     assert tries(collector) == {"0a": [False], "0b": [True, False]}
 
 
-async def test_what_is_parked_failed_and_its_neighbour_did_not(
+async def test_a_parked_letter_failed_and_its_neighbour_did_not(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker, collector: Collector
 ) -> None:
     ids = await make_traced(sql, settings, rabbitmq)
@@ -125,7 +118,7 @@ async def test_what_is_parked_failed_and_its_neighbour_did_not(
     assert parked.attributes["error.type"] == "failing"
 
 
-async def test_the_sweep_s_span_of_a_hold_that_can_t_be_ended_has_failed_and_its_neighbour_s_has_not(
+async def test_the_span_of_a_broken_hold_alone_has_failed(
     engine: AsyncEngine, sql: Connection, settings: Settings, collector: Collector
 ) -> None:
     ids = await make_holds(sql, settings, 2)
@@ -138,7 +131,7 @@ async def test_the_sweep_s_span_of_a_hold_that_can_t_be_ended_has_failed_and_its
     assert sorted(span.failed for span in collector.named("expire hold")) == [False, True]
 
 
-async def test_what_the_sweep_has_not_come_to_when_postgresql_goes_away_has_failed(
+async def test_holds_the_sweep_did_not_reach_in_an_outage_have_failed(
     engine: AsyncEngine,
     sql: Connection,
     settings: Settings,
@@ -147,7 +140,7 @@ async def test_what_the_sweep_has_not_come_to_when_postgresql_goes_away_has_fail
 ) -> None:
     ids = await make_holds(sql, settings, 4)
     for id_ in reversed(ids):
-        # The first one is the oldest.
+        # The first hold is the oldest.
         await make_overdue(sql, *ids[: ids.index(id_) + 1])
     await sql.execute("update reservations set traceparent = $1", TRACEPARENT)
     await tamper(sql, ids[3])
@@ -173,7 +166,7 @@ async def test_what_the_sweep_has_not_come_to_when_postgresql_goes_away_has_fail
     ]  # fmt: skip
 
 
-async def test_what_the_sweep_has_not_come_to_in_time_has_failed_once_and_is_the_next_step_s(
+async def test_holds_the_sweep_did_not_reach_in_time_fail_once(
     engine: AsyncEngine, sql: Connection, settings: Settings, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = await make_holds(sql, settings, 2)
@@ -192,7 +185,7 @@ async def test_what_the_sweep_has_not_come_to_in_time_has_failed_once_and_is_the
     assert [span.attributes.get("error.type") for span in spans] == ["unsettled"] * 2 + [None] * 2
 
 
-async def test_of_a_hold_that_the_sweep_tries_again_and_again_a_trace_has_the_first_try_and_the_one_that_works(
+async def test_a_trace_has_the_sweeps_first_try_and_the_successful_one(
     engine: AsyncEngine, sql: Connection, settings: Settings, collector: Collector
 ) -> None:
     (broken,) = await make_holds(sql, settings, 1)
@@ -209,7 +202,7 @@ async def test_of_a_hold_that_the_sweep_tries_again_and_again_a_trace_has_the_fi
     assert [span.failed for span in collector.named("expire hold")] == [True, False]
 
 
-async def test_while_redis_refuses_writes_a_trace_has_the_first_try_and_then_the_one_that_works(
+async def test_a_trace_has_the_projectors_first_and_its_successful_try(
     sql: Connection, settings: Settings, redis: Redis | Container, collector: Collector
 ) -> None:
     await make_holds(sql, settings, 2)

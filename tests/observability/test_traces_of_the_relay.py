@@ -1,6 +1,4 @@
-"""However long RabbitMQ is away, the traces of the events that wait don't grow."""
-
-from collections.abc import Iterator
+"""The traces of waiting events do not grow while RabbitMQ is away."""
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -12,22 +10,15 @@ from service.observability import tracing
 from service.settings import Settings
 from tests.conftest import serving
 from tests.stage.broker import FULL_AFTER_ONE, bound_queue, connected
-from tests.stage.collector import Collector, Received, collecting
+from tests.stage.collector import Collector, Received
 from tests.stage.factories import book, make_customer, make_session, make_settings
 from tests.stage.holdings import number_all
 from tests.stage.relaying import Broker, cursor, relaying, until_published
 
 
 @pytest.fixture
-def collector() -> Iterator[Collector]:
-    """Takes traces."""
-    with collecting() as made:
-        yield made
-
-
-@pytest.fixture
 def settings(postgres: Postgres, sql: Connection, rabbitmq: Broker, collector: Collector) -> Settings:  # noqa: ARG001 - emptied first
-    """With a broker that is soon given up; every request is traced."""
+    """With short timeouts for RabbitMQ; every request is traced."""
     return make_settings(
         postgres.url(),
         broker_url=rabbitmq.url,
@@ -39,11 +30,11 @@ def settings(postgres: Postgres, sql: Connection, rabbitmq: Broker, collector: C
 
 
 def failures(spans: list[Received]) -> list[bool]:
-    """Of each span, whether it failed."""
+    """Whether each span failed."""
     return [span.failed for span in spans]
 
 
-async def test_of_an_event_only_the_first_failed_try_and_the_publishing_are_in_its_trace(
+async def test_a_trace_has_the_relays_first_try_and_the_successful_one(
     engine: AsyncEngine, sql: Connection, settings: Settings, collector: Collector, rabbitmq: Broker
 ) -> None:
     customer, session = await make_customer(sql, settings), await make_session(sql, settings)
@@ -77,7 +68,7 @@ async def test_of_an_event_only_the_first_failed_try_and_the_publishing_are_in_i
     assert of_steps == {batch.trace for batch in batches}, "what was dropped leaves nothing behind"
 
 
-async def test_of_an_event_that_a_queue_refuses_again_and_again_and_of_those_behind_it_there_is_one_failed_try(
+async def test_an_event_refused_repeatedly_has_one_failed_try(
     engine: AsyncEngine, sql: Connection, settings: Settings, collector: Collector, rabbitmq: Broker
 ) -> None:
     customer, session = await make_customer(sql, settings), await make_session(sql, settings)

@@ -89,7 +89,7 @@ async def be_ended_while_idle(engine: AsyncEngine, sql: Connection) -> None:
     "spoil",
     [cancel_while_reading, cancel_in_a_transaction, write_nonsense, be_ended_in_a_transaction, be_ended_while_idle],
 )
-async def test_whatever_happens_on_a_connection_the_next_one_who_asks_gets_a_clean_one(
+async def test_pool_hands_out_only_clean_connections(
     settings: Settings, sql: Connection, spoil: Callable[[AsyncEngine, Connection], Awaitable[None]]
 ) -> None:
     engine = create_engine(settings.model_copy(update={"pool_size": 1}), "rowlock-test")
@@ -112,7 +112,7 @@ UNREACHABLE: dict[str, Callable[[Proxy], str]] = {
 
 
 @pytest.mark.parametrize("why", UNREACHABLE)
-async def test_postgresql_that_can_not_be_connected_to_is_away_whatever_it_or_the_driver_says(
+async def test_every_failure_to_connect_is_database_away(
     postgres: Postgres, sql: Connection, settings: Settings, why: str
 ) -> None:
     customer = await make_customer(sql, settings)

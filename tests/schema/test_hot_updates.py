@@ -45,7 +45,7 @@ async def without_autovacuum(sql: Connection) -> AsyncIterator[None]:
 
 
 @pytest.mark.usefixtures("without_autovacuum")
-async def test_of_a_hundred_thousand_changes_of_seats_nearly_all_are_hot(sql: Connection, settings: Settings) -> None:
+async def test_nearly_all_seat_updates_are_hot(sql: Connection, settings: Settings) -> None:
     customer = await make_customer(sql, settings)
     seat_ids = (await make_session(sql, settings, SEATS)).seat_ids
     before = await count_updates(sql)

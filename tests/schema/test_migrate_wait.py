@@ -1,4 +1,4 @@
-"""`python -m service.migrate --wait`: what a container waits with until the schema is there."""
+"""`python -m service.migrate --wait`, with which a container waits until another one has migrated the schema."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from dev.postgres import Postgres, free_port
+from dev.postgres import Postgres
+from dev.processes import free_port
 from service.migrate import migrate
 from service.migrations import NEWEST
 from tests.stage.commands import MIGRATE, Result, run
@@ -24,19 +25,19 @@ async def url(postgres: Postgres) -> AsyncIterator[str]:
 
 
 async def wait(url: str, seconds: int) -> Result:
-    """How the command ends."""
+    """The result of the command."""
     return await run((*MIGRATE, "--wait", str(seconds)), environment(url))
 
 
 async def make_version(url: str, number: str) -> None:
-    """As if the schema with this number were there."""
+    """Pretends that the database has the schema with this number."""
     connection = await asyncpg.connect(url)
     await connection.execute("create table alembic_version (version_num varchar(32) primary key)")
     await connection.execute("insert into alembic_version values ($1)", number)
     await connection.close()
 
 
-async def test_it_ends_as_soon_as_somebody_has_migrated(url: str) -> None:
+async def test_it_ends_as_soon_as_the_schema_is_migrated(url: str) -> None:
     waiting = await asyncio.create_subprocess_exec(
         *MIGRATE, "--wait", "60", env=environment(url), cwd=ROOT,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -50,12 +51,12 @@ async def test_it_ends_as_soon_as_somebody_has_migrated(url: str) -> None:
     assert (waiting.returncode, output.decode(), errors) == (0, DONE, b"")
 
 
-async def test_a_newer_schema_will_do(url: str) -> None:
+async def test_a_newer_schema_is_enough(url: str) -> None:
     await make_version(url, "9999")
     assert await wait(url, 5) == Result(0, DONE, "")
 
 
-async def test_it_gives_up_on_an_older_schema_says_why_and_changes_nothing(url: str) -> None:
+async def test_it_gives_up_on_an_older_schema_and_changes_nothing(url: str) -> None:
     await make_version(url, "0000")
     result = await wait(url, 1)
     assert (result.code, result.output) == (1, "")
@@ -67,7 +68,7 @@ async def test_it_gives_up_on_an_older_schema_says_why_and_changes_nothing(url: 
     await connection.close()
 
 
-async def test_a_server_that_is_not_there_yet_is_waited_for_too() -> None:
+async def test_it_waits_for_a_server_that_does_not_answer_yet() -> None:
     result = await wait(f"postgresql://ada:secret@127.0.0.1:{free_port()}/rowlock", 1)
     assert (result.code, result.output) == (1, "")
     first, last = result.errors.splitlines()

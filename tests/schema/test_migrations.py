@@ -1,21 +1,24 @@
-"""Schema upgrades: two at once, newer and broken databases, and what starts on a schema that is too old."""
+"""Schema upgrades: concurrent ones, newer and broken databases, and processes on a schema that is too old."""
 
 import asyncio
-import importlib
 import json
 import re
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 
 import asyncpg
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from dev.postgres import Postgres, free_port
+from dev.postgres import Postgres
+from dev.processes import free_port
 from expirer.loops import sweep
 from service.database import Connection, create_engine
 from service.errors import NotReady
 from service.migrate import LOCK_FOR_MIGRATION
 from service.migrations import FOLDER, NEWEST
+from service.migrations.steps import upgrade
 from tests.stage.commands import API, EXPIRER, MIGRATE, Result, run
 from tests.stage.databases import own_database
 from tests.stage.factories import make_settings
@@ -56,17 +59,17 @@ async def empty(url: str) -> AsyncIterator[Connection]:
 
 
 async def migrate(url: str) -> Result:
-    """How the command ends."""
+    """The result of the command."""
     return await run(MIGRATE, environment(url))
 
 
 @pytest.mark.oldest_postgresql
-async def test_two_migrations_at_once_make_one_schema_and_a_third_finds_it(url: str, empty: Connection) -> None:
+async def test_concurrent_migrations_make_one_schema(url: str, empty: Connection) -> None:
     first = await asyncpg.connect(url)
     await first.execute(f"begin; {LOCK_FOR_MIGRATION}")
     both = [asyncio.create_task(migrate(url)) for _ in range(2)]
     await until_lock_waits(empty, 2, "%pg_advisory_xact_lock%")
-    # For longer than a step waits for a table: whoever migrates first may take its time.
+    # For longer than a step waits for a table: the first migration may take its time.
     await until(partial(empty.fetchval, BOTH_WAIT_LONG), "two migrations that wait for 1.5 s")
     assert await empty.fetchval(TABLES) is None
     await first.close()
@@ -77,7 +80,7 @@ async def test_two_migrations_at_once_make_one_schema_and_a_third_finds_it(url: 
 
 
 @pytest.mark.oldest_postgresql
-async def test_migrating_a_newer_database_succeeds_and_does_nothing(url: str, empty: Connection) -> None:
+async def test_migrating_a_newer_database_changes_nothing(url: str, empty: Connection) -> None:
     await make_version(empty, "9999")
     assert (await migrate(url)).code == 0
     assert await empty.fetchval(TABLES) == ["alembic_version"]
@@ -85,7 +88,7 @@ async def test_migrating_a_newer_database_succeeds_and_does_nothing(url: str, em
 
 
 @pytest.mark.oldest_postgresql
-async def test_a_migration_that_fails_changes_nothing_and_says_why_in_a_line(url: str, empty: Connection) -> None:
+async def test_a_failed_migration_changes_nothing_and_prints_one_line(url: str, empty: Connection) -> None:
     await empty.execute("create table cursors (name text)")
     result = await migrate(url)
     assert result == Result(1, "", 'migrate: relation "cursors" already exists\n')
@@ -93,7 +96,7 @@ async def test_a_migration_that_fails_changes_nothing_and_says_why_in_a_line(url
 
 
 @pytest.mark.oldest_postgresql
-async def test_a_migration_that_gets_no_lock_gives_way_and_changes_nothing(url: str, empty: Connection) -> None:
+async def test_a_migration_without_its_lock_changes_nothing(url: str, empty: Connection) -> None:
     await empty.execute("begin; create table seats ()")
     assert await migrate(url) == Result(1, "", "migrate: canceling statement due to lock timeout\n")
     await empty.execute("rollback")
@@ -101,7 +104,7 @@ async def test_a_migration_that_gets_no_lock_gives_way_and_changes_nothing(url: 
 
 
 def too_old(number: str | None) -> str:
-    """What is said about a schema with this number."""
+    """The message about a schema with this number."""
     return f"the database's schema is {number or 'empty'}, this release needs {NEWEST}: run python -m service.migrate"
 
 
@@ -110,7 +113,7 @@ def too_old(number: str | None) -> str:
     [(API, None), (EXPIRER, "0000")],
     ids=["the API on an empty one", "the expirer on an older one"],
 )
-async def test_a_process_refuses_an_older_schema_and_says_what_to_run(
+async def test_a_process_refuses_an_older_schema(
     url: str, empty: Connection, command: tuple[str, ...], number: str | None
 ) -> None:
     if number:
@@ -121,7 +124,7 @@ async def test_a_process_refuses_an_older_schema_and_says_what_to_run(
     assert [line["reason"] for line in lines if line["event"] == "not starting"] == [too_old(number)]
 
 
-async def test_nothing_works_on_an_older_schema_that_shows_up_later(url: str) -> None:
+async def test_a_loop_refuses_an_older_schema_at_run_time(url: str) -> None:
     engine = create_engine(make_settings(url), "rowlock-test")
     with pytest.raises(NotReady, match=re.escape(too_old(None))):
         await sweep.step(engine, make_settings(url))
@@ -137,7 +140,7 @@ async def test_the_processes_serve_on_a_newer_schema(url: str, empty: Connection
 
 
 async def make_version(connection: Connection, number: str) -> None:
-    """As if the schema with this number were there."""
+    """Pretends that the database has the schema with this number."""
     await connection.execute("create table alembic_version (version_num varchar(32) primary key)")
     await connection.execute("insert into alembic_version values ($1)", number)
 
@@ -156,11 +159,21 @@ async def test_migrating_without_a_server_fails_with_a_sentence(address: str, re
     assert re.fullmatch(reason + "\n", result.errors)
 
 
-def test_steps_are_numbered_without_gaps_and_each_is_one_file_of_sql() -> None:
+def test_steps_are_numbered_without_gaps() -> None:
     numbers = sorted(path.stem for path in FOLDER.glob("*.sql"))
     assert numbers == [f"{n:04}" for n in range(1, len(numbers) + 1)]
-    assert numbers == sorted(path.stem for path in (FOLDER / "versions").glob("*.py"))
     assert numbers[-1] == NEWEST
-    for before, number in zip([None, *numbers], numbers, strict=False):
-        step = importlib.import_module(f"service.migrations.versions.{number}")
-        assert (step.revision, step.down_revision) == (number, before)
+
+
+async def test_only_the_missing_steps_run(url: str, empty: Connection, tmp_path: Path) -> None:
+    engine = create_async_engine(url.replace("postgresql", "postgresql+asyncpg", 1))
+    for number in range(1, 4):
+        (tmp_path / f"{number:04}.sql").write_text(f"create table step_{number} (); create table more_{number} ();")
+        if number == 2:
+            continue
+        async with engine.begin() as connection:
+            await connection.run_sync(upgrade, tmp_path)
+        assert await empty.fetchval("select version_num from alembic_version") == f"{number:04}"
+    await engine.dispose()
+    made = [f"{kind}_{number}" for kind in ("more", "step") for number in (1, 2, 3)]
+    assert await empty.fetchval(TABLES) == ["alembic_version", *made]

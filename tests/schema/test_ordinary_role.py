@@ -107,7 +107,7 @@ async def test_an_ordinary_role_is_enough_for_everything(as_ordinary: Settings, 
         assert [seat["state"] for seat in reply["seats"][:3]] == ["SOLD", "AVAILABLE", "AVAILABLE"]
 
 
-async def test_what_other_accounts_keep_open_it_sees_as_a_member_of_pg_monitor(
+async def test_member_of_pg_monitor_sees_sessions_of_other_accounts(
     as_ordinary: Settings, sql: Connection, postgres: Postgres
 ) -> None:
     engine = create_engine(as_ordinary, "rowlock-expirer")

@@ -17,7 +17,7 @@ from dev.servers import Redis
 from service.database import Connection
 from service.events import cursors
 from service.migrate import migrate
-from service.seatmap.cached import BUMP
+from service.seatmap.keys import BUMP
 from service.seatmap.stored import READ_HISTORY
 from service.settings import Settings
 from tests.conftest import EMPTY_TABLES
@@ -125,7 +125,7 @@ def own(servers: Servers) -> Iterator[Postgres]:
     server = servers.make(f"own-{len(list(servers.folder.iterdir()))}")
     asyncio.run(migrate(server.url()))
     yield server
-    server.stop(immediate=True)
+    server.kill()
 
 
 @asynccontextmanager
@@ -215,7 +215,7 @@ async def test_the_history_has_another_name_after_each_start_and_in_each_databas
         assert await another.fetchval(READ_HISTORY) != first
     finally:
         await another.close()
-    own.stop(immediate=True)
+    own.kill()
     own.start()
     async with connected(own) as sql:
         assert await sql.fetchval(READ_HISTORY) != first

@@ -6,8 +6,9 @@ import httpx
 
 from dev.postgres import Postgres
 from service.database import Connection
-from service.seatmap.cached import WATERMARK
-from service.sessions.listing import Counts, SessionList
+from service.seatmap.encoding import Counts
+from service.seatmap.keys import WATERMARK
+from service.sessions.listing import SessionList
 from tests.conftest import serving
 from tests.stage.factories import book, make_customers, make_session, pay
 from tests.stage.forcing import give

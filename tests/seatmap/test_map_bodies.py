@@ -1,16 +1,15 @@
-"""The bodies of large maps: encoded beside the event loop, and once for all who wait."""
+"""The bodies of the maps: as the models describe them; large ones are encoded beside the event loop, once for all."""
 
 import asyncio
 import gzip
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import pytest
 
-from service.api import mapbody
-from service.api.mapbody import AT_WORK_MAX, SEATS_AT_ONCE_MAX, MapBodies, Seats
+from service.api.mapbody import AT_WORK_MAX, SEATS_AT_ONCE_MAX, MapBodies
+from service.api.mapjson import SeatMapReply, encode, end_of_body
 from service.errors import Busy
 from service.seatmap.maps import SeatMap
 from service.seatmap.stored import Layout
@@ -19,145 +18,140 @@ from tests.stage.waiting import until
 NOW = datetime(2030, 6, 1, 18, tzinfo=UTC)
 LARGE = SEATS_AT_ONCE_MAX + 1
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 def layout_of(seats: int) -> Layout:
-    """So many seats."""
+    """A layout with as many seats."""
     return Layout("history", range(1, seats + 1), [f"A{n}" for n in range(seats)], [1250] * seats, "EUR", 0)
 
 
 def map_at(layout: Layout, seconds: int) -> SeatMap:
-    """Each second one more seat is sold."""
+    """The map as of some seconds after NOW. Each second one more seat is sold."""
     states = b"S" * seconds + b"A" * (len(layout.seat_ids) - seconds)
     return SeatMap(layout, states, "redis", NOW + timedelta(seconds=seconds), 0)
 
 
-class Slow:
-    """Does a work only when it may go on, and knows how often it was begun."""
+class Thread:
+    """Does work beside the event loop, when it may go on, and counts it."""
 
-    def __init__(self, work: Callable[..., Any]) -> None:
-        self._work = work
+    def __init__(self, *, goes_on: bool = True) -> None:
         self.begun = 0
-        self.goes_on = threading.Event()
+        self.goes_on = asyncio.Event()
+        if goes_on:
+            self.goes_on.set()
 
-    def __call__(self, *given: Any) -> Any:
-        """The work, in the thread that does it."""
+    async def __call__(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of the work."""
         self.begun += 1
-        self.goes_on.wait(30)
-        return self._work(*given)
+        await self.goes_on.wait()
+        return work(*args, **kwargs)
 
-    async def until_all_turns_are_taken(self) -> None:
-        """Returns when as many are begun as may be."""
+    async def until_begun(self, count: int) -> None:
+        """Returns when as much work has begun."""
 
-        async def are_taken() -> bool:
-            return self.begun == AT_WORK_MAX
+        async def has_begun() -> bool:
+            return self.begun == count
 
-        await until(are_taken, "as many works as there may be")
-
-
-@pytest.fixture
-def encoders(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
-    """The threads that have encoded a body, one for each time."""
-    encode, seen = mapbody._encode, []
-
-    def encode_and_note(session_id: int, seat_map: SeatMap, known: Seats | None) -> Seats:
-        seen.append(threading.current_thread())
-        return encode(session_id, seat_map, known)
-
-    monkeypatch.setattr(mapbody, "_encode", encode_and_note)
-    return seen
+        await until(has_begun, "the work")
 
 
-@pytest.mark.parametrize(("seats", "is_beside"), [(SEATS_AT_ONCE_MAX, False), (LARGE, True)])
-async def test_a_large_map_is_encoded_beside_the_event_loop(
-    encoders: list[threading.Thread], seats: int, *, is_beside: bool
-) -> None:
-    await MapBodies().seats(1, map_at(layout_of(seats), 0))
-    assert [thread is not threading.current_thread() for thread in encoders] == [is_beside]
+@pytest.mark.parametrize("microseconds", [0, 1], ids=["a whole second", "a fraction"])
+def test_the_body_is_what_the_models_would_write(microseconds: int) -> None:
+    placements = ['"A"', "\\", "Ä1", "座1", "💺", "%d", "%(seat_id)d", "A\u2028B", "</script>"]
+    layout = Layout("history", range(7, 16), placements, [*range(8), 2**31 - 1], "EUR", 0)
+    seat_map = SeatMap(layout, b"AHSAHSAHS", "redis", NOW + timedelta(microseconds=microseconds), 40)
+    body = encode(3, seat_map, None).plain + end_of_body(seat_map)
+    reply = SeatMapReply.model_validate_json(body)
+    assert reply.model_dump_json(by_alias=True).encode() == body
+    assert (reply.session_id, reply.currency, reply.source, reply.age_ms) == (3, "EUR", "redis", 40)
+    seats = [(seat.seat_id, seat.placement, seat.price, seat.state[0]) for seat in reply.seats]
+    assert seats == list(zip(layout.seat_ids, placements, layout.prices, "AHSAHSAHS", strict=True))
+    assert reply.as_of == seat_map.as_of
 
 
-async def test_who_waits_for_a_large_map_gets_the_newest_that_anybody_waits_for_and_nobody_an_older_one(
-    encoders: list[threading.Thread],
-) -> None:
-    bodies, layout = MapBodies(), layout_of(LARGE)
+@pytest.mark.parametrize(("seats", "in_thread"), [(SEATS_AT_ONCE_MAX, 0), (LARGE, 1)])
+async def test_a_large_map_is_encoded_beside_the_event_loop(seats: int, in_thread: int) -> None:
+    thread = Thread()
+    await MapBodies(in_thread=thread).seats(1, map_at(layout_of(seats), 0))
+    assert thread.begun == in_thread
+
+
+async def test_all_who_wait_for_a_large_map_get_the_newest() -> None:
+    thread, layout = Thread(), layout_of(LARGE)
+    bodies = MapBodies(in_thread=thread)
     maps = [map_at(layout, seconds) for seconds in (0, 3, 2, 1)] * 5
     answers = await asyncio.gather(*(bodies.seats(1, seat_map) for seat_map in maps))
-    assert len(encoders) <= 2
+    assert thread.begun <= 2
     assert all(answer.as_of >= seat_map.as_of for answer, seat_map in zip(answers, maps, strict=True))
 
 
-async def test_who_want_the_same_large_map_at_once_have_it_encoded_and_compressed_once(
-    encoders: list[threading.Thread], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pack = Slow(mapbody._pack)
-    pack.goes_on.set()
-    monkeypatch.setattr(mapbody, "_pack", pack)
-    bodies, seat_map = MapBodies(), map_at(layout_of(LARGE), 0)
+async def test_a_large_map_is_encoded_and_compressed_once_for_all() -> None:
+    thread, seat_map = Thread(), map_at(layout_of(LARGE), 0)
+    bodies = MapBodies(in_thread=thread)
     seats, *others = await asyncio.gather(*(bodies.seats(1, seat_map) for _ in range(3)))
     assert others == [seats, seats]
-    assert len(encoders) == 1
-    await asyncio.gather(*(bodies.gzip(seats, b"}") for _ in range(3)))
-    assert pack.begun == 1
+    assert thread.begun == 1
+    packed = await asyncio.gather(*(bodies.gzip(seats, b"}") for _ in range(3)))
+    assert {gzip.decompress(body) for body in packed} == {seats.plain + b"}"}
+    assert thread.begun == 2
 
 
-async def test_who_waits_is_not_answered_with_an_older_map_that_somebody_else_waits_for(
-    encoders: list[threading.Thread],
-) -> None:
-    bodies, layout, lock = MapBodies(), layout_of(LARGE), asyncio.Lock()
-    bodies._encoding[1] = lock
-    async with lock:
-        waiting = asyncio.create_task(bodies.seats(1, map_at(layout, 3)))
-        await asyncio.sleep(0)
-        # As where whoever had its turn before took the newest.
-        bodies._wanted[1] = map_at(layout, 2)
-    assert (await waiting).as_of == NOW + timedelta(seconds=3)
-    assert len(encoders) == 1
+async def test_no_answer_is_older_than_the_requests_own_map() -> None:
+    thread, layout = Thread(goes_on=False), layout_of(LARGE)
+    bodies = MapBodies(in_thread=thread)
+    oldest = asyncio.create_task(bodies.seats(1, map_at(layout, 0)))
+    await thread.until_begun(1)
+    newer = [asyncio.create_task(bodies.seats(1, map_at(layout, seconds))) for seconds in (3, 2)]
+    await asyncio.sleep(0)
+    thread.goes_on.set()
+    answers = await asyncio.gather(oldest, *newer)
+    assert [(answer.as_of - NOW).seconds for answer in answers] == [0, 3, 3]
+    assert thread.begun == 2
 
 
-async def test_bodies_of_five_of_the_largest_sessions_are_remembered_together(encoders: list[threading.Thread]) -> None:
-    bodies, layout = MapBodies(), layout_of(100_000)
+async def test_each_answer_is_of_the_requests_own_layout() -> None:
+    bodies, layouts = MapBodies(in_thread=Thread()), [layout_of(LARGE), layout_of(LARGE + 1)]
+    answers = await asyncio.gather(*(bodies.seats(1, map_at(layout, 0)) for layout in layouts))
+    assert [answer.layout for answer in answers] == layouts
+
+
+async def test_bodies_of_five_of_the_largest_sessions_are_remembered() -> None:
+    thread, layout = Thread(), layout_of(100_000)
+    bodies = MapBodies(in_thread=thread)
     for session_id in [1, 2, 3, 4, 5] * 2:
         await bodies.seats(session_id, map_at(layout, 0))
-    assert len(encoders) == 5
+    assert thread.begun == 5
 
 
-async def test_few_maps_are_compressed_at_once_and_nobody_waits_long_for_a_turn(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pack = Slow(mapbody._pack)
-    monkeypatch.setattr(mapbody, "_pack", pack)
-    monkeypatch.setattr(mapbody, "TURN_SECONDS", 0.05)
-    bodies = MapBodies()
+async def test_a_compression_without_a_turn_in_time_is_refused() -> None:
+    thread = Thread(goes_on=False)
+    bodies = MapBodies(0.05, thread)
     known = [await bodies.seats(session_id, map_at(layout_of(16), 0)) for session_id in range(AT_WORK_MAX + 1)]
     first = [asyncio.create_task(bodies.gzip(seats, b"}")) for seats in known[:AT_WORK_MAX]]
-    await pack.until_all_turns_are_taken()
-    try:
-        for seats in (known[-1], known[0]):
-            with pytest.raises(Busy, match="compress"):
-                await bodies.gzip(seats, b"}")
-        assert pack.begun == AT_WORK_MAX
-    finally:
-        pack.goes_on.set()
+    await thread.until_begun(AT_WORK_MAX)
+    with pytest.raises(Busy, match="compress"):
+        await bodies.gzip(known[-1], b"}")
+    assert thread.begun == AT_WORK_MAX
+    thread.goes_on.set()
     for seats, body in zip(known, [*await asyncio.gather(*first), await bodies.gzip(known[-1], b"}")], strict=True):
         assert gzip.decompress(body) == seats.plain + b"}"
 
 
-async def test_few_large_maps_are_encoded_at_once_and_nobody_waits_long_for_a_turn(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    encode = Slow(mapbody._encode)
-    monkeypatch.setattr(mapbody, "_encode", encode)
-    monkeypatch.setattr(mapbody, "TURN_SECONDS", 0.05)
-    bodies, layout = MapBodies(), layout_of(LARGE)
+async def test_an_encoding_without_a_turn_in_time_is_refused() -> None:
+    thread, layout = Thread(goes_on=False), layout_of(LARGE)
+    bodies = MapBodies(0.05, thread)
     first = [asyncio.create_task(bodies.seats(n, map_at(layout, 0))) for n in range(AT_WORK_MAX)]
-    await encode.until_all_turns_are_taken()
-    try:
-        for session_id in (AT_WORK_MAX, 0):
-            with pytest.raises(Busy, match="encode"):
-                await bodies.seats(session_id, map_at(layout, 1))
-        assert encode.begun == AT_WORK_MAX
-        assert bodies._wanted == {}
-    finally:
-        encode.goes_on.set()
-    # What somebody waited for in vain is nobody's answer later.
+    await thread.until_begun(AT_WORK_MAX)
+    with pytest.raises(Busy, match="encode"):
+        await bodies.seats(AT_WORK_MAX, map_at(layout, 1))
+    behind = asyncio.create_task(bodies.seats(0, map_at(layout, 1)))
+    await asyncio.sleep(0.1)
+    assert thread.begun == AT_WORK_MAX
+    thread.goes_on.set()
+    with pytest.raises(Busy, match="encode"):
+        await behind
+    # A refused request leaves nothing behind: a later one gets its own map.
     answers = [*await asyncio.gather(*first), await bodies.seats(AT_WORK_MAX, map_at(layout, 0))]
     assert {answer.as_of for answer in answers} == {NOW}

@@ -11,7 +11,7 @@ from dev.containers import Container
 from dev.postgres import Postgres
 from dev.servers import Redis
 from service.database import Connection, create_engine
-from service.errors import Busy
+from service.errors import Busy, BusyReason
 from service.seatmap.maps import SeatMaps
 from service.settings import Settings
 from tests.stage.factories import make_customer, make_session
@@ -59,8 +59,8 @@ async def test_maps_of_many_sessions_take_a_few_connections_and_who_waits_too_lo
             assert checked_out(engine) == 2
         outcomes = Counter(type(outcome).__name__ for outcome in await asyncio.gather(*asked, return_exceptions=True))
         assert outcomes == {"SeatMap": 2, "Busy": 4}
-        told = [error.what for task in refused if isinstance(error := task.exception(), Busy)]
-        assert told == ["turn to read a seat map"] * 4
+        told = [error.reason for task in refused if isinstance(error := task.exception(), Busy)]
+        assert told == [BusyReason.MAP_READ] * 4
         assert [(await maps.get(on_sale.id)).states for on_sale in sessions] == [b"A" * 16] * 6
 
 
@@ -93,9 +93,9 @@ async def test_who_finds_a_map_being_built_waits_for_it_and_only_for_so_long(
     clock = asyncio.get_running_loop().time
     async with projecting(with_redis(url, redis, map_fresh_ms=60_000, map_wait_ms=200)) as projection:
         await projection.step()
-        epoch, cache = await projection.epoch(), projection.seat_cache
-        assert await cache.try_lock(epoch, on_sale.id, "another", 60_000)
-        assert await cache.begin(epoch, on_sale.id, 16, "another", NO_END_MS)
+        epoch, builder = await projection.epoch(), projection.builder
+        assert await builder.try_lock(epoch, on_sale.id, "another", 60_000)
+        assert await builder.begin(epoch, on_sale.id, 16, "another", NO_END_MS)
         began = clock()
         assert (await projection.get(on_sale)).source == "postgresql"
         assert 0.2 <= clock() - began < 10
@@ -103,5 +103,5 @@ async def test_who_finds_a_map_being_built_waits_for_it_and_only_for_so_long(
         asking = asyncio.create_task(patient.get(on_sale))
         await asyncio.wait([asking], timeout=0.1)
         assert not asking.done()
-        assert await patient.seat_cache.finish(epoch, on_sale.id, "another")
+        assert await patient.builder.finish(epoch, on_sale.id, "another")
         assert (await asking).source == "redis"

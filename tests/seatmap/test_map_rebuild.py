@@ -14,7 +14,7 @@ from dev.containers import Container
 from dev.postgres import Postgres
 from dev.servers import Redis
 from service.database import Connection
-from service.errors import Busy
+from service.errors import Busy, BusyReason
 from service.seatmap.stored import SeatReads
 from service.settings import Settings
 from tests.stage.factories import make_customer, make_session
@@ -76,7 +76,7 @@ async def test_a_builder_that_comes_back_after_another_one_changes_nothing(
     await is_there.wait()
     # Its lock has gone, and another one begins; then the late one comes back before it, and after it.
     await projection.redis.delete(f"rowlock:{epoch}:{on_sale.id}:lock")
-    assert await projection.seat_cache.begin(epoch, on_sale.id, 16, "another", NO_END_MS)
+    assert await projection.builder.begin(epoch, on_sale.id, 16, "another", NO_END_MS)
     may_go_on.set()
     assert (await late).source == "postgresql"
     assert await projection.redis.get(f"rowlock:{epoch}:{on_sale.id}:states") == b"B" + b"A" * 16
@@ -90,7 +90,7 @@ async def test_the_lock_of_a_dead_builder_goes_by_itself_and_until_then_postgres
     async with projecting(quick) as projection:
         await projection.step()
         lock = f"rowlock:{await projection.epoch()}:{on_sale.id}:lock"
-        assert await projection.seat_cache.try_lock(await projection.epoch(), on_sale.id, "dead", 2_000)
+        assert await projection.builder.try_lock(await projection.epoch(), on_sale.id, "dead", 2_000)
         assert (await projection.get(on_sale)).source == "postgresql"
 
         async def is_gone() -> bool:
@@ -108,7 +108,7 @@ async def test_a_builder_that_fails_gives_the_lock_back(
     await projection.step()
 
     async def fail(_self: SeatReads, _session_id: int) -> Any:
-        raise Busy("turn")
+        raise Busy(BusyReason.MAP_READ)
 
     with monkeypatch.context() as patch:
         patch.setattr(SeatReads, "changed", fail)

@@ -17,7 +17,7 @@ from service.events.log import READ_COMMITTED
 from service.ledger.claims import Held
 from service.ledger.settling import Settled
 from service.reservation import State
-from service.seatmap.cached import WATERMARK
+from service.seatmap.keys import WATERMARK
 from service.seatmap.stored import READ_STATES
 from service.settings import Settings
 from tests.stage.factories import Account, OnSale, hold_of, make_customer, make_customers, make_session

@@ -14,7 +14,7 @@ from dev.servers import Redis
 from service.database import Connection
 from service.ledger.settling import SettleRequest
 from service.reservation import State
-from service.seatmap.cached import WATERMARK
+from service.seatmap.keys import WATERMARK
 from service.settings import Settings
 from tests.stage.factories import book, hold_of, make_customer, make_customers, make_session
 from tests.stage.forcing import give, give_all, make_box_office

@@ -4,7 +4,7 @@ import pytest
 
 from service.database import Connection
 from service.errors import CacheAway
-from service.seatmap.cached import BUMP, PLACE, WATERMARK
+from service.seatmap.keys import BUMP, PLACE, WATERMARK
 from service.settings import Settings
 from tests.stage.factories import make_session
 from tests.stage.seat_maps import NO_MARKS, Projection, write_no_mark
@@ -36,7 +36,7 @@ async def test_a_damaged_place_is_overwritten_by_the_next_step(projection: Proje
 
 async def test_without_an_operator_s_count_that_is_one_nothing_is_called_fresh(projection: Projection) -> None:
     await projection.redis.set(BUMP, "x")
-    with pytest.raises(CacheAway, match="rowlock:bump is no number"):
+    with pytest.raises(CacheAway, match="rowlock:bump is not a number"):
         await projection.step()
     assert await projection.redis.get(WATERMARK) is None
     await projection.redis.set(BUMP, 2)

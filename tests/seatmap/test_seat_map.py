@@ -10,7 +10,7 @@ import pytest
 
 from service.api.mapbody import accepts_gzip
 from service.database import Connection
-from service.seatmap.cached import WATERMARK
+from service.seatmap.keys import WATERMARK
 from service.settings import Settings
 from tests.conftest import serving
 from tests.stage.factories import OnSale, book, make_customer, make_manager, make_session, pay

@@ -1,4 +1,4 @@
-"""The other end of OTLP: an HTTP server that takes traces as a collector does, and shows what came."""
+"""A receiver of OTLP: an HTTP server that takes traces as a collector does, and keeps them."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from tests.stage.waiting import until
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A span as it came; ids in hex, `links` the (trace, span) that it names."""
+    """A received span. Its ids are in hex; `links` are pairs of (trace, span)."""
 
     service: str
     name: str
@@ -32,10 +32,17 @@ class Received:
 
 @dataclass(slots=True)
 class Collector:
-    """Where it listens, and what came so far."""
+    """Its URL, and the spans received so far."""
 
     url: str
     spans: list[Received] = field(default_factory=list)
+    pauses: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Answers no request during the block."""
+        with self.pauses:
+            yield
 
     def named(self, name: str) -> list[Received]:
         """The spans with this name."""
@@ -46,7 +53,7 @@ class Collector:
         return [span for span in self.spans if span.trace == id_]
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
-        """Returns when what came fulfils the condition."""
+        """Returns when the received spans fulfil the condition."""
 
         async def came() -> bool:
             return bool(condition())
@@ -56,20 +63,21 @@ class Collector:
 
 @contextmanager
 def collecting(port: int = 0) -> Iterator[Collector]:
-    """Takes traces during the block."""
+    """Receives traces during the block."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             assert (self.path, self.headers["Content-Type"]) == ("/v1/traces", "application/x-protobuf")
-            collector.spans.extend(_decoded(body))
+            with collector.pauses:
+                collector.spans.extend(_decoded(body))
             self.send_response(200)
             self.send_header("Content-Type", "application/x-protobuf")
             self.end_headers()
             self.wfile.write(ExportTraceServiceResponse().SerializeToString())
 
         def log_message(self, *_arguments: object) -> None:
-            """Says nothing."""
+            """No log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     collector = Collector(f"http://127.0.0.1:{server.server_port}")

@@ -1,4 +1,4 @@
-"""What tests of the HTTP edge share: how a refusal must look, and that it has written nothing."""
+"""Checks of refusals: their answer, and that they have written nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ TABLES = ("accounts", "sessions", "seats", "reservations", "payments", "events")
 
 
 async def ledger(sql: Connection) -> dict[str, str]:
-    """All that is written in the database, as one hash a table; without the counts of sign-ins, which are no ledger."""
+    """A hash of each table. The counts of failed sign-ins are not part of it."""
     return {table: await sql.fetchval(EVERYTHING.format(table=table)) for table in TABLES}
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The answer that is expected: `says` is how the message names the rule that the field breaks."""
+    """An expected refusal. `says` is a part of the message that names the broken rule."""
 
     status: int
     problem: str
@@ -31,7 +31,7 @@ class Refused:
     says: str = ""
 
     def complaint(self, reply: httpx.Response) -> str | None:
-        """What is wrong with the reply; None where it is as expected."""
+        """The difference between the reply and the expectation; None if there is none."""
         if reply.headers.get("content-type") != "application/problem+json":
             return f"{reply.status_code} {reply.headers.get('content-type')} {reply.text[:300]}"
         body = reply.json()
@@ -50,7 +50,7 @@ class Refused:
 
 
 def invalid(field: str, says: str) -> Refused:
-    """422 because of this field."""
+    """422 for this field."""
     return Refused(422, "invalid-request", field, says)
 
 
@@ -64,7 +64,7 @@ class Case:
 
 
 async def wrongly_answered(client: httpx.AsyncClient, sql: Connection, cases: list[Case]) -> dict[str, str]:
-    """The cases that are answered otherwise, or that write something; the test's own assertion shows them all."""
+    """The cases with another answer, and those that write something, so that one assertion shows them all."""
     wrong: dict[str, str] = {}
     before = await ledger(sql)
     for case in cases:

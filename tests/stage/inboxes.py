@@ -1,6 +1,7 @@
 """An inbox in the test's own hands, and dead letters for it."""
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
@@ -22,9 +23,11 @@ NO_SEAT = 999_999_999
 
 
 @asynccontextmanager
-async def inbox_of(engine: AsyncEngine, settings: Settings) -> AsyncIterator[Inbox]:
+async def inbox_of(
+    engine: AsyncEngine, settings: Settings, clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[Inbox]:
     """An inbox that is closed at the end."""
-    inbox = Inbox(engine, settings)
+    inbox = Inbox(engine, settings, clock)
     try:
         yield inbox
     finally:

@@ -1,4 +1,4 @@
-"""What this process has logged."""
+"""The log lines of this process."""
 
 import json
 from typing import Any
@@ -9,6 +9,6 @@ Capture = pytest.CaptureFixture[str]
 
 
 def lines(capture: Capture) -> list[dict[str, Any]]:
-    """What we have logged since the last time; every line is JSON. The test's own client logs here too."""
+    """Our log lines since the last call. Every line is JSON. The test's own client also logs here."""
     logged = [json.loads(line) for line in capture.readouterr().err.splitlines()]
     return [line for line in logged if line["logger"].startswith("rowlock")]

@@ -1,4 +1,4 @@
-"""What the metrics of this process say, and how much each has moved; what those of another one say."""
+"""The metrics of this process and their growth, and the metrics of other processes."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ COUNTED = ("_total", "_count")
 
 
 def values(*endings: str) -> dict[str, float]:
-    """Every sample of ours, as `operation_duration_seconds_count hold done`: its name and its labels' values."""
+    """Our samples by name and labels' values, such as `operation_duration_seconds_count hold done`."""
     return {
         " ".join([sample.name.removeprefix(PREFIX), *sample.labels.values()]): sample.value
         for metric in REGISTRY.collect()
@@ -22,13 +22,13 @@ def values(*endings: str) -> dict[str, float]:
 
 
 def gauge(name: str) -> float:
-    """The value that is shown now, of a name and the values of its labels; 0 before there is one."""
+    """The current value, by name and labels' values; 0 if there is none."""
     return values("").get(name, 0)
 
 
 @contextmanager
 def moved() -> Iterator[dict[str, float]]:
-    """Filled at the block's end: by how much each counter and each number of observations has grown, where it has."""
+    """The growth of each counter and each number of observations, filled at the end of the block."""
     before = values(*COUNTED)
     grown: dict[str, float] = {}
     yield grown
@@ -38,24 +38,24 @@ def moved() -> Iterator[dict[str, float]]:
 
 
 def about(grown: Mapping[str, float], *names: str) -> dict[str, float]:
-    """Those of these metrics, by what follows their name."""
+    """The growth of the metrics whose names begin with one of these."""
     return {key: value for key, value in grown.items() for name in names if key.partition(" ")[0].startswith(name)}
 
 
 async def scrape(port: int) -> dict[str, Metric]:
-    """The metrics of ours on the port, by name, as Prometheus reads them."""
+    """Our metrics on the port, by name, as Prometheus reads them."""
     return parsed(await read(port))
 
 
 async def read(port: int) -> str:
-    """What is on the port."""
-    # A context for TLS, which nobody needs here, takes 50 ms to make.
+    """The text on the port."""
+    # A TLS context is not needed, and takes 50 ms to make.
     async with httpx.AsyncClient(verify=False) as client:  # noqa: S501 - plain HTTP on loopback
         return (await client.get(f"http://127.0.0.1:{port}/metrics")).raise_for_status().text
 
 
 def parsed(text: str) -> dict[str, Metric]:
-    """The metrics of ours, by name."""
+    """Our metrics, by name."""
     return {
         f"{metric.name}_total" if metric.type == "counter" else metric.name: metric
         for metric in text_string_to_metric_families(text)

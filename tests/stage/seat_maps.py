@@ -1,4 +1,4 @@
-"""What tests of the seat map share: settings with Redis, a projector to step, and every seat compared with SQL."""
+"""Shared by the tests of the seat map: settings with Redis, a projector to step, every seat compared with SQL."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,14 +18,20 @@ from expirer.loops.projector import Projector
 from service.cache import Cache
 from service.database import Connection, create_engine, transaction
 from service.events import numbering
-from service.seatmap.cached import WATERMARK, SeatCache
+from service.seatmap.building import MapBuilder
+from service.seatmap.cached import SeatCache
+from service.seatmap.keys import WATERMARK
 from service.seatmap.maps import SeatMap, SeatMaps
+from service.seatmap.updating import MapUpdates
 from service.settings import Settings
 from tests.stage.factories import OnSale, make_settings
 from tests.stage.waiting import until
 
 NO_END_MS = 2**53
-"""Of a map whose showing never ends."""
+"""The end of a showing that never ends."""
+
+NOW = datetime(2030, 6, 1, 18, tzinfo=UTC)
+"""A moment by PostgreSQL's clock."""
 
 NO_MARKS = {
     "of another kind": ["no mark"],
@@ -34,7 +40,7 @@ NO_MARKS = {
     "no numbers": b"history/run|now|then",
     "a moment that no calendar has": b"history/run|1|" + b"9" * 400,
 }
-"""What may stand in place of the watermark that is none."""
+"""Values under the watermark's key that are not a watermark."""
 
 STATES = """
 select string_agg(left(state, 1), '' order by position)
@@ -51,23 +57,24 @@ order by position
 
 
 def with_redis(database_url: str, redis: Redis | Container, **changes: Any) -> Settings:
-    """Settings with Redis, which has all the time that a busy machine needs."""
+    """Settings with Redis, and a timeout that is long enough for a busy machine."""
     return make_settings(database_url, **({"redis_url": redis.url, "redis_timeout_ms": 5_000} | changes))
 
 
 @dataclass(slots=True)
 class Projection:
-    """A projector that the test steps, and the maps as a process of the API has them."""
+    """A projector that the test steps, and the maps of an API process that remembers layouts, but no states."""
 
     settings: Settings
     engine: AsyncEngine
     projector: Projector
     maps: SeatMaps
     seat_cache: SeatCache
+    builder: MapBuilder
     redis: Any
 
     async def step(self) -> None:
-        """Brings everything that is committed to Redis."""
+        """Writes everything that is committed to Redis."""
         while not await self.projector.step():
             pass
 
@@ -77,13 +84,11 @@ class Projection:
             await numbering.number_committed(connection, 10_000)
 
     async def get(self, on_sale: OnSale) -> SeatMap:
-        """The map, not as it was remembered."""
-        self.maps._cached.clear()
-        self.maps._stored.clear()
+        """The map as it is now."""
         return await self.maps.get(on_sale.id)
 
     async def epoch(self) -> str:
-        """The one that counts."""
+        """The current epoch."""
         return str((await self.redis.get(WATERMARK)).decode().partition("|")[0])
 
     async def versions(self, on_sale: OnSale) -> list[int]:
@@ -93,25 +98,48 @@ class Projection:
 
 
 async def write_no_mark(redis: Any, no_mark: str) -> None:
-    """As nobody should, in place of the watermark."""
+    """Replaces the watermark."""
     await redis.delete(WATERMARK)
     value = NO_MARKS[no_mark]
     await (redis.rpush(WATERMARK, *value) if isinstance(value, list) else redis.set(WATERMARK, value))
 
 
+@dataclass(slots=True)
+class Keys:
+    """The keys of the maps in Redis, as the readers, the builder and the projector use them."""
+
+    reads: SeatCache
+    builder: MapBuilder
+    updates: MapUpdates
+    redis: Any
+
+    async def fresh_epoch(self) -> str:
+        """An epoch whose maps are fresh from now on, as of NOW."""
+        clock = await self.updates.clock()
+        epoch = f"history/{clock.run}"
+        assert await self.updates.renew(epoch, NOW, clock.ms)
+        return epoch
+
+    async def make_map(self, epoch: str, session_id: int, seats: int) -> None:
+        """Makes a complete map whose seats are available."""
+        assert await self.builder.begin(epoch, session_id, seats, "mine", NO_END_MS)
+        assert await self.builder.finish(epoch, session_id, "mine")
+
+
 @asynccontextmanager
 async def projecting(settings: Settings, owner: str = "test") -> AsyncIterator[Projection]:
-    """A projector and the maps on connections of their own; nothing has happened yet."""
+    """A projector and the maps, on connections of their own, before the first step."""
     cache = Cache(settings)
     engine = create_engine(settings, "rowlock-projecting")
-    maps = SeatMaps(engine, cache, settings)
+    maps = SeatMaps(engine, cache, settings.model_copy(update={"map_read_interval_ms": 0}), share_seconds=0)
     try:
         yield Projection(
             settings,
             engine,
             Projector(engine, cache, settings, owner),
             maps,
-            SeatCache(cache, settings.map_fresh_ms, settings.map_keep_minutes),
+            SeatCache(cache, settings.map_fresh_ms),
+            MapBuilder(cache, settings.map_keep_minutes),
             cache.redis,
         )
     finally:
@@ -122,7 +150,7 @@ async def projecting(settings: Settings, owner: str = "test") -> AsyncIterator[P
 
 @asynccontextmanager
 async def unreadable(postgres: Postgres, table: str = "seats") -> AsyncIterator[None]:
-    """During the block nobody can read the table."""
+    """Locks the table during the block, so that readers wait."""
     connection = await asyncpg.connect(postgres.url())
     try:
         await connection.execute("begin")
@@ -145,7 +173,7 @@ async def ask(client: httpx.AsyncClient, on_sale: OnSale, **headers: str) -> htt
 
 
 async def assert_map_is_right(client: httpx.AsyncClient, sql: Connection, on_sale: OnSale) -> dict[str, Any]:
-    """Compares every seat of the map with PostgreSQL, where nothing changes meanwhile; the map."""
+    """The map, after a comparison of every seat with PostgreSQL, where nothing may change meanwhile."""
     reply: dict[str, Any] = orjson.loads((await ask(client, on_sale)).content)
     expected = [
         {"seatId": row["id"], "placement": row["placement"], "price": row["price"], "state": row["state"]}
@@ -156,7 +184,7 @@ async def assert_map_is_right(client: httpx.AsyncClient, sql: Connection, on_sal
 
 
 async def until_from(client: httpx.AsyncClient, on_sale: OnSale, source: str, since: datetime | None = None) -> None:
-    """Returns when the map comes from there, and shows a moment after `since`."""
+    """Returns when the map comes from the source, with an `asOf` of at least `since`."""
 
     async def does() -> bool:
         reply = (await ask(client, on_sale)).json()

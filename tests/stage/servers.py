@@ -1,6 +1,6 @@
-"""The servers of one test worker, each started when a test first wants it.
+"""The servers of one test worker, each started by the first test that needs it.
 
-PostgreSQL: the newest from the wheel, the oldest that is supported from Debian, whose Redis and RabbitMQ are used too.
+The newest PostgreSQL is the wheel's; the oldest supported one, Redis and RabbitMQ are those of the system's packages.
 With ROWLOCK_TEST_SERVERS=compose the newest of each is a container of compose.test.yml instead.
 """
 
@@ -20,10 +20,10 @@ from service.migrate import migrate
 
 S = TypeVar("S", Redis | Container, RabbitMQ | Container)
 
-NEWEST, OLDEST = 18, 15
+NEWEST, OLDEST = 18, postgres.oldest_on_debian()
 AS_CONTAINERS = os.environ.get("ROWLOCK_TEST_SERVERS") == "compose"
 OPTIONS = {
-    # A crash of the machine is not what is tested; a crash of the server is, and it loses nothing without fsync.
+    # Tests crash the server, never the machine: without fsync nothing is lost then, and everything is faster.
     "fsync": "off",
     "max_connections": "300",
     "max_prepared_transactions": "1",
@@ -36,7 +36,7 @@ OPTIONS = {
 
 @dataclass(slots=True)
 class Servers:
-    """Starts each server when a test first wants it; `stop` ends them and removes their files."""
+    """Starts each server on its first use; `stop` ends them and removes their files."""
 
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="rowlock-tests-")))
     running: dict[int, Postgres] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Servers:
     project: Project | None = field(default_factory=lambda: Project() if AS_CONTAINERS else None)
 
     def get(self, major: int) -> Postgres:
-        """The server of this worker, migrated. Raises PostgresError where its binaries are missing."""
+        """The worker's server of this version, migrated. Raises ServerError where its programs are missing."""
         if major not in self.running:
             in_container = self.project is not None and major == NEWEST
             self.running[major] = self._container() if in_container else self.make(str(major), major)
@@ -52,7 +52,7 @@ class Servers:
         return self.running[major]
 
     def redis(self) -> Redis | Container:
-        """The Redis of this worker, which is up. Raises ServerError."""
+        """The worker's Redis, started. Raises ServerError."""
         made = self.others.get("redis") or (
             Container(self.project, "redis") if self.project else Redis(self.folder / "redis")
         )
@@ -60,7 +60,7 @@ class Servers:
         return self._started("redis", made)
 
     def rabbitmq(self) -> RabbitMQ | Container:
-        """The RabbitMQ of this worker, which is up. Raises ServerError."""
+        """The worker's RabbitMQ, started. Raises ServerError."""
         made = self.others.get("rabbitmq") or (
             Container(self.project, "rabbitmq") if self.project else RabbitMQ(self.folder / "rabbitmq")
         )
@@ -76,24 +76,21 @@ class Servers:
     def _container(self) -> Postgres:
         assert self.project is not None
         self.project.compose("up", "--detach", "--wait", "postgresql")
-        account = postgres.Account.unprivileged()
-        return Postgres(Path(), self.folder, account, self.project.ports["postgresql"], self.project.password, {})
+        return Postgres(self.folder, port=self.project.ports["postgresql"], password=self.project.password)
 
     def make(self, name: str, major: int = NEWEST, **options: str) -> Postgres:
-        """A started server of one's own, without the schema."""
-        # Its owner is another account, which must be able to get to its files.
+        """Another started server, without the schema, for one test."""
+        # PostgreSQL may run under another account, which needs access to its files.
         self.folder.chmod(0o755)
-        account = postgres.Account.unprivileged()
         binaries = postgres.wheel_binaries() if major == NEWEST else postgres.debian_binaries(major)
-        binaries = postgres.reachable_binaries(binaries, account, self.folder)
-        server = postgres.prepare(self.folder / name, binaries, account, OPTIONS | options)
+        server = postgres.prepare(self.folder / name, binaries, OPTIONS | options)
         server.start()
         return server
 
     def stop(self) -> None:
         """Ends all servers."""
         for server in self.running.values():
-            server.stop(immediate=True)
+            server.kill()
         for other in self.others.values():
             other.stop()
         if self.project:

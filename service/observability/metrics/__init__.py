@@ -1,1 +1,1 @@
-"""What the service tells Prometheus: names and meaning in `catalogue`, the port in `exposition`."""
+"""The metrics for Prometheus: their names in `catalogue`, their port in `exposition`, their use in `recording`."""

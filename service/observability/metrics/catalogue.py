@@ -1,6 +1,6 @@
-"""Every metric: its name, type, unit, meaning, and its labels' values. `docs/metrics.md` is made of it.
+"""Every metric: its name, type, unit, meaning, and its labels' values. `docs/metrics.md` is generated from it.
 
-Who counts something takes the metric from here; dashboards and alerts are made with these names too.
+The code that counts, the dashboards and the alerts all refer to these constants.
 """
 
 from typing import Final
@@ -12,20 +12,20 @@ HTTP = Group("Requests", "API")
 HTTP_SECONDS = HTTP.histogram(
     "rowlock_http_request_duration_seconds",
     "seconds",
-    "From the request's arrival to the end of its answer. Outcomes: ok is 2xx and 3xx; conflict 409; limited 429; "
-    "refused any other 4xx; unavailable 503; failed any other 5xx. Of these only unavailable and failed are the "
-    "service's fault; each route has them at 0 from the start.",
+    "Time from a request's arrival to the end of its answer. Outcomes: ok is 2xx and 3xx; conflict is 409; limited is "
+    "429; refused is any other 4xx; unavailable is 503; failed is any other 5xx. Only unavailable and failed are the "
+    "service's fault; every route reports both from the start, at 0.",
     {
         "method": values.METHODS,
-        "route": "the API's route templates, and `other` for paths that are none",
+        "route": "the API's route templates, and `other` for unknown paths",
         "outcome": values.ANSWERS,
     },
 )
-HTTP_IN_PROGRESS = HTTP.gauge("rowlock_http_requests_in_progress", "requests", "Requests that are not answered yet.")
+HTTP_IN_PROGRESS = HTTP.gauge("rowlock_http_requests_in_progress", "requests", "Requests in progress.")
 RATE_LIMITED = HTTP.counter(
     "rowlock_rate_limited_total",
     "requests",
-    "Requests refused with 429, by the limit that was reached.",
+    "Requests refused with 429, by the limit that they exceeded.",
     {"limit": ("account", "address", "sign-in")},
 )
 
@@ -33,22 +33,23 @@ OPERATIONS = Group("Operations", "both")
 OPERATION_SECONDS = OPERATIONS.histogram(
     "rowlock_operation_duration_seconds",
     "seconds",
-    "Holds, payments and releases, one for each request, and expire, one for each batch of the sweep or the inbox "
-    "that found something. Outcomes: done; repeated (the same answer again); refused (by a rule: see "
-    "rowlock_refusals_total); unavailable (nothing was changed); unknown (a COMMIT without an answer that could not "
-    "be looked up in time); failed.",
+    "Duration of holds, payments and releases, one per request, and of expiry, one per batch of the sweep or the inbox "
+    "that was not empty. Outcomes: done; repeated (the first reply again); refused (by a rule, see "
+    "rowlock_refusals_total); unavailable (nothing was changed); unknown (a COMMIT was not answered, and its outcome "
+    "was not found in time); failed.",
     {"operation": values.OPERATIONS, "outcome": values.OUTCOMES},
 )
 HOLDS_EXPIRED = OPERATIONS.counter(
     "rowlock_holds_expired_total",
     "holds",
-    "Holds that ended unpaid, by who ended them. One that its own late payment has ended is not among them.",
+    "Holds that expired unpaid, by what ended them: the inbox, the sweep, or another buyer's request for the seat. "
+    "Holds that their own late payment ended are not counted.",
     {"by": values.BY},
 )
 LATENESS_SECONDS = OPERATIONS.histogram(
     "rowlock_expiry_lateness_seconds",
     "seconds",
-    "Ended holds: from the deadline to the end. by: the inbox, the sweep, or a buyer who wanted the seat.",
+    "Time from a hold's deadline to its expiry, by what ended it: the inbox, the sweep, or another buyer's request.",
     {"by": values.BY},
     buckets=values.AGES,
 )
@@ -57,77 +58,77 @@ WRITES = Group("Writes of customers", "API")
 REFUSALS = WRITES.counter(
     "rowlock_refusals_total",
     "requests",
-    "Holds, payments and releases that were not granted, by reason. taken: a seat is somebody's; limit: seats per "
-    "customer; locked: a row lock did not come in time; busy: no connection or place in the queue, or a statement took "
-    "too long; away: PostgreSQL does not answer.",
+    "Holds, payments and releases that were refused, by reason. taken: a seat is held or sold; limit: seats per "
+    "customer; locked: the wait for a row lock timed out; busy: no connection or place in the queue was free, or a "
+    "statement timed out; away: PostgreSQL does not answer.",
     {"operation": values.OF_CUSTOMERS, "reason": values.REASONS},
 )
 SEATS = WRITES.counter(
     "rowlock_seats_total",
     "seats",
-    "Seats held, sold (pay) and given back by their customers (release). Repetitions do not count.",
+    "Seats that customers held, paid for and released. Repeated requests do not count.",
     {"operation": values.OF_CUSTOMERS},
 )
 PAID = WRITES.counter(
     "rowlock_paid_minor_units_total",
     "minor units of the currency",
-    "Money for sold seats.",
-    {"currency": "ISO 4217, as sessions are sold in them"},
+    "Revenue from sold seats.",
+    {"currency": "ISO 4217 codes of the sessions on sale"},
 )
 RETRIES = WRITES.counter(
     "rowlock_retries_total",
     "tries",
-    "Transactions tried once more. collision: a deadlock or a serialization failure; away: the connection was lost "
-    "before the COMMIT; overdue: an overdue hold was in the way and was ended first; one_by_one: a batch failed, and "
-    "each of its members was tried alone; outcome_unknown: a look-up of a COMMIT without an answer.",
+    "Retried transactions, by reason. collision: a deadlock or a serialization failure; away: the connection was lost "
+    "before the COMMIT; overdue: an overdue hold on the seat had to be ended first; one_by_one: a batch failed, and "
+    "its members were tried one by one; outcome_unknown: the outcome of an unanswered COMMIT was looked up.",
     {"reason": values.RETRIES},
 )
-WRITES_IN_PROGRESS = WRITES.gauge("rowlock_writes_in_progress", "writes", "Holds, payments and releases under way.")
+WRITES_IN_PROGRESS = WRITES.gauge("rowlock_writes_in_progress", "writes", "Holds, payments and releases in progress.")
 
-DATABASE = Group("PostgreSQL, as the process sees it", "both")
+DATABASE = Group("PostgreSQL", "both")
 LOCK_SECONDS = DATABASE.histogram(
     "rowlock_lock_wait_seconds",
     "seconds",
-    "Statements that wait for row locks, from being sent to their answer: the wait and one round trip.",
+    "Duration of statements that lock rows: the wait for the locks and one round trip.",
     {"lock": values.LOCKS},
 )
 COMMIT_SECONDS = DATABASE.histogram(
-    "rowlock_commit_duration_seconds", "seconds", "COMMITs, from being sent to their answer: the wait for the disk."
+    "rowlock_commit_duration_seconds", "seconds", "Duration of COMMITs, mostly the wait for the disk."
 )
 DATABASE_ERRORS = DATABASE.counter(
     "rowlock_database_errors_total",
     "errors",
-    "What PostgreSQL, or the pool, refused or broke off, by its kind.",
+    "Errors of PostgreSQL or of the connection pool, by kind.",
     {"error": values.DATABASE_ERRORS},
 )
 POOL_WAIT_SECONDS = DATABASE.histogram(
     "rowlock_pool_wait_seconds",
     "seconds",
-    "Wait for a connection of the pool, in vain or not, a new connection's start included.",
+    "Wait for a connection of the pool, including the start of a new connection and waits that timed out.",
 )
 POOL_USED = DATABASE.gauge("rowlock_pool_connections_used", "connections", "Connections of the pool in use.")
 POOL_SIZE = DATABASE.gauge(
-    "rowlock_pool_size", "connections", "Connections that the pool may have (ROWLOCK_POOL_SIZE)."
+    "rowlock_pool_size", "connections", "Maximum number of connections in the pool (ROWLOCK_POOL_SIZE)."
 )
 
 MAPS = Group("Seat maps", "API")
 MAP_READS = MAPS.counter(
     "rowlock_seat_map_reads_total",
     "maps",
-    "Seat maps given to requests, by where they were read.",
+    "Seat maps served, by source.",
     {"source": values.SOURCES},
 )
 MAP_AGE_SECONDS = MAPS.histogram(
     "rowlock_seat_map_age_seconds",
     "seconds",
-    "Age of the maps given to requests.",
+    "Age of the seat maps when they were served.",
     {"source": values.SOURCES},
     buckets=values.AGES,
 )
 MAP_BUILDS = MAPS.counter(
     "rowlock_seat_map_builds_total",
     "maps",
-    "Maps built in Redis. abandoned: somebody else had begun one anew, or Redis went away.",
+    "Seat maps built in Redis. abandoned: another build of the map had begun, or Redis became unavailable.",
     {"outcome": ("built", "abandoned")},
 )
 
@@ -135,30 +136,30 @@ SIGN_IN = Group("Passwords", "API")
 PASSWORD_SECONDS = SIGN_IN.histogram(
     "rowlock_password_check_duration_seconds",
     "seconds",
-    "Password checks and hashes, their wait for the thread included.",
+    "Duration of password checks and hashes, including the wait for a thread.",
 )
 PASSWORDS_WAITING = SIGN_IN.gauge(
-    "rowlock_password_checks_waiting", "checks", "Password checks that wait or are at work."
+    "rowlock_password_checks_waiting", "checks", "Password checks that are waiting or running."
 )
 SIGN_INS_DELAYED = SIGN_IN.gauge(
-    "rowlock_sign_ins_delayed", "sign-ins", "Sign-ins that wait after failures of their account."
+    "rowlock_sign_ins_delayed", "sign-ins", "Sign-ins that are being delayed after failed sign-ins of their account."
 )
 
 PROCESS = Group("Process", "both")
 LOOP_LAG_SECONDS = PROCESS.histogram(
     "rowlock_event_loop_lag_seconds",
     "seconds",
-    "How much later than asked for the event loop woke somebody up; sampled twice a second.",
+    "Delay of a timer of the event loop, sampled twice a second.",
 )
-CACHE_ERRORS = PROCESS.counter("rowlock_cache_errors_total", "errors", "Calls to Redis without an answer in time.")
+CACHE_ERRORS = PROCESS.counter("rowlock_cache_errors_total", "errors", "Calls to Redis that were not answered in time.")
 CACHE_UP = PROCESS.gauge(
-    "rowlock_cache_up", "1 or 0", "Whether Redis answered last; absent without Redis.", across="livemin"
+    "rowlock_cache_up", "1 or 0", "1 if the last call to Redis was answered. Absent without Redis.", across="livemin"
 )
 BUILD = PROCESS.gauge(
     "rowlock_build_info",
     "1",
-    "What runs: the release, and the schema's number that it needs.",
-    {"version": "one, the release's", "schema": "one, the newest migration's"},
+    "The running release, and the number of the schema that it requires.",
+    {"version": "the release", "schema": "the number of the newest migration"},
     across="livemax",
 )
 
@@ -166,110 +167,110 @@ LOOPS = Group("Loops and batches", "expirer")
 STEP_SECONDS = LOOPS.histogram(
     "rowlock_loop_step_duration_seconds",
     "seconds",
-    "Steps of the expirer's loops, empty ones too.",
+    "Duration of the steps of the expirer's loops, including empty steps.",
     {"loop": values.LOOPS},
 )
 STEP_FAILURES = LOOPS.counter(
-    "rowlock_loop_failures_total", "steps", "Steps that failed; the loop goes on.", {"loop": values.LOOPS}
+    "rowlock_loop_failures_total", "steps", "Failed steps of the loop. The loop continues.", {"loop": values.LOOPS}
 )
 STEP_FINISHED = LOOPS.gauge(
     "rowlock_loop_last_success_timestamp_seconds",
     "seconds since 1970",
-    "When the loop last finished a step without a failure; absent before the first one, and where the loop is off.",
+    "When the loop last completed a step. Absent before its first step, and if the loop is switched off.",
     {"loop": values.LOOPS},
     across="livemax",
 )
 BATCH_ITEMS = LOOPS.histogram(
     "rowlock_batch_items",
     "holds, events or rows",
-    "What one batch did: holds that the inbox or the sweep ended; events that were numbered, published or brought to "
+    "Size of a batch: holds that the inbox or the sweep ended; events that were numbered, published or applied to "
     "Redis; rows that the keeper removed. Empty batches do not count.",
     {"loop": values.BATCH_LOOPS},
     buckets=values.ITEMS,
 )
 BATCH_SECONDS = LOOPS.histogram(
-    "rowlock_batch_duration_seconds", "seconds", "How long such a batch took.", {"loop": values.BATCH_LOOPS}
+    "rowlock_batch_duration_seconds", "seconds", "Duration of a batch that was not empty.", {"loop": values.BATCH_LOOPS}
 )
 ROWS_SKIPPED = LOOPS.counter(
     "rowlock_rows_skipped_total",
     "holds",
-    "Overdue holds that a batch passed over with SKIP LOCKED: they are being paid, or somebody else ends them. Each "
-    "batch counts at most as many as it may have.",
+    "Overdue holds that a batch skipped with SKIP LOCKED, because a payment or another replica had locked them. A "
+    "batch counts at most as many as it may hold.",
     {"loop": ("inbox", "sweep")},
 )
 DEAD_LETTERS = LOOPS.counter(
     "rowlock_dead_letters_total",
     "messages",
-    "Dead letters that the inbox is done with. unreadable and failing ones were parked.",
+    "Dead letters that the inbox has processed. The unreadable and failing ones were parked.",
     {"outcome": ("acknowledged", "unreadable", "failing")},
 )
 INBOX_PAUSES = LOOPS.counter(
-    "rowlock_inbox_pauses_total", "pauses", "Batches that the inbox kept because PostgreSQL was away."
+    "rowlock_inbox_pauses_total", "pauses", "Batches that the inbox kept while PostgreSQL was unavailable."
 )
 CONFIRM_SECONDS = LOOPS.histogram(
-    "rowlock_confirm_wait_seconds", "seconds", "A batch of the relay, from its first message to its last confirm."
+    "rowlock_confirm_wait_seconds", "seconds", "Time from the first message of the relay's batch to its last confirm."
 )
-CONFIRM_TIMEOUTS = LOOPS.counter(
-    "rowlock_confirm_timeouts_total", "batches", "Batches whose confirms did not come in time."
-)
+CONFIRM_TIMEOUTS = LOOPS.counter("rowlock_confirm_timeouts_total", "batches", "Batches whose confirms timed out.")
 EVENTS_PUBLISHED = LOOPS.counter("rowlock_events_published_total", "events", "Events that RabbitMQ has confirmed.")
-EVENTS_REFUSED = LOOPS.counter("rowlock_events_refused_total", "batches", "Batches of which a queue refused an event.")
+EVENTS_REFUSED = LOOPS.counter("rowlock_events_refused_total", "batches", "Batches with an event that a queue refused.")
 HINTS_DROPPED = LOOPS.counter(
-    "rowlock_hints_dropped_total", "hints", "Hints that RabbitMQ did not take: the sweep gives these seats back."
+    "rowlock_hints_dropped_total", "hints", "Expiry messages that RabbitMQ refused. The sweep releases their seats."
 )
 
-OBSERVER = Group("What the observer finds every 5 seconds; each expirer says the same, so take the maximum", "expirer")
+OBSERVER = Group("Observer, every 5 seconds; all expirers report the same, so take the maximum", "expirer")
 OVERDUE_OLDEST_SECONDS = OBSERVER.gauge(
-    "rowlock_overdue_hold_oldest_seconds", "seconds", "How long the oldest overdue hold is overdue; 0 without one."
+    "rowlock_overdue_hold_oldest_seconds",
+    "seconds",
+    "Time since the deadline of the oldest overdue hold; 0 without one.",
 )
-OVERDUE = OBSERVER.gauge("rowlock_overdue_holds", "holds", "Holds that are overdue; counted up to 10,000.")
-HELD = OBSERVER.gauge(
-    "rowlock_held_reservations", "holds", "Holds that are neither paid nor ended; counted up to 10,000."
-)
+OVERDUE = OBSERVER.gauge("rowlock_overdue_holds", "holds", "Overdue holds, counted up to 10,000.")
+HELD = OBSERVER.gauge("rowlock_held_reservations", "holds", "Live holds, overdue ones included, counted up to 10,000.")
 ON_SALE = OBSERVER.gauge(
-    "rowlock_sessions_on_sale", "sessions", "Sessions before their showtime; counted up to 10,000."
+    "rowlock_sessions_on_sale", "sessions", "Sessions before their showtime, counted up to 10,000."
 )
 LAG_EVENTS = OBSERVER.gauge(
     "rowlock_log_lag_events",
     "events",
-    "Events that wait: for a number (sequencer), for RabbitMQ (relay), for Redis (projector). The sequencer's are "
-    "counted up to 10,000.",
+    "Events that are waiting: for a number (sequencer), for RabbitMQ (relay), for Redis (projector). The sequencer's "
+    "are counted up to 10,000.",
     {"reader": values.READERS},
 )
 LAG_SECONDS = OBSERVER.gauge(
     "rowlock_log_lag_seconds",
     "seconds",
-    "Age of the first event that waits; 0 without one.",
+    "Age of the oldest waiting event; 0 without one.",
     {"reader": values.READERS},
 )
-LOG_EVENTS = OBSERVER.gauge("rowlock_log_events", "events", "Numbered events that are kept.")
+LOG_EVENTS = OBSERVER.gauge("rowlock_log_events", "events", "Numbered events in the log.")
 LOG_STUCK_EVENTS = OBSERVER.gauge(
     "rowlock_log_stuck_events",
     "events",
-    "Events beyond ROWLOCK_LOG_KEEP_HOURS that stay because this reader has not passed them; counted up to 10,000.",
+    "Events older than ROWLOCK_LOG_KEEP_HOURS that this reader has not processed yet, counted up to 10,000.",
     {"reader": ("relay", "projector")},
 )
 OLDEST_WRITE_SECONDS = OBSERVER.gauge(
     "rowlock_write_transaction_oldest_seconds",
     "seconds",
-    "Age of the oldest transaction on the server that wrote or is prepared; of others' accounts only with pg_monitor.",
+    "Age of the server's oldest transaction that has written or is prepared. Seeing other accounts needs pg_monitor.",
 )
 LOCK_WAITERS = OBSERVER.gauge(
-    "rowlock_lock_waiting_sessions", "sessions", "PostgreSQL's sessions of this database that wait for a lock."
+    "rowlock_lock_waiting_sessions", "sessions", "PostgreSQL sessions of this database that are waiting for a lock."
 )
 LOCK_OLDEST_SECONDS = OBSERVER.gauge(
-    "rowlock_lock_wait_oldest_seconds", "seconds", "Age of the oldest statement that waits for a lock; 0 without one."
+    "rowlock_lock_wait_oldest_seconds",
+    "seconds",
+    "Age of the oldest statement that is waiting for a lock; 0 without one.",
 )
 MESSAGES = OBSERVER.gauge(
     "rowlock_broker_messages",
     "messages",
-    "Messages in RabbitMQ: hints of live holds, dead letters for the inbox, parked ones. Absent without RabbitMQ.",
+    "Messages in RabbitMQ: of live holds, dead letters for the inbox, and parked ones. Absent without RabbitMQ.",
     {"queue": values.QUEUES},
 )
 OBSERVED = OBSERVER.gauge(
     "rowlock_observer_last_success_timestamp_seconds",
     "seconds since 1970",
-    "When the figures of this group were last taken; they are taken every 5 seconds.",
+    "When the values of this group were last read. They are read every 5 seconds.",
     across="livemax",
 )
 

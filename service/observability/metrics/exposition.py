@@ -1,7 +1,7 @@
-"""The port on which Prometheus asks a process, and what is looked at twice a second for it.
+"""The port on which Prometheus reads a process's metrics, and the values that are sampled twice a second.
 
-Several workers of one gunicorn share a folder of files (`PROMETHEUS_MULTIPROC_DIR`, see `gunicorn.conf.py`): whichever
-has the port answers for all of them. It answers from a thread, so also while the event loop is stuck.
+Several workers of one gunicorn share a folder of files (`PROMETHEUS_MULTIPROC_DIR`, see `gunicorn.conf.py`): the worker
+that has the port answers for all. It answers from a thread, so it does even while the event loop is stuck.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ from service.observability.metrics.families import Process, bind_all
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 SAMPLE_SECONDS = 0.5
 PORT_RETRY_SECONDS = 1.0
-"""A worker that takes another one's place has the port as soon as that one is gone."""
+"""A worker that replaces another one gets the port as soon as the old worker has ended."""
 
 log = structlog.stdlib.get_logger("rowlock.metrics")
 
 
 @asynccontextmanager
 async def exposed(process: Process, version: str, host: str, port: int, engine: AsyncEngine) -> AsyncIterator[None]:
-    """Answers on the port during the block; on none where it is 0. A port that can't be had stops no sale."""
+    """Answers on the port during the block; 0 switches it off. A port that is in use does not stop the process."""
     if not port:
         yield
         return
@@ -49,19 +49,19 @@ async def exposed(process: Process, version: str, host: str, port: int, engine: 
 
 async def _answer(host: str, port: int) -> None:
     server: WSGIServer | None = None
-    told = False
+    is_logged = False
     while server is None:
         try:
             server, thread = start_http_server(port, host, _registry())
         except OSError as error:
-            if not told:
-                log.warning("the port of the metrics is not free yet", port=port, error=repr(error))
-            told = True
+            if not is_logged:
+                log.warning("the metrics port is not free yet", port=port, error=repr(error))
+            is_logged = True
             await asyncio.sleep(PORT_RETRY_SECONDS)
     try:
         await asyncio.Event().wait()
     finally:
-        # It looks twice a second whether it is to end; requests and leases must not wait for that.
+        # The server notices its shutdown within half a second. Requests and leases must not wait for that.
         await asyncio.to_thread(_end, server, thread)
 
 

@@ -1,7 +1,7 @@
 """How a metric is declared: once, with its unit, its help and every value that each label may have.
 
-It is made when it is first used, so that a process shows what it knows of and nothing else. A child is bound when it is
-first asked for and kept: `labels()` costs more than the rest of an observation.
+It is created when it is first used, so a process reports only its own metrics. A child is created when it is first
+needed, and kept: `labels()` costs more than the rest of an observation.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,12 +12,12 @@ from typing import Any, Generic, Literal, TypeVar
 from prometheus_client import Counter, Gauge, Histogram
 
 Values = tuple[str, ...] | str
-"""The values that a label may have, or what bounds them, in words."""
+"""The values that a label may have, or a sentence on what bounds them."""
 Labels = Mapping[str, Values]
 Across = Literal["livesum", "livemax", "livemin"]
 Process = Literal["API", "expirer", "both"]
 OTHER = "other"
-"""What an undeclared value is counted as: nothing from outside decides how many series there are."""
+"""Counts undeclared values, so that a client can't add series."""
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 M = TypeVar("M", Counter, Gauge, Histogram)
@@ -25,7 +25,7 @@ M = TypeVar("M", Counter, Gauge, Histogram)
 
 @dataclass(slots=True)
 class Family(Generic[M]):
-    """A metric with its children. `unit` is for people; Prometheus's is the end of the name."""
+    """A metric with its children. `unit` is for the documentation; Prometheus's unit is the end of the name."""
 
     make: type[M]
     name: str
@@ -40,7 +40,7 @@ class Family(Generic[M]):
         """The child with these values, in the order of the labels."""
         child = self.children.get(values)
         if child is None:
-            # What is not declared has no child of its own: the clients' words must not fill the memory.
+            # Undeclared values share one child: values from clients must not fill the memory.
             known = tuple(map(_declared, values, self.labels.values()))
             child = self.children.get(known)
             if child is None:
@@ -48,7 +48,7 @@ class Family(Generic[M]):
         return child
 
     def bind_all(self) -> None:
-        """Makes every series at 0, where all values are declared: an increase from nothing would not be seen."""
+        """Creates every series at 0 if all values are declared: Prometheus sees no increase from a missing series."""
         bounds = [bound for bound in self.labels.values() if not isinstance(bound, str)]
         if len(bounds) == len(self.labels):
             for values in product(*bounds):
@@ -68,7 +68,7 @@ def _declared(value: str, allowed: Values) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Metrics that belong together, and which process shows them."""
+    """Metrics that belong together, and the process that reports them."""
 
     title: str
     process: Process
@@ -81,7 +81,7 @@ class Group:
     def gauge(
         self, name: str, unit: str, help_: str, labels: Labels | None = None, *, across: Across = "livesum"
     ) -> Family[Gauge]:
-        """`across` says what several workers of one pod make of their values."""
+        """`across` is how the values of several workers in one pod are combined."""
         return self._listed(Family(Gauge, name, unit, help_, labels or {}, {"multiprocess_mode": across}))
 
     def histogram(
@@ -96,7 +96,7 @@ class Group:
 
 
 def bind_all(groups: Iterable[Group], process: Process) -> None:
-    """Makes what the process will count, at 0. What is measured only, a gauge, is shown once it is known."""
+    """Creates the process's counters and histograms at 0. A gauge appears once its value is known."""
     for group in groups:
         if group.process in (process, "both"):
             for family in group.families:

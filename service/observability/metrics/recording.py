@@ -1,4 +1,4 @@
-"""What happens, turned into metrics: the edges and the loops say it in their own words, and only here is it counted."""
+"""Turns the operations of the API and the loops into metrics."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,15 +35,15 @@ DATABASE_ERRORS: dict[type[Exception], str] = {
     asyncpg.SerializationError: "serialization",
     errors.OutcomeUnknown: "commit_unknown",
 }
-"""Whatever else is translated says that PostgreSQL is away."""
+"""Every other error that is translated means that PostgreSQL is away."""
 OUR_FAULTS = ("unavailable", "failed")
-"""Outcomes of requests that the error budget pays."""
+"""Outcomes of requests that count against the error budget."""
 CONFLICT, TOO_MANY, UNAVAILABLE = 409, 429, 503
 
 
 @dataclass(slots=True)
 class Operation:
-    """One that is under way; whoever runs it says what only the answer tells. `total` is in minor units."""
+    """An operation in progress. The caller fills in the facts of its answer. `total` is in minor units."""
 
     changed: bool = False
     seats: int = 0
@@ -53,7 +53,7 @@ class Operation:
 
 @contextmanager
 def operation(name: str) -> Iterator[Operation]:
-    """Counts and times the block as `hold`, `pay` or `release`; what it raises tells the outcome."""
+    """Counts and times the block as `hold`, `pay` or `release`. The exception that it raises gives the outcome."""
     running = Operation()
     began = time.perf_counter()
     try:
@@ -72,7 +72,7 @@ def operation(name: str) -> Iterator[Operation]:
 
 @dataclass(slots=True)
 class Expiry:
-    """A batch of the inbox or the sweep: what it has ended, and how many it passed over."""
+    """A batch of the inbox or the sweep: the holds that it ended, and the number that it skipped."""
 
     reservations: Sequence[Reservation] = ()
     skipped: int = 0
@@ -80,7 +80,7 @@ class Expiry:
 
 @contextmanager
 def expiry(by: str) -> Iterator[Expiry]:
-    """Counts and times a batch, where it finds something or fails; the block fills in what it has committed."""
+    """Counts and times a batch that fails or is not empty. The block fills in the committed holds."""
     batch = Expiry()
     began = time.perf_counter()
     try:
@@ -97,36 +97,36 @@ def expiry(by: str) -> Iterator[Expiry]:
 
 
 def requests_expected(routed: Iterable[tuple[str, str]]) -> None:
-    """Failures of these methods and routes begin at 0: a series that begins with its first one never shows it."""
+    """Starts the failures of these methods and routes at 0: a series that starts at 1 never shows its first failure."""
     for method, route in routed:
         for outcome in OUR_FAULTS:
             catalogue.HTTP_SECONDS.of(method, route, outcome)
 
 
 def request_answered(method: str, route: str | None, status: int, seconds: float) -> None:
-    """`route` is the template, None where the path is none; `status` 0 where no answer could be sent."""
+    """`route` is the template, None for an unknown path. `status` is 0 if no answer could be sent."""
     catalogue.HTTP_SECONDS.of(method, route or "other", _answer(status)).observe(seconds)
 
 
 def map_given(source: str, age_ms: int) -> None:
-    """A request has got a seat map."""
+    """A seat map was served."""
     catalogue.MAP_READS.of(source).inc()
     catalogue.MAP_AGE_SECONDS.of(source).observe(age_ms / 1000)
 
 
 def retried(reason: str) -> None:
-    """A transaction is tried once more."""
+    """A transaction is retried."""
     catalogue.RETRIES.of(reason).inc()
 
 
 def database_failed(error: Exception) -> None:
-    """What the driver or the pool has raised, before it is translated."""
+    """An error of the driver or the pool, before its translation."""
     kind = next((kind for type_, kind in DATABASE_ERRORS.items() if isinstance(error, type_)), "away")
     catalogue.DATABASE_ERRORS.of(kind).inc()
 
 
 def holds_ended(by: str, ended: Iterable[Reservation]) -> None:
-    """They have expired: by the inbox, the sweep, or a buyer."""
+    """Holds have expired: by the inbox, the sweep, or a buyer."""
     counted, lateness = catalogue.HOLDS_EXPIRED.of(by), catalogue.LATENESS_SECONDS.of(by)
     for reservation in ended:
         assert reservation.settled_at is not None
@@ -135,7 +135,7 @@ def holds_ended(by: str, ended: Iterable[Reservation]) -> None:
 
 
 def batch_done(loop: str, items: int, seconds: float) -> None:
-    """One batch of a loop; an empty one does not count."""
+    """One batch of a loop. An empty one does not count."""
     if items:
         catalogue.BATCH_ITEMS.of(loop).observe(items)
         catalogue.BATCH_SECONDS.of(loop).observe(seconds)
@@ -155,7 +155,7 @@ def _outcome(error: Exception) -> str:
 
 def _reason(error: errors.RowlockError) -> str:
     if isinstance(error, errors.Busy):
-        return "locked" if error.what == "lock" else "busy"
+        return "locked" if error.reason is errors.BusyReason.ROW_LOCK else "busy"
     return REASONS.get(type(error), "other")
 
 
@@ -163,7 +163,7 @@ def _answer(status: int) -> str:
     match status:
         case _ if status < 100:  # noqa: PLR2004 - none was sent
             return "failed"
-        case _ if status < 400:  # noqa: PLR2004 - from here on refusals
+        case _ if status < 400:  # noqa: PLR2004 - refusals from here on
             return "ok"
         case 409:
             return "conflict"
@@ -172,4 +172,4 @@ def _answer(status: int) -> str:
         case 503:
             return "unavailable"
         case _:
-            return "refused" if status < 500 else "failed"  # noqa: PLR2004 - from here on the service's fault
+            return "refused" if status < 500 else "failed"  # noqa: PLR2004 - the service's fault from here on

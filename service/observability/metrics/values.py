@@ -1,4 +1,4 @@
-"""The values that labels may have, and what several metrics share: bounds of buckets, how long they are shown."""
+"""The values that labels may have, the buckets that metrics share, and how long a gauge is reported."""
 
 from typing import Final
 
@@ -26,6 +26,6 @@ AUDITED: Final = ("holds", "seats", "reservations", "events", "maps")
 CHECKS: Final = ("owners", "money", "ownerless", "overdue", "log", "cache")
 
 KNOWN_SECONDS: Final = 30.0
-"""So long what was seen is still shown; after that it would speak against a replica that sees that all is well."""
+"""How long a gauge is reported after it was read. An older value would contradict replicas with newer ones."""
 AGES: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30, 60, 300)
 ITEMS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)

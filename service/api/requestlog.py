@@ -1,0 +1,127 @@
+"""What every request passes through first: its id, its log line, its trace, and the answer to a defect.
+
+Plain ASGI: Starlette's BaseHTTPMiddleware makes a task and two streams for each request.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils.compat import uuid7
+
+from service.api import problems
+from service.observability import sampling, tracing
+from service.observability.metrics import catalogue, recording
+
+REQUEST_ID_HEADER = "X-Request-ID"
+ACCEPTABLE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+QUIET_PATHS = ("/livez", "/readyz")
+SERVER_ERRORS = 500
+
+log = structlog.stdlib.get_logger("rowlock.http")
+
+
+@dataclass(slots=True)
+class _Answering:
+    """A request in progress. `status` is 0 until the answer begins."""
+
+    request_id: str
+    traced: sampling.Request
+    began: float
+    answer: Send
+    status: int = 0
+
+    async def send(self, message: Message) -> None:
+        """Sends a part of the answer, with the request's id in its headers."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            MutableHeaders(scope=message)[REQUEST_ID_HEADER] = self.request_id
+        await self.answer(message)
+
+
+class RequestLog:
+    """Gives each request an id, the client's where it is acceptable, and writes one log line when it is answered.
+
+    An exception that has no answer becomes a 500 with that id.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answering = _begin(scope, send)
+        try:
+            await self._app(scope, receive, answering.send)
+        except Exception as error:
+            scope["state"]["failure"] = {"exc_info": error}
+            if answering.status:
+                raise
+            await problems.render(problems.InternalError(), answering.request_id)(scope, receive, answering.send)
+        finally:
+            _end(answering, scope)
+
+
+def _begin(scope: Scope, send: Send) -> _Answering:
+    headers = Headers(scope=scope)
+    given = headers.get(REQUEST_ID_HEADER, "")
+    request_id = given if ACCEPTABLE_REQUEST_ID.fullmatch(given) else uuid7().hex
+    scope.setdefault("state", {})["request_id"] = request_id
+    structlog.contextvars.clear_contextvars()
+    traced = _begin_trace(scope, headers)
+    structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=traced.trace_id)
+    catalogue.HTTP_IN_PROGRESS.of().inc()
+    return _Answering(request_id, traced, time.perf_counter(), send)
+
+
+def _end(answering: _Answering, scope: Scope) -> None:
+    catalogue.HTTP_IN_PROGRESS.of().dec()
+    # The template: a path with ids in it would make each line, and each series, its own kind.
+    route: str | None = getattr(scope.get("route"), "path", None)
+    seconds = time.perf_counter() - answering.began
+    recording.request_answered(scope["method"], route, answering.status, seconds)
+    _write_line(scope, route, answering.status, seconds)
+    sampling.end_request(answering.traced, scope["method"], route, answering.status)
+
+
+def _begin_trace(scope: Scope, headers: Headers) -> sampling.Request:
+    if scope["path"] in QUIET_PATHS:
+        # A pipelined request begins in the context of the request before it.
+        tracing.current.set(None)
+        return sampling.Request("")
+    peer, context = scope.get("client"), scope["state"]["context"]
+    is_trusted = context.limits.is_proxy(peer[0] if peer else None)
+    return sampling.begin_request(scope["method"], headers.get(tracing.HEADER, ""), is_trusted=is_trusted)
+
+
+def _write_line(scope: Scope, route: str | None, status: int, seconds: float) -> None:
+    if scope["path"] in QUIET_PATHS and status < SERVER_ERRORS:
+        return
+    failure = scope["state"].get("failure", {})
+    log.log(
+        _level(status, failure),
+        "request",
+        method=scope["method"],
+        route=route,
+        status=status,
+        duration_ms=round(seconds * 1000, 1),
+        **failure,
+    )
+
+
+def _level(status: int, failure: Mapping[str, Any]) -> int:
+    """A defect is an error, a store that is away a warning, and a refusal neither."""
+    if "exc_info" in failure or status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return logging.ERROR
+    # Without a status the client got no answer.
+    return logging.WARNING if status > SERVER_ERRORS or not status else logging.INFO
