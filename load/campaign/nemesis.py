@@ -12,8 +12,9 @@ from typing import Any
 import asyncpg
 from redis.asyncio import Redis as RedisClient
 
+from dev.processes import ServerError
 from load.campaign.history import Fault
-from load.campaign.pair import kill
+from load.campaign.pair import lose
 from load.campaign.plan import Planned
 from load.campaign.system import LOCK_TIMEOUT_MS, System
 from tests.stage import letters, proxy
@@ -71,7 +72,7 @@ async def clock_wrong(system: System, chance: random.Random, seconds: float) -> 
 async def postgres_restarted(system: System, _chance: random.Random, _seconds: float) -> None:
     """The primary dies at once and comes back."""
     server = system.pair.leader
-    await asyncio.to_thread(kill, server)
+    await asyncio.to_thread(lose, server)
     await asyncio.to_thread(server.start)
 
 
@@ -146,7 +147,7 @@ for update
 async def redis_killed(system: System, _chance: random.Random, seconds: float) -> None:
     """Killed; comes back empty."""
     await asyncio.to_thread(system.redis.kill)
-    system.redis.forget_snapshot()
+    system.redis.forget()
     await asyncio.sleep(seconds)
     await asyncio.to_thread(system.redis.start)
 
@@ -167,7 +168,7 @@ async def redis_restored(system: System, _chance: random.Random, seconds: float)
     await asyncio.to_thread(system.redis.kill)
     shutil.copy(system.folder / "kept.rdb", snapshot)
     await asyncio.to_thread(system.redis.start)
-    system.redis.forget_snapshot()
+    system.redis.forget()
 
 
 async def redis_paused(system: System, _chance: random.Random, seconds: float) -> None:
@@ -247,7 +248,14 @@ class Nemesis:
             began = time.time_ns() // 1_000
             try:
                 await FAULTS[fault.kind](self._system, random.Random(fault.seed), fault.seconds)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, AssertionError, TimeoutError) as error:
+            except (
+                OSError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                AssertionError,
+                TimeoutError,
+                ServerError,
+            ) as error:
                 self.skipped.append((fault.kind, repr(error)))
             self.done.append(Fault(fault.kind, began, time.time_ns() // 1_000))
 

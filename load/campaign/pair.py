@@ -1,18 +1,18 @@
 """PostgreSQL as a primary with one standby, by streaming replication, and the failover between the two."""
 
 import asyncio
-import os
 import shutil
-import signal
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
+import psutil
 
 from dev import postgres
 from dev.postgres import Postgres
+from dev.processes import ServerError, free_port
 from service.database import Connection
 
 OPTIONS = {
@@ -67,7 +67,7 @@ class Pair:
 
     async def fail_over(self) -> None:
         """The primary dies at once; the standby is promoted. There is no standby until `add_standby`."""
-        await asyncio.to_thread(kill, self.leader)
+        await asyncio.to_thread(lose, self.leader)
         self.primary = 1 - self.primary
         connection = await asyncpg.connect(self.leader.url())
         try:
@@ -80,7 +80,7 @@ class Pair:
     async def add_standby(self) -> None:
         """Makes the other server a standby of the primary, from a new copy of it."""
         other = self.servers[1 - self.primary]
-        await asyncio.to_thread(other.stop, immediate=True)
+        await asyncio.to_thread(other.kill)
         await asyncio.to_thread(self._copy, other)
         await asyncio.to_thread(other.start)
         connection = await self.connect()
@@ -102,7 +102,7 @@ class Pair:
         command += ["--write-recovery-conf", "--wal-method", "stream", "--checkpoint", "fast", "--no-sync"]
         result = self.leader.account.run(command, cwd=other.folder)
         if result.returncode != 0:
-            raise postgres.PostgresError(f"pg_basebackup failed: {result.stderr}")
+            raise ServerError(f"pg_basebackup failed: {result.stderr}")
 
     def count_deadlocks(self) -> int:
         """How many the two have ended, by their logs."""
@@ -112,7 +112,7 @@ class Pair:
     def stop(self) -> None:
         """Ends both."""
         for server in self.servers:
-            server.stop(immediate=True)
+            server.kill()
 
 
 IS_STREAMING = "select exists (select from pg_stat_replication where state = 'streaming')"
@@ -125,25 +125,26 @@ async def _until(connection: Connection, question: str) -> None:
         if await connection.fetchval(question):
             return
         await asyncio.sleep(REPLICA_POLL_SECONDS)
-    raise postgres.PostgresError(f"the standby did not come: {question}")
+    raise ServerError(f"the standby did not come: {question}")
 
 
-def kill(server: Postgres) -> None:
-    """SIGKILL for the server and its backends, as when the machine is lost."""
-    process = server.process
-    assert process is not None
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    server.process = None
+def lose(server: Postgres) -> None:
+    """As when its machine is lost: no process of it does anything any more, not even for those that it had answered."""
+    assert server.process is not None
+    first = psutil.Process(server.process.pid)
+    server.pause()
+    for process in (first, *first.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    server.kill()
 
 
 def make(folder: Path, binaries: Path, *, synchronous: bool) -> Pair:
     """Two servers below the folder, not yet started."""
-    account = postgres.Account.unprivileged()
+    # The servers' account must be able to enter it.
     folder.chmod(0o755)
-    binaries = postgres.reachable_binaries(binaries, account, folder)
-    first = postgres.prepare(folder / "one", binaries, account, OPTIONS)
-    account.make_folder(folder / "two")
-    second = replace(first, folder=folder / "two", port=postgres.free_port())
+    first = postgres.prepare(folder / "one", binaries, OPTIONS)
+    second = replace(first, folder=folder / "two", port=free_port())
+    second.folder.mkdir(mode=0o700)
+    second.account.take(second.folder)
     return Pair(folder, [first, second], synchronous)

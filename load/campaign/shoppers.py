@@ -107,8 +107,8 @@ class Client:
         """Acts until the campaign is over; then it finds out what is unknown."""
         actions = {
             "hold": self._hold, "pay": self._pay, "release": self._release, "late": self._come_late,
-            "twice": self._pay_twice, "replay": self._replay, "foreign": self._settle_foreign, "reuse": self._reuse_key, "map": self._read_map,
-            "list": self._read_list, "history": self._read_history,
+            "twice": self._pay_twice, "replay": self._replay, "foreign": self._settle_foreign,
+            "reuse": self._reuse_key, "map": self._read_map, "list": self._read_list, "history": self._read_history,
         }  # fmt: skip
         names, weights = list(SHARES), list(SHARES.values())
         while not self._ground.is_over:

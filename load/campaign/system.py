@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from dev import postgres
-from dev.postgres import free_port
+from dev.processes import free_port
 from dev.servers import RabbitMQ, Redis
 from load.campaign import pair
 from load.campaign.pair import Pair
