@@ -29,9 +29,96 @@ class Mutant:
     faults: str = "none"
 
 
-HOLDING, SETTLING = "service/ledger/holding.py", "service/ledger/settling.py"
+HOLDING, SETTLING, BOOKING = "service/ledger/holding.py", "service/ledger/settling.py", "service/ledger/booking.py"
+EXPIRING, CLAIMS, RELAY = "service/ledger/expiring.py", "service/ledger/claims.py", "expirer/loops/relay.py"
 MUTANTS = (
-    Mutant("the customers are not locked", HOLDING, 'order by id\nfor no key update\n"""', 'order by id\n"""', "none"),
+    Mutant(
+        "a hold does not lock its customer",
+        HOLDING,
+        "from accounts\nwhere id = any($1::uuid[])\norder by id\nfor no key update\n",
+        "from accounts\nwhere id = any($1::uuid[])\norder by id\n",
+    ),
+    Mutant(
+        "a hold does not lock its seats",
+        HOLDING,
+        "order by seats.id\nfor no key update of seats\n",
+        "order by seats.id\n",
+    ),
+    Mutant("a hold locks its seats in the wrong order", HOLDING, "order by seats.id\n", "order by seats.id desc\n"),
+    Mutant(
+        "a hold reads the clock before its locks", HOLDING, "select clock_timestamp()", "select transaction_timestamp()"
+    ),
+    Mutant(
+        "the limit does not count what is paid",
+        HOLDING,
+        "where r.state in ('HELD', 'CONFIRMED')\nunion all",
+        "where r.state = 'HELD'\nunion all",
+    ),
+    Mutant(
+        "a key that was used for other seats is not refused",
+        CLAIMS,
+        "if first.fingerprint != request.fingerprint():",
+        "if not first.fingerprint:",
+    ),
+    Mutant(
+        "a settlement does not lock its reservation",
+        SETTLING,
+        "order by r.id\nfor no key update of r\n",
+        "order by r.id\n",
+    ),
+    Mutant(
+        "a settlement reads the clock before its locks",
+        SETTLING,
+        "(select clock_timestamp()) as now",
+        "(select transaction_timestamp()) as now",
+        "rows-locked",
+    ),
+    Mutant(
+        "a customer may settle another's reservation",
+        SETTLING,
+        "r.customer_id = coalesce(asked.customer_id, r.customer_id)",
+        "true",
+    ),
+    Mutant(
+        "a settlement does not count the seat's version on",
+        SETTLING,
+        "version = version + 1\n    from unnest($4",
+        "version = version\n    from unnest($4",
+    ),
+    Mutant(
+        "a payment after the deadline is accepted",
+        "service/reservation.py",
+        "if now < reservation.expires_at:",
+        "if now < reservation.expires_at or target is State.CONFIRMED:",
+    ),
+    Mutant(
+        "the sweep waits for locked holds",
+        EXPIRING,
+        "for no key update skip locked",
+        "for no key update",
+        "rows-locked",
+    ),
+    Mutant(
+        "an unknown COMMIT is reported as not done",
+        BOOKING,
+        'recording.retried("outcome_unknown")\n            return await self._look_up(write, requests)',
+        "raise DatabaseAway from None",
+        "commit-cut,connections-cut,backends-terminated",
+    ),
+    Mutant(
+        "the relay moves its cursor before the confirms",
+        RELAY,
+        "published = await self._publish(events)\n        await self._move_cursor(number, events[: published.events])",
+        "await self._move_cursor(number, events)\n        published = await self._publish(events)",
+        "rabbitmq-killed,expirer-killed,rabbitmq-alarmed",
+    ),
+    Mutant(
+        "a map takes changes that are older than what it has",
+        "service/seatmap/lua/apply.lua",
+        "version > struct.unpack('>I4', known)",
+        "true",
+        "expirer-killed,expirer-stopped",
+    ),
 )
 
 
