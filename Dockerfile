@@ -1,12 +1,12 @@
 # syntax=docker/dockerfile:1
-# One image for the API, the expirer, the migrations and the other commands. docs/deploy/image.md says how it is used.
-# It has no HEALTHCHECK: what is healthy differs from command to command, so compose.yml and the chart say it.
+# One image for the API, the expirer, the migrations and the other commands: docs/deploy/image.md says how to use it.
+# It has no HEALTHCHECK: each command needs another check, which compose.yml and the chart define.
 
 FROM python:3.13-slim AS packages
-# Without pip: what runs in production installs nothing.
+# Without pip: nothing is installed in production.
 RUN python -m venv --without-pip /opt/rowlock
-# A network with an authority or a package index of its own gives them as secrets, `--secret id=ca,src=FILE` and
-# `--secret id=pip,src=pip.conf`: BuildKit mounts them for this one command and keeps them in no layer.
+# Behind a private certificate authority or package index, pass `--secret id=ca,src=FILE` and `--secret id=pip,src=pip.conf`.
+# BuildKit mounts them for this one command and stores them in no layer.
 RUN --mount=type=bind,source=requirements.lock,target=/requirements.lock \
     --mount=type=secret,id=ca \
     --mount=type=secret,id=pip \
@@ -17,8 +17,8 @@ RUN --mount=type=bind,source=requirements.lock,target=/requirements.lock \
       --only-binary :all: --require-hashes --requirement /requirements.lock
 COPY service /app/service
 COPY expirer /app/expirer
-# Nothing can be written where it runs, so it is compiled here, and what was compiled counts whatever the files' times are.
-# The modes are the checkout's, where others may have been shut out.
+# The root file system is read-only in production, so Python compiles here, independently of the files' times.
+# The checkout's modes may exclude other accounts.
 RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/rowlock/lib /app \
  && chmod -R a+rX /app
 
@@ -30,7 +30,7 @@ WORKDIR /app
 COPY --chmod=0644 LICENSE ./
 COPY --from=packages /opt/rowlock /opt/rowlock
 COPY --from=packages /app ./
-# By number, so that Kubernetes can see that it is not root.
+# A number, so that Kubernetes can verify that it is not root.
 USER 10001:10001
 EXPOSE 3000 3001
 CMD ["gunicorn", "--config", "service/gunicorn.conf.py"]

@@ -1,1 +1,1 @@
-"""What developing needs: a PostgreSQL of one's own, demo data, and `make run`. Not part of the service."""
+"""Tools for developers: servers on loopback, demo data, `make run`, generated pages. Not part of the service."""

@@ -1,4 +1,4 @@
-"""The same servers as containers, by compose.test.yml: the newest versions, where there is a Docker engine."""
+"""The same servers in their newest versions, as containers of compose.test.yml."""
 
 import contextlib
 import os
@@ -18,14 +18,14 @@ PORTS = {"postgresql": "POSTGRESQL_PORT", "redis": "REDIS_PORT", "rabbitmq": "RA
 
 @dataclass(slots=True)
 class Project:
-    """A compose project of our own: a network and three containers, ended by its name."""
+    """A compose project with three containers and a network. Its random name identifies it."""
 
     name: str = field(default_factory=lambda: f"rowlock-{secrets.token_hex(4)}")
     password: str = field(default_factory=lambda: secrets.token_hex(8))
     ports: dict[str, int] = field(default_factory=lambda: {service: free_port() for service in PORTS})
 
     def compose(self, *arguments: str) -> str:
-        """What docker compose prints. Raises ServerError."""
+        """The output of docker compose. Raises ServerError."""
         variables = {variable: str(self.ports[service]) for service, variable in PORTS.items()}
         try:
             result = subprocess.run(  # noqa: S603 - our own command
@@ -45,14 +45,14 @@ class Project:
 
 @dataclass(slots=True)
 class Container:
-    """One service of the project, with what can be done to a server."""
+    """One service of the project, with the methods of `dev.processes.Server`."""
 
     project: Project
     service: str
 
     @property
     def port(self) -> int:
-        """Where it listens on loopback."""
+        """Its port on loopback."""
         return self.project.ports[self.service]
 
     @property
@@ -63,13 +63,13 @@ class Container:
         return f"{scheme}://{account}:{self.project.password}@127.0.0.1:{self.port}{rest}"
 
     def start(self) -> None:
-        """Returns when it is healthy."""
+        """Returns when the container is healthy."""
         deadline = time.monotonic() + START_SECONDS_MAX
         while True:
             try:
                 self.project.compose("up", "--detach", "--wait", self.service)
             except ServerError:
-                # One that was paused is called unhealthy until its next check.
+                # A container that was paused counts as unhealthy until its next check.
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
@@ -77,32 +77,32 @@ class Container:
                 return
 
     def stop(self) -> None:
-        """Ends it."""
+        """Ends the container."""
         self.project.compose("stop", self.service)
 
     def kill(self) -> None:
-        """As when the machine loses power."""
+        """Ends it as a power failure would."""
         self.project.compose("kill", self.service)
 
     def pause(self) -> None:
-        """It neither works nor answers, but its connections stay."""
+        """Stops its processes, whose connections stay open."""
         self.project.compose("pause", self.service)
 
     def resume(self) -> None:
-        """It goes on where it was paused."""
+        """Continues after a pause."""
         self.project.compose("unpause", self.service)
 
     def ensure_up(self) -> None:
-        """Whatever a test has done to it: it is up and works."""
+        """Makes a container that was stopped, killed or paused work again."""
         with contextlib.suppress(ServerError):
-            # Refused where it is not paused.
+            # Fails unless it is paused.
             self.resume()
         self.start()
 
     def control(self, *arguments: str) -> str:
-        """What rabbitmqctl prints."""
+        """The output of rabbitmqctl."""
         return self.project.compose("exec", "--no-TTY", self.service, "rabbitmqctl", *arguments)
 
     def forget(self) -> None:
-        """The next start is an empty one."""
+        """Makes the next start one without data."""
         self.project.compose("rm", "--force", "--stop", "--volumes", self.service)

@@ -1,4 +1,4 @@
-"""Where `make run` keeps its data between two runs. `python -m dev.data_folder` removes it, without any package."""
+"""The data of `make run` between two runs. `python -m dev.data_folder` removes it, and needs no package."""
 
 import contextlib
 import fcntl
@@ -20,9 +20,9 @@ class FolderError(Exception):
 
 
 def data_folder() -> Path:
-    """What ROWLOCK_DATA_DIR says, or `.data` in the checkout.
+    """The folder of ROWLOCK_DATA_DIR, else `.data` in the checkout.
 
-    Root's is elsewhere: PostgreSQL then runs under an account that may not be able to get to the checkout.
+    Root's is in /var/lib: PostgreSQL then runs under another account, which may not be able to read the checkout.
     """
     if given := os.environ.get(VARIABLE):
         return Path(given).absolute()
@@ -33,11 +33,11 @@ def data_folder() -> Path:
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Path]:
-    """Makes the folder where it is not there, and keeps others from using it. Raises FolderError."""
+    """Creates the folder if it is missing, and locks it against other runs. Raises FolderError."""
     try:
         if not folder.exists():
             folder.mkdir(parents=True)
-            # PostgreSQL's account has to pass, whatever the umask is; what is in it has modes of its own.
+            # Whatever the umask is, PostgreSQL's account must pass; the files inside have modes of their own.
             folder.chmod(0o755)
         lock = (folder / "lock").open("w")
     except OSError as error:
@@ -53,7 +53,7 @@ def opened(folder: Path) -> Iterator[Path]:
 
 
 def kept_secret(folder: Path) -> str:
-    """The key that signs this folder's tokens, so that they are good after the next start too."""
+    """The key that signs this folder's tokens, which stay valid after the next start."""
     path = folder / "token-secret"
     if not path.exists():
         path.touch(0o600)
@@ -62,7 +62,7 @@ def kept_secret(folder: Path) -> str:
 
 
 def forget(folder: Path) -> None:
-    """Removes what `make run` has made in the folder, and the folder if that was all. Raises FolderError."""
+    """Removes the files of `make run` from the folder, and the folder if it is empty then. Raises FolderError."""
     if not folder.exists():
         return
     with opened(folder):

@@ -1,4 +1,4 @@
-"""Demo data, made through the API as anybody would: accounts, and sessions of several sizes on sale."""
+"""Demo data, created through the public API: accounts, and sessions of several sizes on sale."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -6,7 +6,7 @@ from string import ascii_uppercase
 
 import httpx
 
-PASSWORD = "correct horse battery"  # noqa: S105 - everybody may know it
+PASSWORD = "correct horse battery"  # noqa: S105 - it is public
 MANAGER = "manager@example.com"
 CUSTOMERS = ("ada@example.com", "grace@example.com", "linus@example.com")
 REQUEST_SECONDS_MAX = 60
@@ -14,12 +14,12 @@ IN_USE, INVALID = 409, 422
 
 
 class DemoError(Exception):
-    """The API does not let itself be filled; the message is for people."""
+    """The API refused the demo data; the message is for people."""
 
 
 @dataclass(frozen=True, slots=True)
 class Show:
-    """A session to put on sale, so many days from now; `price` in minor units."""
+    """A session to put on sale, `days` from now; `price` is in minor units."""
 
     movie: str
     room: str
@@ -42,7 +42,7 @@ SHOWS = (
 
 
 def load(api: str) -> int:
-    """Makes the accounts that are not there, and the sessions where nothing is on sale; a seat that can be bought.
+    """Creates missing accounts, and sessions if none is on sale. Returns the id of a seat that can be held.
 
     Raises DemoError, httpx.HTTPError.
     """
@@ -61,7 +61,7 @@ def _sign_up(client: httpx.Client, email: str, name: str, role: str) -> None:
     body = {"email": email, "password": PASSWORD, "name": name, "role": role}
     reply = client.post("/sign-up", json=body)
     if role == "MANAGER" and reply.status_code == INVALID:
-        raise DemoError("demo data need a manager: ROWLOCK_OPEN_MANAGER_SIGN_UP must not be false here")
+        raise DemoError("the demo data need a manager account: ROWLOCK_OPEN_MANAGER_SIGN_UP must not be false")
     if reply.status_code != IN_USE:
         _checked(reply)
 
@@ -90,7 +90,7 @@ def _create_sessions(client: httpx.Client) -> None:
 
 def _checked(reply: httpx.Response) -> httpx.Response:
     if not reply.is_success:
-        raise DemoError(f"demo data: {reply.request.method} {reply.request.url.path} was answered {reply.text}")
+        raise DemoError(f"demo data: {reply.request.method} {reply.request.url.path} failed: {reply.text}")
     return reply
 
 

@@ -17,7 +17,7 @@ POSTGRES_OPTIONS = {"max_connections": "100", "shared_buffers": "128MB"}
 
 @dataclass(frozen=True, slots=True)
 class OptionalServer:
-    """A server without which the product works, and what it does then."""
+    """A server that the product does not need; `without` states the loss."""
 
     name: str
     variable: str

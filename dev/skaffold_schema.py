@@ -1,4 +1,4 @@
-"""`python -m dev.skaffold_schema FOLDER`: holds skaffold.yaml against the schema of its version in the folder."""
+"""`python -m dev.skaffold_schema FOLDER`: validates skaffold.yaml against its version's schema in the folder."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ SKAFFOLD = Path(__file__).parent.parent / "skaffold.yaml"
 
 
 def faults(folder: Path) -> list[str]:
-    """What the schema says against it, each with its place."""
+    """The violations of the schema, each with its place in the file."""
     config = yaml.safe_load(SKAFFOLD.read_text())
     schema = json.loads((folder / f"{config['apiVersion'].partition('/')[2]}.json").read_text())
     found = jsonschema_rs.validator_for(schema).iter_errors(config)

@@ -1,1 +1,4 @@
-"""The second door to the ledger: the process that gives unpaid seats back. Imports `service`, never its HTTP."""
+"""The expirer: the process that releases unpaid seats and publishes events. Imports `service`, never its HTTP.
+
+May be imported by no other package.
+"""

@@ -1,4 +1,4 @@
-"""`python -m expirer`: wires the loops, answers `/livez`, and finishes the steps at hand when it is told to stop."""
+"""`python -m expirer`: runs the loops, answers `/livez`, and finishes the current steps on SIGTERM."""
 
 import asyncio
 import signal
@@ -29,7 +29,7 @@ log = structlog.stdlib.get_logger("rowlock.expirer")
 
 
 def create_app(loaded: Settings) -> Starlette:
-    """An ASGI application whose lifespan is the loops'; it answers `/livez`."""
+    """An ASGI application that runs the loops during its lifespan and answers `/livez`."""
     engine = create_engine(loaded, "rowlock-expirer")
     loops = Loops.create(engine, loaded)
     supervisor = loops.supervisor
@@ -39,7 +39,7 @@ def create_app(loaded: Settings) -> Starlette:
         try:
             await ping(engine)
         except Unavailable as error:
-            # PostgreSQL may come later: a restart would not bring it sooner.
+            # PostgreSQL may start later: a restart of the expirer would not help.
             log.warning("PostgreSQL does not answer yet", cause=repr(error.__cause__))
         except NotReady as error:
             log.critical("not starting", reason=str(error))
@@ -65,9 +65,9 @@ def create_app(loaded: Settings) -> Starlette:
 
 
 def main() -> None:
-    """Runs until SIGTERM or SIGINT and exits with 0; otherwise with 1 or 3 and a sentence in the log.
+    """Runs until SIGTERM or SIGINT and exits with 0. After a failure it exits with 1 or 3 and logs the reason.
 
-    With `parked` or `cursors` and a verb it is an operator's command instead.
+    With `parked` or `cursors` and a verb it runs that operator's command instead.
     """
     commands = {"parked": parked.main, "cursors": cursors.main}
     if sys.argv[1:]:
@@ -81,7 +81,7 @@ def main() -> None:
     except NotReady as error:
         sys.exit(f"expirer: {error}")
     logs.configure_logging(loaded.log_level, loaded.log_format)
-    # uvicorn raises the signal that ended it once more: that it was handled is the end of it.
+    # uvicorn raises the signal that ended it again. It has been handled already.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     _serve(loaded)
@@ -89,7 +89,7 @@ def main() -> None:
 
 def _serve(loaded: Settings) -> None:
     try:
-        # By itself uvicorn would answer on "::" by IPv6 only; the API and the metrics answer by both.
+        # uvicorn would serve only IPv6 on "::". The API and the metrics serve both.
         listening = hosts.bound(loaded.host, loaded.expirer_port)
     except OSError as error:
         log.critical("not starting", reason=str(error))

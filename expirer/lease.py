@@ -1,4 +1,4 @@
-"""Keeps a cursor's lease while its reader is at work for longer than a lease lasts."""
+"""Renews a cursor's lease while its reader works for longer than a lease lasts."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,8 +17,9 @@ log = structlog.stdlib.get_logger("rowlock.expirer")
 
 @asynccontextmanager
 async def kept(engine: AsyncEngine, name: str, owner: str, settings: Settings) -> AsyncIterator[None]:
-    """Renews the lease during the block. Without that two replicas whose work takes longer would take it from each
-    other in turn, and neither could ever move the cursor. Not for longer than a step may take: then another takes over.
+    """Renews the lease during the block. Otherwise two replicas whose work takes longer would take it from each other
+    in turn, and neither could move the cursor. It stops after the maximum time of a step: then another replica takes
+    over.
     """
     ended = asyncio.Event()
     renewing = asyncio.create_task(_renew(engine, name, owner, settings, ended))
@@ -40,6 +41,6 @@ async def _renew(engine: AsyncEngine, name: str, owner: str, settings: Settings,
             async with transaction(engine) as connection:
                 await cursors.take_lease(connection, name, owner, settings.lease_ms)
         except Unavailable as error:
-            # Then somebody else may repeat the work.
+            # Another replica may repeat the work then.
             log.warning("lease not renewed", cursor=name, error=repr(error))
     log.error("lease not renewed any more: the step takes too long", cursor=name)

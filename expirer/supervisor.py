@@ -1,4 +1,4 @@
-"""Runs loops side by side: each repeats a bounded step, survives its failures, and shows when it last finished one."""
+"""Runs loops side by side: each repeats a bounded step, survives failures, and records when it last finished one."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ from service.observability.metrics import catalogue
 
 BACKOFF_SECONDS = 0.5
 BACKOFF_SECONDS_MAX = 2.0
-"""What was away is back at work within this time of its return."""
+"""A loop resumes within this time after its store is back."""
 
 log = structlog.stdlib.get_logger("rowlock.expirer")
 
@@ -24,37 +24,45 @@ Step = Callable[[], Awaitable[float]]
 """Does one bounded batch and returns how many seconds to wait before the next; 0 after a full batch."""
 
 
+async def pause(end: asyncio.Event, seconds: float) -> None:
+    """Waits for the event, at most this long."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(end.wait(), seconds)
+
+
 @dataclass(slots=True)
 class Supervisor:
-    """The loops by name. `beats` has the monotonic time at which each loop's next step is due."""
+    """The loops by name. `beats` has the time by the clock at which each loop's next step is due."""
 
     steps: dict[str, Step]
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[asyncio.Event, float], Awaitable[None]] = pause
     beats: dict[str, float] = field(default_factory=dict)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     wakes: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def run(self) -> None:
-        """Returns when `stop` was called and the steps at hand are finished."""
+        """Returns when `stop` was called and the current steps are finished."""
         async with asyncio.TaskGroup() as group:
             for name in self.steps:
-                self.beats[name] = time.monotonic()
+                self.beats[name] = self.clock()
                 self.wakes[name] = asyncio.Event()
                 group.create_task(self._loop(name))
 
     def stop(self) -> None:
-        """Begins no further step."""
+        """Lets no further step begin."""
         self.stopping.set()
         self.wake(*self.wakes)
 
     def wake(self, *names: str) -> None:
-        """Ends the wait of these loops before its time; one that is in a step begins the next without a wait."""
+        """Ends the wait of these loops early. A loop in a step begins the next one without a wait."""
         for name in names:
             if name in self.wakes:
                 self.wakes[name].set()
 
     def silent(self, seconds_max: float) -> list[str]:
-        """The loops that have not finished a step, not even by failing, for longer after it was due."""
-        now = time.monotonic()
+        """The loops whose next step is overdue by more than this: none has finished or failed since."""
+        now = self.clock()
         return [name for name, beat in self.beats.items() if now - beat > seconds_max]
 
     async def _loop(self, name: str) -> None:
@@ -65,24 +73,20 @@ class Supervisor:
             try:
                 with catalogue.STEP_SECONDS.of(name).time():
                     wait_seconds = await self.steps[name]()
-                tell_step(failures, None, time.monotonic())
+                report_step(failures, None, self.clock())
                 catalogue.STEP_FINISHED.of(name).set_to_current_time()
             except Exception as error:  # noqa: BLE001 - a loop outlives whatever ends a step
                 catalogue.STEP_FAILURES.of(name).inc()
-                tell_step(failures, error, time.monotonic())
+                report_step(failures, error, self.clock())
                 wait_seconds = delay_after(failures.count, BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, jitter=True)
-            self.beats[name] = time.monotonic() + wait_seconds
-            # New work is no reason to try sooner what has just failed.
-            await self._pause(self.stopping if failures.count else self.wakes[name], wait_seconds)
+            self.beats[name] = self.clock() + wait_seconds
+            # New work is no reason to retry a failed step sooner.
+            await self.pause(self.stopping if failures.count else self.wakes[name], wait_seconds)
             self.wakes[name].clear()
 
-    async def _pause(self, end: asyncio.Event, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(end.wait(), seconds)
 
-
-def tell_step(failures: Failures, error: Exception | None, now: float) -> None:
-    """Tells how a loop's step has ended, where that is news; a defect with where it happened."""
+def report_step(failures: Failures, error: Exception | None, now: float) -> None:
+    """Logs the end of a step where it is news: a failure or a recovery. A defect is logged with its traceback."""
     if error is None:
         if facts := failures.end(now):
             log.info("step works again", **facts)
@@ -94,6 +98,6 @@ def tell_step(failures: Failures, error: Exception | None, now: float) -> None:
 
 
 def described(error: Exception) -> str:
-    """With its cause, unless it quotes that itself."""
+    """The error with its cause, unless its text has that already."""
     cause = error.__cause__
     return repr(error) if cause is None or type(cause).__name__ in str(error) else f"{error!r}: {cause!r}"

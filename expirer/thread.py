@@ -1,4 +1,4 @@
-"""Where the calls to RabbitMQ block without holding up the loops."""
+"""A thread for the blocking calls to RabbitMQ, so that they delay no loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,15 +10,15 @@ T = TypeVar("T")
 
 
 class Thread:
-    """One thread, since each of `service.broker`'s objects is for one; calls are done in their order."""
+    """One thread, because each object of `service.broker` is for one. It runs the calls in their order."""
 
     def __init__(self, name: str) -> None:
         self._pool = ThreadPoolExecutor(1, name)
 
     async def run(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Its result. The call knows whether a transaction is open here."""
+        """The result of the call, which runs in the caller's context."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, copy_context().run, call, *arguments)
 
     def close(self) -> None:
-        """Returns when the call at hand has."""
+        """Returns when the current call has returned."""
         self._pool.shutdown()

@@ -1,4 +1,4 @@
-"""Which loops this process runs, made from the settings: those of Redis and RabbitMQ only where there is one."""
+"""The loops that this process runs, by its settings: those of Redis and RabbitMQ only where these are configured."""
 
 import os
 import secrets
@@ -23,7 +23,7 @@ from service.errors import Unavailable
 from service.settings import Settings
 
 READERS = ("relay", "projector")
-"""The loops that have something to do once events are numbered."""
+"""The loops that have work once events are numbered."""
 
 log = structlog.stdlib.get_logger("rowlock.expirer")
 
@@ -35,7 +35,7 @@ class Loop(Protocol):
         """Does one bounded batch; seconds to wait."""
 
     async def close(self) -> None:
-        """Gives back what is open."""
+        """Closes its connections and releases its lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Loops:
 
     @classmethod
     def create(cls, engine: AsyncEngine, settings: Settings) -> Self:
-        """Nothing runs yet, and nothing is connected."""
+        """Starts no loop and opens no connection yet."""
         owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         cache = Cache(settings) if settings.redis_url else None
         optional: dict[str, Loop] = {"observer": Observer(engine, settings)}
@@ -68,11 +68,11 @@ class Loops:
         return cls(supervisor, list(optional.values()), cache)
 
     async def close(self) -> None:
-        """Ends the connections and leases, so that another replica carries on at once."""
+        """Closes the connections and releases the leases, so that another replica continues at once."""
         for loop in self.open:
             try:
                 await loop.close()
             except Unavailable as error:
-                log.warning("not closed properly; the lease ends by itself", error=repr(error))
+                log.warning("not closed properly; its lease expires soon", error=repr(error))
         if self.cache:
             await self.cache.close()

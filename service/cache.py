@@ -1,7 +1,8 @@
-"""Redis as everybody here may use it: never waited for long, and left alone for a while after it did not answer."""
+"""Access to Redis for the whole service: every wait is short, and after a failure no call is tried for a while."""
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context
@@ -24,16 +25,22 @@ from service.settings import Settings
 BACKOFF_MS = 100
 BACKOFF_MS_MAX = 1_000
 LOOK_SECONDS = 10.0
-"""So often somebody looks whether Redis is back, for when nobody else asks: else an idle process would never see it."""
+"""The interval of checks whether Redis is back. Without them an idle process would not notice."""
 
 T = TypeVar("T")
 log = structlog.stdlib.get_logger("rowlock.cache")
 
 
 class Cache:
-    """One per process. While Redis is away calls fail at once, and now and then a single one tries again."""
+    """One per process. While Redis is down, calls fail at once, and from time to time one call is tried."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        look_seconds: float = LOOK_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         assert settings.redis_url is not None
         self._timeout_seconds = settings.redis_timeout_ms / 1000
         pool = BlockingConnectionPool.from_url(
@@ -42,13 +49,15 @@ class Cache:
             timeout=self._timeout_seconds,
             socket_timeout=self._timeout_seconds,
             socket_connect_timeout=self._timeout_seconds,
-            # A second try would double the wait; the next request is the next try.
+            # A retry would double the wait; the next request is the retry.
             retry=Retry(NoBackoff(), 0),
-            # Notices of maintenance, which a service of Redis's maker sends, would end the look whether a connection
-            # is still good before it is used: after a restart of Redis each old one would cost a request.
+            # With notices of maintenance (Redis Cloud) the client would no longer check a connection before it is used.
+            # After a restart of Redis each old connection would then fail a request.
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
         self.redis: Redis = Redis.from_pool(pool)
+        self._look_seconds = look_seconds
+        self._clock = clock
         self._failures = Failures()
         self._failed_at = -math.inf
         self._closed_until = 0.0
@@ -56,44 +65,43 @@ class Cache:
         catalogue.CACHE_UP.of().set(1)
 
     async def run(self, work: Callable[[Redis], Awaitable[T]]) -> T:
-        """What the work returns. Raises CacheAway where Redis does not answer within `redis_timeout_ms`, or
+        """The result of the work. Raises CacheAway where Redis does not answer within `redis_timeout_ms`, or
         with an error.
         """
         refuse_in_transaction("Redis")
-        clock = asyncio.get_running_loop().time
-        began, failures = clock(), self._failures.count
+        began, failures = self._clock(), self._failures.count
         if began < self._closed_until:
-            raise CacheAway("Redis was away a moment ago")
+            raise CacheAway("Redis was down a moment ago")
         if failures:
-            # Nobody else waits for what this one finds out.
+            # While this call finds out, all others fail at once.
             self._closed_until = began + self._timeout_seconds
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 result = await work(self.redis)
         except ResponseError as error:
-            # Redis is there, and something is wrong with this work only: nobody else should go without.
+            # Redis is up and rejected this work only, so other calls go on.
             self._note_success(began)
             raise CacheAway(f"{type(error).__name__}: {error}") from error
         except (RedisError, OSError, TimeoutError) as error:
-            # Those that were under way together fail together, which is one failure.
+            # Calls that were under way together fail together. They count as one failure.
             if self._failures.count == failures:
-                self._note_failure(clock(), error)
+                self._note_failure(self._clock(), error)
             catalogue.CACHE_ERRORS.of().inc()
             raise CacheAway(f"{type(error).__name__}: {error}") from error
         self._note_success(began)
         return result
 
     async def close(self) -> None:
-        """Ends the connections."""
+        """Closes the connections."""
         if self._looking:
             self._looking.cancel()
         await self.redis.aclose()
 
     def _note_failure(self, now: float, error: Exception) -> None:
         if facts := self._failures.note("away", now):
-            log.warning("Redis is away", error=repr(error), **facts)
+            log.warning("Redis is down", error=repr(error), **facts)
         if self._looking is None or self._looking.done():
-            # Not a part of the request that was the first to fail.
+            # Without the context of the request that failed first, such as its id in the log.
             self._looking = asyncio.create_task(self._look(), context=Context())
         self._failed_at = now
         catalogue.CACHE_UP.of().set(0)
@@ -102,17 +110,17 @@ class Cache:
 
     async def _look(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self._look_seconds)
             if not self._failures.count:
                 return
             with suppress(CacheAway):
                 await self.run(lambda redis: redis.ping())
 
     def _note_success(self, began: float) -> None:
-        # What was under way when another one failed says nothing: a slow Redis still answers some.
+        # A call that began before the failure proves nothing: a slow Redis still answers some.
         if not self._failures.count or began < self._failed_at:
             return
         catalogue.CACHE_UP.of().set(1)
-        if facts := self._failures.end(asyncio.get_running_loop().time()):
+        if facts := self._failures.end(self._clock()):
             log.info("Redis is back", **facts)
         self._closed_until = 0.0

@@ -1,4 +1,4 @@
-"""The pool of connections to PostgreSQL, transactions, and what a driver's error means for the caller.
+"""The pool of connections to PostgreSQL, transactions, and the translation of the driver's errors.
 
 SQLAlchemy keeps the pool; statements run on its asyncpg connections. A `Connection` here is asyncpg's.
 """
@@ -28,7 +28,7 @@ else:
     Connection = asyncpg.Connection
 
 IDLE_IN_TRANSACTION_SECONDS = 5
-"""PostgreSQL ends a transaction whose client says nothing for this long, and its locks with it."""
+"""PostgreSQL ends a transaction that is idle for this long, and releases its locks."""
 POOL_RECYCLE_SECONDS = 1_800
 
 AWAY = (
@@ -47,7 +47,7 @@ AWAY = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
-"""The connection is lost or useless. The last four: a failover, a password or a database being changed."""
+"""The connection is lost or useless. The last four mean a failover, or a changed password or database."""
 
 WAITED_TOO_LONG = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
 COLLIDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
@@ -59,11 +59,13 @@ BUSY: Sequence[tuple[type[Exception] | tuple[type[Exception], ...], BusyReason]]
 )
 
 
-def create_engine(settings: Settings, application_name: str) -> AsyncEngine:
-    """A pool that connects on first use, and only to a schema that fits."""
+def create_engine(
+    settings: Settings, application_name: str, idle_in_transaction_seconds: int = IDLE_IN_TRANSACTION_SECONDS
+) -> AsyncEngine:
+    """A pool that connects on first use, and only to a schema that is new enough."""
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=partial(_connect, settings, application_name),
+        async_creator=partial(_connect, settings, application_name, idle_in_transaction_seconds),
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.pool_wait_ms / 1000,
@@ -74,15 +76,15 @@ def create_engine(settings: Settings, application_name: str) -> AsyncEngine:
     return engine
 
 
-async def _connect(settings: Settings, application_name: str) -> Connection:
-    """PostgreSQL bounds each wait of it, so that a lost client's locks go away."""
-    # SQLAlchemy wraps what asyncpg raises here, and passes on what is ours.
+async def _connect(settings: Settings, application_name: str, idle_in_transaction_seconds: int) -> Connection:
+    """PostgreSQL limits each wait of the connection, so that a lost client's locks are released."""
+    # SQLAlchemy wraps the errors of asyncpg here, but not our own.
     with _translated():
         connection = await asyncpg.connect(
             settings.database_url.get_secret_value(),
             connection_class=TracedConnection,
             timeout=settings.connect_timeout_ms / 1000,
-            # Only for a network that swallows packets: PostgreSQL's own timeout comes first.
+            # Only for a network that drops packets: otherwise PostgreSQL's own timeout comes first.
             command_timeout=settings.statement_timeout_ms / 1000 + 1,
             server_settings={
                 "application_name": application_name,
@@ -90,7 +92,7 @@ async def _connect(settings: Settings, application_name: str) -> Connection:
                 "default_transaction_isolation": "read committed",
                 "statement_timeout": str(settings.statement_timeout_ms),
                 "lock_timeout": str(settings.lock_timeout_ms),
-                "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
+                "idle_in_transaction_session_timeout": f"{idle_in_transaction_seconds}s",
                 "tcp_keepalives_idle": "5",
                 "tcp_keepalives_interval": "2",
                 "tcp_keepalives_count": "3",
@@ -107,7 +109,7 @@ async def _connect(settings: Settings, application_name: str) -> Connection:
 
 
 def _refuse_closed(connection: Any, _record: Any, _proxy: Any) -> None:
-    """Makes the pool connect anew where PostgreSQL has hung up meanwhile; costs no round trip."""
+    """Makes the pool reconnect where PostgreSQL has closed the connection. It costs no round trip."""
     if connection.driver_connection.is_closed():
         raise DisconnectionError
 
@@ -116,7 +118,7 @@ _in_transaction: ContextVar[bool] = ContextVar("in_transaction", default=False)
 
 
 def refuse_in_transaction(what: str) -> None:
-    """Raises RuntimeError inside of `transaction`: its locks must not wait for anybody but PostgreSQL."""
+    """Raises RuntimeError inside `transaction`: its locks must not be held during a call to another store."""
     if _in_transaction.get():
         raise RuntimeError(f"{what} was called while a transaction is open")
 
@@ -144,7 +146,7 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[Connection]:
 
 @asynccontextmanager
 async def snapshot(engine: AsyncEngine) -> AsyncIterator[Connection]:
-    """A connection for reads; each statement sees what is committed when it begins. Raises as `transaction`."""
+    """A connection for reads. Each statement sees the data committed when it begins. Raises as `transaction`."""
     async with _connection(engine) as connection:
         yield connection
 
@@ -179,14 +181,14 @@ async def _connection(engine: AsyncEngine) -> AsyncIterator[Connection]:
             try:
                 yield connection
             except BaseException as error:
-                # An answer may still be on its way: nobody may read it as the answer to another question.
+                # An answer may still be in transit: the next statement must not read it as its own.
                 if _is_lost(error):
                     connection.terminate()
                 raise
 
 
 def _is_lost(error: BaseException) -> bool:
-    """Whether the error leaves the connection useless, or with an answer on its way that nobody waits for."""
+    """Whether the error leaves the connection useless, or with an unread answer in transit."""
     return isinstance(error, (*AWAY, OutcomeUnknown, asyncio.CancelledError))
 
 
@@ -209,7 +211,7 @@ from alembic_version
 
 
 async def _refuse_older_schema(connection: Connection) -> None:
-    """Raises NotReady where the schema is older than this code, so that nothing ever works on one."""
+    """Raises NotReady where the schema is older than this code."""
     try:
         number = await connection.fetchval(SCHEMA_NUMBER)
     except asyncpg.UndefinedTableError:
@@ -226,13 +228,13 @@ select 1
 
 
 async def ping(engine: AsyncEngine) -> None:
-    """Returns where PostgreSQL answers, with a schema that fits. Raises NotReady, Busy, DatabaseAway."""
+    """Returns if PostgreSQL answers and its schema is new enough. Raises NotReady, Busy, DatabaseAway."""
     async with snapshot(engine) as connection:
         await connection.fetchval(PING)
 
 
 async def lock_rows(connection: Connection, what: str, statement: str, *arguments: Any) -> list[asyncpg.Record]:
-    """The rows that the statement locks; `what` they are of is `customers`, `reservations` or `seats`, in metrics."""
+    """The rows that the statement locks. `what` is their label in metrics: customers, reservations or seats."""
     with catalogue.LOCK_SECONDS.of(what).time():
         return await connection.fetch(statement, *arguments)
 
@@ -243,6 +245,6 @@ def columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
 
 
 def expect_rows(what: str, counted: int, expected: int) -> None:
-    """Raises RuntimeError, which ends the transaction, where a write touched other rows than were locked for it."""
+    """Raises RuntimeError, which ends the transaction, where a write changed more or fewer rows than expected."""
     if counted != expected:
         raise RuntimeError(f"{what}: {counted} rows instead of {expected}")

@@ -1,18 +1,18 @@
-"""Every way in which a request can be refused, as one closed tree. Facts are data; HTTP is not known here.
+"""Every reason to refuse a request, as one closed tree. The errors carry facts as data and know nothing of HTTP.
 
 RowlockError
-├── Refusal                     the request can't be granted; repeating it as it is won't help
+├── Refusal                     the request can't be granted; repeating it unchanged won't help
 │   ├── Invalid                 a field breaks a rule
 │   ├── Unauthenticated, WrongCredentials, Forbidden, NotFound
 │   ├── SeatsUnknown, SeatsOfSeveralSessions, SeatsTaken, SaleClosed, SeatLimitReached
 │   ├── HoldExpired, ReservationPaid, ReservationCancelled
 │   └── IdempotencyKeyReused, AddressInUse
-├── Unavailable                 try again later
-│   ├── Busy                    a lock, a pool slot or a queue place was not free in time
-│   ├── DatabaseAway            PostgreSQL can't be reached, or went away before the COMMIT was sent
-│   ├── BrokerAway, CacheAway   RabbitMQ or Redis does not answer in time; no customer is told, nothing waits for them
+├── Unavailable                 the same request may succeed later
+│   ├── Busy                    a lock, a connection or a place in a queue was not free in time
+│   ├── DatabaseAway            PostgreSQL can't be reached, or was lost before the COMMIT was sent
+│   ├── BrokerAway, CacheAway   RabbitMQ or Redis does not answer in time; no customer sees it, and no request waits
 │   └── OutcomeUnknown          the COMMIT was sent and its answer never came
-├── TooManyRequests             the account or the address has sent too many within a minute
+├── TooManyRequests             the account or the address exceeded its rate limit
 └── NotReady                    the process must not serve: wrong schema, bad settings
 """
 
@@ -39,11 +39,11 @@ class Invalid(Refusal):
 
 
 class Unauthenticated(Refusal):
-    """No token, or one that is not valid any more."""
+    """The token is missing or no longer valid."""
 
 
 class WrongCredentials(Refusal):
-    """The address and the password do not belong together, or the address is unknown."""
+    """The password does not match the address, or the address is unknown."""
 
 
 @dataclass(eq=False)
@@ -55,7 +55,7 @@ class Forbidden(Refusal):
 
 @dataclass(eq=False)
 class NotFound(Refusal):
-    """There is no such thing, or it is somebody else's."""
+    """It does not exist, or it belongs to another customer."""
 
     what: str
 
@@ -68,12 +68,12 @@ class SeatsUnknown(Refusal):
 
 
 class SeatsOfSeveralSessions(Refusal):
-    """One reservation is for seats of one session."""
+    """The seats belong to several sessions. A reservation is for seats of one session."""
 
 
 @dataclass(eq=False)
 class SeatsTaken(Refusal):
-    """Every seat of the request that somebody holds or owns, not only the first."""
+    """Other reservations hold or own these seats: every such seat of the request, not only the first."""
 
     seat_ids: tuple[int, ...]
 
@@ -95,7 +95,7 @@ class SeatLimitReached(Refusal):
 
 @dataclass(eq=False)
 class HoldExpired(Refusal):
-    """The deadline has passed, whether or not the seats have been given back yet."""
+    """The deadline has passed, whether or not the seats have been released yet."""
 
     reservation_id: UUID
     expires_at: datetime
@@ -120,7 +120,7 @@ class IdempotencyKeyReused(Refusal):
 
 
 class AddressInUse(Refusal):
-    """There is an account with this e-mail address."""
+    """An account with this e-mail address exists."""
 
 
 class Unavailable(RowlockError):
@@ -166,20 +166,20 @@ class DatabaseAway(Unavailable):
 
 
 class BrokerAway(Unavailable):
-    """RabbitMQ does not answer in time. Seats are given back by the sweep, and events wait in the log."""
+    """RabbitMQ does not answer in time. The sweep releases seats, and events wait in the log."""
 
 
 class CacheAway(Unavailable):
-    """Redis does not answer in time. PostgreSQL is asked instead, and limits count in each process."""
+    """Redis does not answer in time. PostgreSQL serves the seat maps, and each process counts its own rate limits."""
 
 
 class OutcomeUnknown(Unavailable):
-    """The COMMIT was sent and its answer never came: the change is made or not, and a repetition tells."""
+    """The COMMIT was sent and its answer never came. Repeating the request reveals whether the change was made."""
 
 
 @dataclass(eq=False)
 class TooManyRequests(RowlockError):
-    """More than `requests_max` a minute of one kind, `limit`, from one account or address."""
+    """One account or address sent more than `requests_max` requests a minute of the kind `limit`."""
 
     limit: str
     requests_max: int
@@ -187,4 +187,4 @@ class TooManyRequests(RowlockError):
 
 
 class NotReady(RowlockError):
-    """The process must not serve; the message says what to run or to set."""
+    """The process must not serve. The message says which command to run or which setting to change."""

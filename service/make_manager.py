@@ -1,6 +1,6 @@
-"""`python -m service.make_manager EMAIL [NAME]`: gives the account the role MANAGER, or makes one.
+"""`python -m service.make_manager EMAIL [NAME]`: gives an account the role MANAGER, or creates one with that role.
 
-A new account's password is the first line of the standard input.
+The password of a new account is read from the first line of the standard input.
 """
 
 import argparse
@@ -22,7 +22,7 @@ PASSWORD_LENGTH_MIN = 12
 
 
 async def make_manager(email: str, name: str) -> str:
-    """What was done, as a sentence. Raises NotReady, Unavailable."""
+    """Returns a sentence about the change. Raises NotReady, Unavailable, AddressInUse."""
     loaded = settings.load()
     engine = create_engine(loaded, "rowlock-make-manager")
     try:
@@ -39,7 +39,7 @@ async def make_manager(email: str, name: str) -> str:
 
 
 def _check(email: str, password: str) -> None:
-    """What sign-up checks at its door; a manager's password is longer. Raises NotReady."""
+    """Checks the same as a sign-up, with a longer password. Raises NotReady."""
     try:
         validate_email(email, check_deliverability=False)
     except EmailNotValidError as error:
@@ -51,7 +51,7 @@ def _check(email: str, password: str) -> None:
 
 
 def main() -> None:
-    """Exits with 1 and a sentence where it can't be done."""
+    """Exits with 1 and a sentence where the account can't be changed or created."""
     parser = argparse.ArgumentParser(prog="python -m service.make_manager", description=__doc__)
     parser.add_argument("email")
     parser.add_argument("name", nargs="?", default="Manager")
@@ -61,7 +61,7 @@ def main() -> None:
     except NotReady as error:
         sys.exit(f"make_manager: {error}")
     except (Unavailable, AddressInUse) as error:
-        # Their docstring is a sentence that says what it means.
+        # The docstring of these errors is a sentence for users.
         sys.exit(f"make_manager: {type(error).__doc__} {error.__cause__ or ''}".rstrip())
     sys.stdout.write(done + "\n")
 

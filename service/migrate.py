@@ -1,6 +1,6 @@
-"""`python -m service.migrate`: brings the database's schema to this release's, whoever else does so now.
+"""`python -m service.migrate`: migrates the database to this release's schema. Several may run at the same time.
 
-`python -m service.migrate --wait SECONDS` only waits until somebody has done so.
+`python -m service.migrate --wait SECONDS` only waits until the database is migrated.
 """
 
 import argparse
@@ -19,11 +19,11 @@ from service.errors import NotReady, Unavailable
 from service.migrations import NEWEST, steps
 from service.settings import Settings
 
-# "rowlock!" read as a 64-bit number; any constant that nobody else uses.
+# "rowlock!" read as a 64-bit number. Any constant would do that no other lock of the database uses.
 LOCK_FOR_MIGRATION = """
 select pg_advisory_xact_lock(8245947788119630625)
 """
-# Customers queue behind a step that waits for a table. It gives way before they are refused (`lock_timeout_ms`).
+# Requests queue behind a step that waits for a table lock. It fails before they are refused (`lock_timeout_ms`).
 GIVE_WAY = """
 set local lock_timeout = '1 s'
 """
@@ -33,9 +33,9 @@ FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError)
 
 
 async def migrate(database_url: str) -> None:
-    """Runs the missing steps in one transaction; does nothing on this schema or a newer one.
+    """Runs the missing steps in one transaction. Does nothing on this schema or a newer one.
 
-    Raises FAILURES where PostgreSQL can't be reached or refuses; then nothing is changed.
+    Raises FAILURES where PostgreSQL is unreachable or rejects a step; then nothing is changed.
     """
     engine = create_async_engine(
         "postgresql+asyncpg://",
@@ -49,7 +49,7 @@ async def migrate(database_url: str) -> None:
 
 
 def _upgrade(connection: Connection) -> None:
-    # Looked up only now, under the lock: somebody may have finished meanwhile.
+    # Read under the lock, because another process may have migrated while this one waited.
     has_version = connection.dialect.has_table(connection, "alembic_version")
     current = connection.scalar(text("select max(version_num) from alembic_version")) if has_version else None
     if current is not None and current >= NEWEST:
@@ -58,7 +58,7 @@ def _upgrade(connection: Connection) -> None:
 
 
 async def wait(loaded: Settings, seconds: int) -> None:
-    """Returns when the schema is this release's or newer. Raises NotReady with what was in the way at last."""
+    """Returns when the schema is this release's or newer. Raises NotReady with the last obstacle."""
     engine = create_engine(loaded, "rowlock-wait")
     obstacle = None
     try:
@@ -75,7 +75,7 @@ async def wait(loaded: Settings, seconds: int) -> None:
 
 
 async def _obstacle(engine: AsyncEngine) -> str | None:
-    """What a process would not start for, as a sentence."""
+    """The reason why a process would not start, as a sentence."""
     try:
         await ping(engine)
     except NotReady as error:
@@ -86,10 +86,10 @@ async def _obstacle(engine: AsyncEngine) -> str | None:
 
 
 def main() -> None:
-    """Exits with 1 and a sentence where the settings are wrong, PostgreSQL refuses, or the wait was in vain."""
+    """Exits with 1 and a sentence where the settings are wrong, PostgreSQL fails, or the wait times out."""
     parser = argparse.ArgumentParser(prog="python -m service.migrate", description=__doc__)
     parser.add_argument(
-        "--wait", metavar="SECONDS", type=int, help="changes nothing; waits at most so long for the schema"
+        "--wait", metavar="SECONDS", type=int, help="changes nothing; waits at most this long for the schema"
     )
     seconds = parser.parse_args().wait
     try:
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def reason(error: BaseException) -> str:
-    """What PostgreSQL said, without the statement that SQLAlchemy adds; a timeout says nothing but its name."""
+    """PostgreSQL's message, without the statement that SQLAlchemy adds; for a timeout, its name."""
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig.__cause__ or error.orig
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""What a reservation is and how it may change. Pure: no clock, no database."""
+"""A reservation and its transitions. Pure: no clock, no database."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ from service.errors import HoldExpired, Refusal, ReservationCancelled, Reservati
 
 
 class State(StrEnum):
-    """HELD, then one of the others for good."""
+    """HELD at first, then one of the others, which is final."""
 
     HELD = "HELD"
     CONFIRMED = "CONFIRMED"
@@ -53,8 +53,8 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The state after the request, and why the request is refused, if it is. A refusal may go with a change:
-    who pays too late is refused, and the hold ends.
+    """The state after the request, and the refusal, if there is one. A refusal may come with a change: a late payment
+    is refused, and the hold ends.
     """
 
     state: State
@@ -64,8 +64,8 @@ class Verdict:
 def settle(reservation: Reservation, target: State, now: datetime) -> Verdict:
     """Decides whether the reservation becomes `target` (not HELD) at `now`, which was read after it was locked.
 
-    A hold is good until just before `expires_at`. Asking again for what is so already is granted and changes nothing,
-    and so does expiring a hold that is not overdue, or is none any more.
+    A hold is valid until just before `expires_at`. A repeated request is granted and changes nothing. Expiring a
+    reservation that is not overdue, or not held any longer, changes nothing either.
     """
     state = reservation.state
     if state is State.HELD:
@@ -78,7 +78,7 @@ def settle(reservation: Reservation, target: State, now: datetime) -> Verdict:
 
 
 def _refusal(reservation: Reservation, state: State) -> Refusal:
-    """Why a reservation that has ended in `state` can't end otherwise."""
+    """Why a reservation that has ended in `state` can't end in another one."""
     if state is State.CONFIRMED:
         return ReservationPaid(reservation.id)
     if state is State.CANCELLED:
@@ -87,5 +87,5 @@ def _refusal(reservation: Reservation, state: State) -> Refusal:
 
 
 def seat_state_after(state: State) -> SeatState:
-    """What the seats of a reservation are once it is in `state`."""
+    """The state of a reservation's seats once it is in `state`."""
     return {State.HELD: SeatState.HELD, State.CONFIRMED: SeatState.SOLD}.get(state, SeatState.AVAILABLE)

@@ -1,4 +1,4 @@
-"""Work that is shared, and work that is bounded: one result for all who ask at the same time, and a few at once."""
+"""Work that concurrent callers share, and work of which only a few run at the same time."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
@@ -10,7 +10,7 @@ import structlog
 from service.errors import Busy, BusyReason
 
 FLIGHTS_MAX = 10_000
-"""Different works of one kind at the same time; more requests than a process can have open."""
+"""Different works of one kind at the same time. A process does not have as many requests."""
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -18,9 +18,9 @@ log = structlog.stdlib.get_logger("rowlock.single_flight")
 
 
 class SingleFlight(Generic[K, T]):
-    """Runs one work at a time for each key. Whoever asks while it runs gets its result, or its failure.
+    """Runs one work at a time for each key. All callers that ask while it runs get its result, or its failure.
 
-    The work goes on when those who asked for it are cancelled. At most `flights_max` works run, then Busy is raised.
+    The work goes on when its callers are cancelled. Beyond `flights_max` works a new one is refused with Busy.
     """
 
     def __init__(self, what: str, flights_max: int = FLIGHTS_MAX) -> None:
@@ -49,7 +49,7 @@ class SingleFlight(Generic[K, T]):
 
     def _land(self, key: K, task: asyncio.Task[T]) -> None:
         del self._flights[key]
-        # A failure belongs to those who wait. All of them may have gone, so it is recorded here too.
+        # A failure is raised in every caller. All of them may have gone, so it is recorded here too.
         if not task.cancelled() and (error := task.exception()) is not None:
             log.debug("shared work failed", what=self._what, key=str(key), error=repr(error))
 

@@ -1,7 +1,7 @@
-"""`python -m service.smoke URL`: shows over HTTP alone, on whatever runs there, that a seat is held, refused and sold.
+"""`python -m service.smoke URL`: checks over HTTP that a seat is held, refused to another customer, and sold.
 
-ROWLOCK_SMOKE_EMAIL and ROWLOCK_SMOKE_PASSWORD are a manager's account. What stays is a session, which is off sale
-after some minutes, and two customers' accounts that nobody can sign in to.
+ROWLOCK_SMOKE_EMAIL and ROWLOCK_SMOKE_PASSWORD are a manager's account. The check leaves behind a session, which is off
+sale after some minutes, and two customer accounts with random passwords.
 """
 
 import argparse
@@ -11,30 +11,40 @@ import secrets
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 
 START_SECONDS_MAX = 30
-"""An installation that has just come up may need this long until it answers."""
-SECONDS_MAX = 60
-REQUEST_SECONDS_MAX = 10
+"""A new installation may need this long until it answers."""
 POLL_SECONDS = 0.5
 ON_SALE_MINUTES = 5
-"""Long enough for clocks that differ, short enough that customers hardly see it."""
+"""Long enough for clocks that differ, and short, because customers can see the session."""
 SHOWN_LENGTH_MAX = 300
 PLACEMENTS = [f"A{number}" for number in range(1, 17)]
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long the command waits: for all of it, for the first answer, and for each answer."""
+
+    seconds: float = 60
+    start_seconds: float = START_SECONDS_MAX
+    request_seconds: float = 10
+
+
 class SmokeError(Exception):
-    """The answer is not what it should be; the message is for people."""
+    """An unexpected answer. The message is shown to the user."""
 
 
-async def smoke(client: httpx.AsyncClient, email: str, password: str) -> None:
-    """Writes a line for each step. Raises SystemExit with the step that failed and why."""
+async def smoke(
+    client: httpx.AsyncClient, email: str, password: str, start_seconds_max: float = START_SECONDS_MAX
+) -> None:
+    """Writes a line for each step. Raises SystemExit with the step that failed, and the reason."""
     with _step("it answers"):
-        await _wait_for(client)
+        await _wait_for(client, start_seconds_max)
     with _step("a manager signs in"):
         account = await _ask(client, 200, "POST", "/sign-in", body={"email": email, "password": password})
     with _step("a session is put on sale"):
@@ -44,11 +54,11 @@ async def smoke(client: httpx.AsyncClient, email: str, password: str) -> None:
     book = f"/customer/book/{session['seats'][0]['seatId']}"
     with _step("the first one holds a seat"):
         held = await _ask(client, 201, "POST", book, token=first)
-    with _step("the second one is refused it"):
+    with _step("the second one is refused"):
         await _refused(client, book, second)
     with _step("the first one pays"):
         await _ask(client, 200, "PUT", f"/customer/pay/{held['reservationId']}", token=first)
-    with _step("the second one is refused it as before"):
+    with _step("the second one is still refused"):
         await _refused(client, book, second)
     with _step("the first one finds it in the history"):
         await _expect_purchase(client, first, held["reservationId"])
@@ -67,9 +77,9 @@ def _step(name: str) -> Iterator[None]:
     sys.stdout.flush()
 
 
-async def _wait_for(client: httpx.AsyncClient) -> None:
-    """Returns when a read succeeds. Raises what stood in the way at last."""
-    until = asyncio.get_running_loop().time() + START_SECONDS_MAX
+async def _wait_for(client: httpx.AsyncClient, seconds_max: float) -> None:
+    """Returns when a read succeeds. Raises the error of the last read."""
+    until = asyncio.get_running_loop().time() + seconds_max
     while True:
         try:
             await _ask(client, 200, "GET", "/customer/list-sessions?limit=1")
@@ -126,7 +136,7 @@ async def _ask(  # noqa: PLR0913 - what a request is made of
     token: str | None = None,
     body: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The answer's body. Raises SmokeError where the status is another one or the body is no object."""
+    """The answer's body. Raises SmokeError where the status differs or the body is not JSON."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     reply = await client.request(method, path, headers=headers, json=body)
     said = f"{method} {path} was answered {reply.status_code} {reply.text[:SHOWN_LENGTH_MAX]}"
@@ -135,30 +145,30 @@ async def _ask(  # noqa: PLR0913 - what a request is made of
     try:
         answer: dict[str, Any] = reply.json()
     except ValueError:
-        raise SmokeError(f"{said}, which is no JSON") from None
+        raise SmokeError(f"{said}, which is not JSON") from None
     return answer
 
 
-async def _within_limit(url: str, email: str, password: str) -> None:
+async def _within_limits(url: str, email: str, password: str, limits: Limits) -> None:
     async with (
-        asyncio.timeout(SECONDS_MAX),
-        httpx.AsyncClient(base_url=url, timeout=REQUEST_SECONDS_MAX) as client,
+        asyncio.timeout(limits.seconds),
+        httpx.AsyncClient(base_url=url, timeout=limits.request_seconds) as client,
     ):
-        await smoke(client, email, password)
+        await smoke(client, email, password, limits.start_seconds)
 
 
-def main() -> None:
-    """Exits with 0 where every step succeeds, 1 where one fails, and 2 where it was not told what it needs."""
+def main(limits: Limits = Limits()) -> None:
+    """Exits with 0 where every step succeeds, 1 where one fails, and 2 where an argument or the account is missing."""
     parser = argparse.ArgumentParser(prog="python -m service.smoke", description=__doc__)
     parser.add_argument("url", help="of the API, such as http://127.0.0.1:3000")
     url = parser.parse_args().url
-    account = [os.environ.get(name, "") for name in ("ROWLOCK_SMOKE_EMAIL", "ROWLOCK_SMOKE_PASSWORD")]
-    if not all(account):
+    email, password = (os.environ.get(f"ROWLOCK_SMOKE_{name}", "") for name in ("EMAIL", "PASSWORD"))
+    if not (email and password):
         parser.error("ROWLOCK_SMOKE_EMAIL and ROWLOCK_SMOKE_PASSWORD must name a manager's account")
     try:
-        asyncio.run(_within_limit(url, *account))
+        asyncio.run(_within_limits(url, email, password, limits))
     except TimeoutError:
-        sys.exit(f"smoke: not done within {SECONDS_MAX} s")
+        sys.exit(f"smoke: not done within {limits.seconds} s")
 
 
 if __name__ == "__main__":

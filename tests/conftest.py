@@ -1,4 +1,4 @@
-"""Servers, an empty database for each test, the product in this process, and the verdict after each test."""
+"""Servers, an empty database for each test, the product in this process, and checks after each test."""
 
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -33,12 +33,12 @@ restart identity
 
 
 def pytest_configure() -> None:
-    """Spans are sent at once: nobody waits 5 s for them here."""
+    """Makes the exporter send spans every 200 ms instead of every 5 s."""
     os.environ["OTEL_BSP_SCHEDULE_DELAY"] = "200"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """What is marked `oldest_postgresql` runs on both versions, the rest on the newest."""
+    """Tests marked `oldest_postgresql` run on both versions, the others on the newest."""
     if "postgres" in metafunc.fixturenames:
         majors = [NEWEST, OLDEST] if metafunc.definition.get_closest_marker("oldest_postgresql") else [NEWEST]
         metafunc.parametrize("postgres", majors, indirect=True, scope="session", ids=lambda major: f"pg{major}")
@@ -54,13 +54,13 @@ def servers() -> Iterator[Servers]:
 
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest, servers: Servers) -> Postgres:
-    """A server with the schema."""
+    """A PostgreSQL with the schema."""
     return servers.get(request.param)
 
 
 @pytest.fixture
 async def sql(postgres: Postgres) -> AsyncIterator[Connection]:
-    """A connection of the test's own to a database that is empty; after the test every rule must hold in it."""
+    """The test's own connection to an empty database, in which every rule must hold after the test."""
     connection = await asyncpg.connect(postgres.url())
     await connection.execute(EMPTY_TABLES)
     yield connection
@@ -72,7 +72,7 @@ async def sql(postgres: Postgres) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def redis(servers: Servers) -> AsyncIterator[Redis | Container]:
-    """An empty Redis, which is up again after the test whatever the test did."""
+    """An empty Redis. After the test it works again, even if the test has killed or paused it."""
     server = servers.redis()
     client = AsyncRedis.from_url(server.url)
     await client.flushall()
@@ -83,19 +83,19 @@ async def redis(servers: Servers) -> AsyncIterator[Redis | Container]:
 
 @pytest.fixture
 def rabbitmq(servers: Servers) -> Iterator[RabbitMQ | Container]:
-    """A RabbitMQ without the product's queues, which is up again after the test whatever the test did."""
+    """A RabbitMQ without queues. After the test it works again, even if the test has killed or paused it."""
     server = servers.rabbitmq()
     forget_everything(server.url)
     yield server
     if isinstance(server, RabbitMQ) and not server.is_running():
-        # It may know a queue that was made just before its end by half: that one can neither be used nor made again.
+        # A queue that was half declared at the crash can neither be used nor declared again.
         server.forget()
     server.ensure_up()
 
 
 @pytest.fixture
 def settings(postgres: Postgres, sql: Connection) -> Settings:  # noqa: ARG001 - the database is emptied first
-    """The service's settings; `model_copy(update=...)` or `make_settings` for others."""
+    """The service's settings; `model_copy(update=...)` changes them."""
     return make_settings(postgres.url())
 
 
@@ -109,7 +109,7 @@ async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
 
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """The API in this process, from its lifespan on, and a client that speaks HTTP to it."""
+    """The API in this process, with its lifespan, and an HTTP client for it."""
     app = create_app(settings)
     async with app.router.lifespan_context(app) as state:
 
@@ -130,7 +130,7 @@ async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def projection(settings: Settings, redis: Redis | Container) -> AsyncIterator[Projection]:
-    """Its watermark outlives the test."""
+    """A projector's batches on demand. The watermark in Redis outlives the test."""
     url = settings.database_url.get_secret_value()
     async with projecting(with_redis(url, redis, map_fresh_ms=60_000, map_wait_ms=5_000)) as made:
         yield made

@@ -75,7 +75,7 @@ EXPIRY = Dashboard(
                 Panel("Rows checked", "And wrong maps that were removed from Redis.", "ops",
                       {"{{what}}": rate("rowlock_audit_checked_total", "what"),
                        "repairs": rate("rowlock_audit_repairs_total")}),
-                Panel("Not checked", "Rows and maps that the last round could not check.", "short",
+                Panel("Not checked", "Parts and maps that the last round could not check.", "short",
                       each(worst, "rowlock_audit_unlooked", "what")),
             ],
         ),

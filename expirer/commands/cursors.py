@@ -1,5 +1,5 @@
-"""`python -m expirer cursors list|drop`: who reads the log, and how an operator forgets one that was switched off for
-good: as long as it has a cursor, nothing that it has not read is removed.
+"""`python -m expirer cursors list|drop`: lists the readers of the log, and drops one that was switched off for good.
+While a reader has a cursor, the log keeps every event that it has not read.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from service.events.cursors import Cursor
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints what it did; exits with 1 and a sentence where it can't."""
+    """Prints the result. Exits with 1 and the reason on failure."""
     parsed = _parser().parse_args(arguments)
     try:
         sys.stdout.write(asyncio.run(_run(parsed)) + "\n")
@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m expirer cursors", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("list", help="one line for each reader")
-    verbs.add_parser("drop", help="forget a reader; switched on again, it starts at the end").add_argument("name")
+    verbs.add_parser("drop", help="remove a reader; switched on again, it starts at the end").add_argument("name")
     return parser
 
 
@@ -47,14 +47,14 @@ async def _run(parsed: argparse.Namespace) -> str:
 
 async def _drop(connection: Connection, readers: Sequence[Cursor], name: str) -> str:
     if name not in {cursor.name for cursor in readers}:
-        raise NotReady(f"there is no reader {name}")
+        raise NotReady(f"unknown reader: {name}")
     if not await cursors.drop_cursor(connection, name):
-        raise NotReady(f"somebody reads for {name}: switch it off first")
-    return f"{name} is forgotten"
+        raise NotReady(f"a process is reading for {name}: switch it off first")
+    return f"{name} dropped"
 
 
 def _line(cursor: Cursor) -> str:
     return (
         f"{cursor.name:<12}  {cursor.unread:>9} unread  moved {cursor.moved_at:%Y-%m-%dT%H:%M:%SZ}"
-        f"  {cursor.reader or 'nobody reads'}"
+        f"  {cursor.reader or 'not running'}"
     )

@@ -1,4 +1,4 @@
-"""`python -m expirer parked list|show|requeue|drop`: what an operator does with dead letters that were given up."""
+"""`python -m expirer parked list|show|requeue|drop`: inspects and handles the dead letters that failed."""
 
 import argparse
 import sys
@@ -15,7 +15,7 @@ BODY_LISTED_MAX = 80
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints what it did; exits with 1 and a sentence where it can't."""
+    """Prints the result. Exits with 1 and the reason on failure."""
     parsed = _parser().parse_args(arguments)
     try:
         messages = ParkedMessages(_settings_with_broker())
@@ -37,9 +37,9 @@ def _settings_with_broker() -> Settings:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m expirer parked", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("list", help="one line each, the oldest first")
-    verbs.add_parser("show", help="one as a whole, as JSON").add_argument("name", help="from the list")
-    for verb, meaning in (("requeue", "send to the inbox once more"), ("drop", "remove for good")):
+    verbs.add_parser("list", help="one line for each message, the oldest first")
+    verbs.add_parser("show", help="one message as JSON").add_argument("name", help="from the list")
+    for verb, meaning in (("requeue", "send to the inbox again"), ("drop", "remove permanently")):
         chosen = verbs.add_parser(verb, help=meaning).add_mutually_exclusive_group(required=True)
         chosen.add_argument("name", nargs="?", help="from the list")
         chosen.add_argument("--all", action="store_true")
@@ -67,7 +67,7 @@ def _chosen(parsed: argparse.Namespace) -> Choice:
 
 def _counted(count: int, parsed: argparse.Namespace) -> int:
     if count == 0 and parsed.name is not None:
-        raise NotReady(f"nothing that is parked is named {parsed.name}")
+        raise NotReady(f"no parked message is named {parsed.name}")
     return count
 
 

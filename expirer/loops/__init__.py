@@ -1,4 +1,4 @@
-"""The expirer's loops, a file a loop; each `step()` does one bounded batch and returns how long to wait.
+"""The expirer's loops, one file each; each `step()` does one bounded batch and returns how long to wait.
 
 May be imported by `expirer.wiring`.
 """

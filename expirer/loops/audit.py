@@ -1,6 +1,6 @@
-"""Checks, all the time and a little at a time, that nothing was sold twice and nothing was lost.
+"""Checks continuously that no seat was sold twice and that nothing was lost.
 
-One replica does a round, in slices with pauses for those who buy; another takes it up when that one has gone. The
+One replica does a round, in slices with pauses for the sale. When it stops, another replica begins a new round. The
 verdict is a row that every replica shows, and that `GET /manager/audit` reads.
 """
 
@@ -14,138 +14,116 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.audit import verdicts
 from service.audit.rounds import Round
-from service.audit.verdicts import NOTHING, Standing
+from service.audit.slices import DEFAULT, Limits
+from service.audit.verdicts import LEASE_SECONDS, UNKNOWN, Found, Verdict
 from service.cache import Cache
-from service.database import Connection, roll_back, transaction
+from service.database import roll_back, transaction
 from service.observability.metrics import catalogue, values
-from service.observability.metrics.values import KNOWN_SECONDS
 from service.seatmap.cached import SeatCache
 from service.settings import Settings
 
 PAUSE_SECONDS = 0.05
-SAVE_SECONDS = 5.0
-"""So often we say that we are at a round, where, and what it has found."""
-SAVE_FOUND_SECONDS = 1.0
-"""So soon we say so where it has found something new; many slices may do so one after the other."""
 LOOK_SECONDS = 1.0
-"""How often each replica looks whether a round is due, and what the last one has found."""
+"""How often each other replica checks whether a round is due, and reads the violations."""
 
 
 @dataclass(slots=True)
 class Turn:
-    """The round that is ours, since when by PostgreSQL's clock, when we last said so, and how much was found then."""
+    """Our round, when it began by PostgreSQL's clock, the violations before it, and when we last wrote them."""
 
     round: Round
     began_at: datetime
-    saved: float
-    saved_count: int
-
-    def is_to_save(self, now: float) -> bool:
-        """Whether it is time to say so again."""
-        has_news = self.round.counts.total() != self.saved_count
-        return now >= self.saved + (SAVE_FOUND_SECONDS if has_news else SAVE_SECONDS)
+    before: Mapping[str, Found]
+    saved_at: float
 
 
 class Audit:
-    """`owner` is this process, for its turn; `cache` is None where there is no Redis."""
+    """The loop of the process `owner`, with a cache where there is a Redis."""
 
-    def __init__(self, engine: AsyncEngine, settings: Settings, owner: str, cache: Cache | None) -> None:
+    def __init__(
+        self, engine: AsyncEngine, settings: Settings, owner: str, cache: Cache | None, limits: Limits = DEFAULT
+    ) -> None:
         self._engine = engine
         self._settings = settings
         self._owner = owner
         self._cache = SeatCache(cache, settings.map_fresh_ms) if cache else None
-        self._turn: Turn | None = None
+        self._limits = limits
         self._known_at = -math.inf
+        self._turn: Turn | None = None
         catalogue.AUDIT_INTERVAL_SECONDS.of().set(settings.audit_interval_seconds)
 
     async def step(self) -> float:
-        """Begins a round where one is due, or looks at its next slice; seconds to wait. Raises whatever a transaction
-        raises; then the slice is looked at once more, and what was shown stays for KNOWN_SECONDS.
+        """Begins a round where one is due, or checks its next slice; seconds to wait, LOOK_SECONDS where there was
+        nothing to do. Raises the errors of a transaction: then the same slice is the next one.
         """
         try:
             return await self._go_on()
         except Exception:
-            if time.monotonic() > self._known_at + KNOWN_SECONDS:
-                _show_nothing()
+            if time.monotonic() > self._known_at + self._limits.known_seconds:
+                show(UNKNOWN)
             raise
 
     async def _go_on(self) -> float:
-        if self._turn is None:
+        turn = self._turn
+        if turn is None:
             return await self._wait_for_turn()
-        if not await self._keep(self._turn):
+        if time.monotonic() >= turn.saved_at + self._limits.save_seconds and not await self._save(turn):
             self._turn = None
-        elif await self._turn.round.advance():
-            await self._finish(self._turn)
+        elif await turn.round.advance():
+            await self._finish(turn)
             self._turn = None
         return PAUSE_SECONDS
 
     async def close(self) -> None:
-        """Lets another replica go on with the round at once."""
+        """Lets another replica begin a round at once."""
         if self._turn:
-            async with transaction(self._engine) as connection:
-                await self._save(connection, self._turn)
-                await verdicts.give_up_turn(connection, self._owner)
+            await self._save(self._turn, lease_seconds=0)
 
     async def _wait_for_turn(self) -> float:
         async with transaction(self._engine) as connection:
-            begun = await verdicts.take_turn(connection, self._owner, self._settings.audit_interval_seconds)
-            standing = await verdicts.read_standing(connection)
-            if begun is None:
+            began_at = await verdicts.take_turn(connection, self._owner, self._settings.audit_interval_seconds)
+            verdict = await verdicts.read_verdict(connection)
+            if began_at is None:
                 await roll_back(connection)
-        self._show(standing)
-        if begun is None:
+        self._show(verdict)
+        if began_at is None:
             return LOOK_SECONDS
-        round_ = Round.create(self._engine, self._cache, self._settings.log_keep_hours, begun.progress)
-        self._turn = Turn(round_, begun.at, time.monotonic(), round_.counts.total())
+        round_ = Round.create(self._engine, self._cache, self._settings.log_keep_hours, self._limits)
+        self._turn = Turn(round_, began_at, verdict.tally.violations, time.monotonic())
         return 0
 
-    async def _keep(self, turn: Turn) -> bool:
-        now = time.monotonic()
-        if not turn.is_to_save(now):
-            return True
-        count = turn.round.counts.total()
+    async def _save(self, turn: Turn, lease_seconds: float = LEASE_SECONDS) -> bool:
+        """Whether the turn is still ours."""
+        turn.saved_at = time.monotonic()
+        violations = verdicts.merged(turn.round.tally().violations, turn.before)
         async with transaction(self._engine) as connection:
-            kept = await self._save(connection, turn)
-            standing = await verdicts.read_standing(connection)
-        turn.saved, turn.saved_count = now, count
-        self._show(standing)
-        return kept
-
-    async def _save(self, connection: Connection, turn: Turn) -> bool:
-        return await verdicts.keep_turn(connection, self._owner, turn.began_at, turn.round.progress())
+            is_kept = await verdicts.keep_turn(connection, self._owner, violations, lease_seconds)
+            verdict = await verdicts.read_verdict(connection)
+        self._show(verdict)
+        return is_kept
 
     async def _finish(self, turn: Turn) -> None:
         async with transaction(self._engine) as connection:
             await verdicts.write_verdict(connection, self._owner, turn.began_at, turn.round.tally())
-            standing = await verdicts.read_standing(connection)
-        self._show(standing)
+            verdict = await verdicts.read_verdict(connection)
+        self._show(verdict)
 
-    def _show(self, standing: Standing) -> None:
-        violations, verdict = standing.violations(), standing.verdict
-        # Each is set once: Prometheus may ask between two of them.
-        unlooked = {what: verdict.tally.unlooked.get(what, 0) if verdict else math.nan for what in values.AUDITED}
-        _show_all(
-            {
-                check: violations.get(check, NOTHING).count if verdict or check in violations else math.nan
-                for check in values.CHECKS
-            },
-            unlooked,
-            verdict.finished_at.timestamp() if verdict else math.nan,
-            (verdict.finished_at - verdict.began_at).total_seconds() if verdict else math.nan,
-        )
+    def _show(self, verdict: Verdict) -> None:
+        show(verdict)
         self._known_at = time.monotonic()
 
 
-def _show_nothing() -> None:
-    _show_all(dict.fromkeys(values.CHECKS, math.nan), dict.fromkeys(values.AUDITED, math.nan), math.nan, math.nan)
-
-
-def _show_all(
-    violations: Mapping[str, float], unlooked: Mapping[str, float], finished_at: float, round_seconds: float
-) -> None:
-    for check, count in violations.items():
-        catalogue.AUDIT_VIOLATIONS.of(check).set(count)
-    for what, count in unlooked.items():
-        catalogue.AUDIT_UNLOOKED.of(what).set(count)
+def show(verdict: Verdict) -> None:
+    """Sets each gauge once, since Prometheus may read between two of them: NaN where nothing is known."""
+    tally, default = verdict.tally, 0 if verdict.finished_at else math.nan
+    for check in values.CHECKS:
+        found = tally.violations.get(check)
+        catalogue.AUDIT_VIOLATIONS.of(check).set(found.count if found else default)
+    for what in values.AUDITED:
+        catalogue.AUDIT_UNLOOKED.of(what).set(tally.unlooked.get(what, default))
+    finished_at, round_seconds = math.nan, math.nan
+    if verdict.began_at and verdict.finished_at:
+        finished_at = verdict.finished_at.timestamp()
+        round_seconds = (verdict.finished_at - verdict.began_at).total_seconds()
     catalogue.AUDIT_FINISHED.of().set(finished_at)
     catalogue.AUDIT_ROUND_SECONDS.of().set(round_seconds)

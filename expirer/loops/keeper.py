@@ -1,4 +1,4 @@
-"""Keeps tables from growing without end: the log behind its readers, and counts of failed sign-ins."""
+"""Trims the tables that would grow for ever: the log behind its readers, and the counts of failed sign-ins."""
 
 import time
 

@@ -1,6 +1,6 @@
-"""Looks at the ledger, the log, PostgreSQL and RabbitMQ every few seconds and shows what it finds as gauges.
+"""Reads the state of the ledger, the log, PostgreSQL and RabbitMQ every few seconds and sets gauges.
 
-Prometheus may ask as often as it likes, and at several replicas: none of that asks PostgreSQL.
+Prometheus may scrape at any rate, and several replicas: no scrape queries PostgreSQL.
 """
 
 import math
@@ -40,8 +40,8 @@ class Observer:
         self._looked_at = -math.inf
 
     async def step(self, clock: Callable[[], float] = time.monotonic) -> float:
-        """Looks once; seconds to wait. Raises whatever a transaction raises; what was shown stays for KNOWN_SECONDS."""
-        # First: while PostgreSQL is away, dead letters pile up.
+        """Observes once; seconds to wait. Raises as `transaction`. Old values stay for KNOWN_SECONDS then."""
+        # RabbitMQ first: while PostgreSQL is away, dead letters accumulate.
         if self._link:
             await self._observe_broker(self._link)
         try:
@@ -80,7 +80,7 @@ class Observer:
         try:
             counts = await self._thread.run(count)
         except BrokerAway:
-            # Nobody knows; the relay and the inbox say why.
+            # Unknown. The relay and the inbox log the reason.
             counts = dict.fromkeys(values.QUEUES, math.nan)
         for queue, number in counts.items():
             catalogue.MESSAGES.of(queue).set(number)
@@ -104,9 +104,9 @@ def _show_log(log: Log) -> None:
     catalogue.LAG_SECONDS.of("sequencer").set(log.unnumbered_seconds)
     catalogue.LOG_EVENTS.of().set(log.kept)
     for name, loop in READERS.items():
-        # One that was dropped is behind nothing.
+        # A reader that was dropped has no lag.
         reader = log.readers.get(name, NOBODY)
-        # What has no number yet waits for the readers too.
+        # The readers have not read events without a number either.
         catalogue.LAG_EVENTS.of(loop).set(reader.unread + log.unnumbered)
         catalogue.LAG_SECONDS.of(loop).set(max(reader.unread_seconds, log.unnumbered_seconds))
         catalogue.LOG_STUCK_EVENTS.of(loop).set(reader.stuck)

@@ -29,7 +29,7 @@ CURSOR = "cache"
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the log has after the cursor's `number`: numbered events, then those without a number yet. `is_all` says
+    """The log after the cursor's `number`: numbered events, then those without a number yet. `is_all` says
     that nothing else was committed at `as_of`.
     """
 

@@ -1,4 +1,4 @@
-"""Removes the queues of hints for another time to pay, once they have run dry: a queue's time can't be changed."""
+"""Removes the queues of hints for other hold times once they are empty: a queue's time to live can't be changed."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,7 @@ where ttl_ms = any($1::int[])
 
 
 class HoldQueues:
-    """What RabbitMQ has is written down in PostgreSQL, because RabbitMQ itself tells nobody."""
+    """PostgreSQL keeps the list of the queues, because AMQP can't list them."""
 
     def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
         self._engine = engine
@@ -41,7 +41,7 @@ class HoldQueues:
         self._thread = Thread("queues")
 
     async def step(self) -> float:
-        """Looks at each queue once; seconds to wait. Raises BrokerAway."""
+        """Checks each queue once; seconds to wait. Raises BrokerAway."""
         async with transaction(self._engine) as connection:
             await connection.execute(NOTE_QUEUE, self._ttl_ms)
             others = [row["ttl_ms"] for row in await connection.fetch(LIST_OTHERS, self._ttl_ms)]
@@ -61,6 +61,6 @@ class HoldQueues:
             return []
         with self._link.connected() as connection:
             gone = [ttl_ms for ttl_ms in others if retire(connection, ttl_ms)]
-        # Nothing to say for a while: a connection that is not kept alive would be ended by RabbitMQ.
+        # The next use is a while away: RabbitMQ would close a connection without heartbeats.
         self._link.close()
         return gone

@@ -59,7 +59,7 @@ async def step(
     batch_max = settings.sweep_batch_max
     tracing.note_tried(set_aside.tried)
     found, expired = await together_then_one_by_one(
-        partial(_settle_together, engine, batch_max, set_aside),
+        partial(_settle_together, engine, batch_max, set_aside, clock),
         partial(_settle_one_by_one, engine, batch_max, set_aside, clock),
     )
     if expired:
@@ -67,7 +67,9 @@ async def step(
     return 0 if found == batch_max else settings.sweep_interval_ms / 1000
 
 
-async def _settle_together(engine: AsyncEngine, batch_max: int, set_aside: SetAside) -> tuple[int, int]:
+async def _settle_together(
+    engine: AsyncEngine, batch_max: int, set_aside: SetAside, clock: Callable[[], float]
+) -> tuple[int, int]:
     """How many holds were found, and how many of them were ended: all."""
     with recording.expiry("sweep") as batch:
         async with transaction(engine) as connection:
@@ -76,8 +78,8 @@ async def _settle_together(engine: AsyncEngine, batch_max: int, set_aside: SetAs
                 await roll_back(connection)
         batch.reservations, batch.skipped = ended.reservations, ended.skipped
     if not set_aside.holds:
-        set_aside.batches.end(time.monotonic())
-        if facts := set_aside.failures.end(time.monotonic()):
+        set_aside.batches.end(clock())
+        if facts := set_aside.failures.end(clock()):
             log.info("every hold can be ended again", **facts)
     return len(ended.reservations), len(ended.reservations)
 
@@ -86,7 +88,7 @@ async def _settle_one_by_one(
     engine: AsyncEngine, batch_max: int, set_aside: SetAside, clock: Callable[[], float], failure: Exception
 ) -> tuple[int, int]:
     """How many holds were found, and how many of them were ended alone. The others are reported and set aside."""
-    if facts := set_aside.batches.note(kind_of(failure), time.monotonic()):
+    if facts := set_aside.batches.note(kind_of(failure), clock()):
         log.warning("batch failed, trying one by one", error=repr(failure), **facts)
     async with transaction(engine) as connection:
         overdue = list(await lock_overdue(connection, batch_max, list(set_aside.holds)))
@@ -104,7 +106,7 @@ async def _settle_one_by_one(
     if untried := overdue[expired + len(failed) :]:
         set_aside.tried.update(dict.fromkeys(untried))
         tracing.note_failed(untried, "unsettled")
-    _report(failed, set_aside.failures)
+    _report(failed, set_aside.failures, clock())
     return len(overdue), expired
 
 
@@ -116,12 +118,12 @@ async def _settle_alone(engine: AsyncEngine, id_: UUID) -> None:
             batch.reservations = [answer.reservation]
 
 
-def _report(failed: Sequence[tuple[UUID, Exception]], failures: Failures) -> None:
+def _report(failed: Sequence[tuple[UUID, Exception]], failures: Failures, now: float) -> None:
     """One line in the log for each kind of error."""
     by_kind: dict[str, list[tuple[UUID, Exception]]] = {}
     for id_, error in failed:
         by_kind.setdefault(kind_of(error), []).append((id_, error))
     for kind, holds in by_kind.items():
-        if facts := failures.note(kind, time.monotonic()):
+        if facts := failures.note(kind, now):
             ids = [str(id_) for id_, _ in holds[:NAMED_MAX]]
             log.error("holds can't be ended", count=len(holds), reservation_ids=ids, error=repr(holds[0][1]), **facts)

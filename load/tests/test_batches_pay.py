@@ -1,4 +1,4 @@
-"""Batches pay: the inbox settles many times as many dead letters a second as it would one at a time.
+"""The inbox settles many times more dead letters a second in batches than one at a time.
 
 As `python -m load.batches` measures it, with a PostgreSQL that writes what it commits to the disk, like production's.
 """

@@ -1,4 +1,4 @@
-"""RabbitMQ killed, paused, or out of memory under an expirer: seats come back by the sweep, and all is told later.
+"""RabbitMQ killed, paused, or out of memory: the sweep releases seats, and all events are published later.
 
 The expirer is a process of its own. Bookings never talk to RabbitMQ: see `test_broker_waits`.
 """

@@ -64,14 +64,14 @@ def publisher_of(settings: Settings) -> Iterator[Publisher]:
 
 @contextmanager
 def ends_within(milliseconds: int) -> Iterator[None]:
-    """The block raises BrokerAway within so long."""
+    """The block raises BrokerAway within this time."""
     began = time.monotonic()
     with pytest.raises(BrokerAway):
         yield
     assert time.monotonic() - began < milliseconds / 1000 + SLACK_SECONDS
 
 
-def test_nobody_who_listens_is_noticed_at_once(postgres: Postgres) -> None:
+def test_refused_connection_is_noticed_at_once(postgres: Postgres) -> None:
     settings = with_broker(postgres.url(), f"amqp://guest:guest@127.0.0.1:{free_port()}//")
     with publisher_of(settings) as publisher, ends_within(0):
         publisher.publish([], [])

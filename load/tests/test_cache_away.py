@@ -1,6 +1,6 @@
-"""Customers buy while Redis is killed, empty, an old snapshot or hanging, or while nobody brings it what is new.
+"""Customers buy while Redis is killed, emptied, hanging, behind, or restarted with an old snapshot.
 
-They go on at their pace, no answer takes longer than Redis may, and no map says what is not true.
+Their pace stays, no answer takes longer than Redis's timeout, and no map is wrong.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ Server = Redis | Container
 
 @dataclass(slots=True)
 class Rush:
-    """Customers who hold and release, somebody who looks at the map, and what they saw."""
+    """Customers who hold and release, a reader of the map, and the answers that they got."""
 
     client: httpx.AsyncClient
     on_sale: OnSale
@@ -66,7 +66,7 @@ class Rush:
         return sum(booked) / seconds
 
     async def buy_for_good(self, customer: Account) -> None:
-        """Seats that stay sold: who shows them as available again is wrong whatever happened since."""
+        """Seats that stay sold: a map that shows one as available is wrong in any case."""
         reply = await book(self.client, customer, *self.on_sale.seat_ids[:8])
         assert (await pay(self.client, customer, reply.json()["reservationId"])).status_code == 200
 
@@ -129,20 +129,20 @@ async def kill_redis(rush: Rush) -> None:
 
 
 async def start_empty(rush: Rush) -> None:
-    """Killed before; nothing of what it knew is there."""
+    """Restarts it empty after a kill."""
     await asyncio.to_thread(rush.redis.forget)
     await asyncio.to_thread(rush.redis.start)
 
 
 async def start_with_snapshot(rush: Rush) -> None:
-    """Killed before; it knows what it knew when `save` was called."""
+    """Restarts it after a kill with the data of the last `save`."""
     await asyncio.to_thread(rush.redis.start)
     async with AsyncRedis.from_url(rush.redis.url) as client:
         assert await client.keys("rowlock:*:states"), "an old map is there"
 
 
 async def pause_redis(rush: Rush) -> None:
-    """It answers nobody, but its connections stay."""
+    """It answers no request, but its connections stay."""
     await asyncio.to_thread(rush.redis.pause)
 
 
@@ -152,7 +152,7 @@ async def resume_redis(rush: Rush) -> None:
 
 
 async def pause_expirer(rush: Rush) -> None:
-    """Redis answers, and nobody brings it what is new."""
+    """Redis answers, but no projector applies new events."""
     rush.expirer.pause()
 
 
@@ -221,7 +221,7 @@ async def go_through(rush: Rush, trouble: Trouble, customers: list[Account]) -> 
 
 
 def complaints(quiet: float, troubled: float, slowest_seconds: float) -> list[str]:
-    """What was too slow; `quiet` and `troubled` are bookings a second."""
+    """The bounds that were exceeded; `quiet` and `troubled` are bookings a second."""
     found = []
     if troubled < PACE_MIN * quiet:
         found.append(f"{troubled:.1f} bookings a second in trouble, {quiet:.1f} before")
@@ -242,6 +242,6 @@ async def test_old_snapshot_of_redis_is_not_served_as_new(
         await until_from(rush.client, on_sale, "redis", await sql.fetchval("select clock_timestamp()"))
         await asyncio.to_thread(redis.kill)
         await asyncio.to_thread(redis.start)
-        # The cursor is behind the hold: nobody brings it again to a map of the old epoch.
+        # The cursor is behind the hold: no projector applies it again to a map of the old epoch.
         await until_from(rush.client, on_sale, "redis", await sql.fetchval("select clock_timestamp()"))
         assert (await assert_map_is_right(rush.client, sql, on_sale))["source"] == "redis"

@@ -1,4 +1,4 @@
-"""Expirers are killed, and PostgreSQL crashes, while holds come due: each ends once, none early, and all is told."""
+"""Expirers are killed and PostgreSQL crashes while holds end: each ends once, none early, with its event."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ and min(number) filter (where name in ('broker', 'cache')) = min(number) filter 
 from cursors
 """
 
-# That of the session, which nobody misses in the story of a reservation.
+# The session's event, which is not part of a reservation's history.
 AGE_FIRST_EVENT = """
 update events
 set at = at - interval '1000 hours'
@@ -98,7 +98,7 @@ async def crew_of(count: int, database_url: str, **options: Any) -> AsyncIterato
 
 
 async def sell(sql: Connection, settings: Settings, holds: int, over_seconds: float) -> Sequence[int]:
-    """So many holds of a seat each, evenly over the time; the seats."""
+    """Makes this many holds of one seat each, evenly over the time. Returns the seats."""
     customer = await make_customer(sql, settings)
     seat_ids = (await make_session(sql, settings, holds)).seat_ids
     began = time.monotonic()
@@ -120,7 +120,7 @@ async def begun_at(sql: Connection) -> int:
 
 
 async def until_ended(sql: Connection, count: int) -> None:
-    """Returns when so many holds have ended."""
+    """Returns when this many holds have ended."""
 
     async def ended() -> bool:
         return int(await sql.fetchval(COUNT_ENDED)) >= count
@@ -178,7 +178,7 @@ async def die_in_each_wave(sql: Connection, settings: Settings, crew: Crew) -> l
 
 @pytest.fixture
 async def fragile(servers: Servers) -> AsyncIterator[Postgres]:
-    """A PostgreSQL that may crash without anybody else's noticing."""
+    """A PostgreSQL of this test's own that may crash."""
     server = await asyncio.to_thread(servers.make, "fragile")
     try:
         await migrate(server.url())
@@ -211,7 +211,7 @@ async def test_loops_recover_from_a_postgresql_crash_and_park_nothing(
 
 
 def lines(expirer: Process) -> list[dict[str, Any]]:
-    """What it has logged."""
+    """The lines of its log."""
     return [json.loads(line) for line in expirer.output().splitlines()]
 
 
@@ -226,8 +226,8 @@ async def until_all_have_noticed(expirer: Process) -> None:
 
 
 async def assert_all_loops_work(sql: Connection, settings: Settings, expirer: Process) -> None:
-    """What begins after the crash each of them does: sweep and inbox each end holds, sequencer, relay and projector
-    tell of them, the keeper removes what is old from the log, and a queue of another time to pay is forgotten.
+    """Every loop works again after the crash: sweep and inbox each end holds; sequencer, relay and projector process
+    their events; the keeper trims the log; and the queue of another time to pay is removed.
     """
     before = len(lines(expirer))
     forgotten = await make_overdue_before_its_hint(sql, settings)

@@ -55,7 +55,7 @@ async def until_begun(sql: Connection) -> None:
 
 
 async def until_expired(sql: Connection, count: int) -> None:
-    """Returns when so many holds have expired."""
+    """Returns when this many holds have expired."""
 
     async def expired() -> bool:
         return (await count_states(sql)).get("EXPIRED") == count
@@ -70,7 +70,7 @@ async def kill(expirer: Process) -> None:
 
 
 async def assert_settled_once(sql: Connection, settings: Settings, rabbitmq: Broker, ids: list[UUID]) -> None:
-    """Another expirer takes what is left; there is nothing to do for it."""
+    """Another expirer takes the remaining messages, and finds nothing to do."""
     await until_waiting(rabbitmq.url, EXPIRED_QUEUE, len(ids))
     url = settings.database_url.get_secret_value()
     async with expirer_process(url, broker_url=rabbitmq.url, **ONLY_INBOX):
@@ -131,7 +131,7 @@ RELAY_ONLY = {"sweep_interval_ms": 60_000, "hold_seconds": 30}
 async def assert_told_again(
     sql: Connection, settings: Settings, rabbitmq: Broker, kept_back: tuple[Any, ...], at_once: int
 ) -> None:
-    """Kills a relay at that moment, after which `at_once` events were told; another tells all of them."""
+    """Kills a relay at that moment, after `at_once` events were published; another one publishes all of them."""
     proxied, database_url, broker_url, strike_at = kept_back
     with listening(rabbitmq.url) as listener:
         async with expirer_process(database_url, broker_url=broker_url, **RELAY_ONLY) as expirer:

@@ -1,6 +1,6 @@
 """The time to pay is changed from one start to the next: expirers of both times are at work until the last is replaced.
 
-Nobody's seat is back later than by the sweep alone, which is the guarantee: a hint of one time that waits among those
+No seat is released later than by the sweep alone, which is the guarantee: a hint of one time that waits among those
 of the other may come too late or too early. Afterwards all are as punctual as before, and the old queue is gone.
 """
 
@@ -54,7 +54,7 @@ async def lateness_of(sql: Connection, settings: Settings, *hold_seconds: int) -
 
 
 async def until_connected(broker_url: str, count: int) -> None:
-    """Returns when so many inboxes take dead letters."""
+    """Returns when this many inboxes consume dead letters."""
 
     async def connected() -> bool:
         return consumers(broker_url) == count
@@ -96,7 +96,7 @@ async def test_changed_hold_time_keeps_expiry_punctual(
 
 
 async def until_retired(sql: Connection, broker_url: str) -> None:
-    """Returns when the queue of the time before is gone and nobody remembers it; that of the time after is there."""
+    """Returns when the old queue and its row are gone. The queue of the new time exists."""
 
     async def retired() -> bool:
         noted = [row["ttl_ms"] for row in await sql.fetch("select ttl_ms from hold_queues")]

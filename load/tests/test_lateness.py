@@ -1,8 +1,8 @@
-"""An unpaid seat comes back on time: 2,000 holds, made evenly over ten seconds, for which nobody pays.
+"""Unpaid seats are released on time: 2,000 unpaid holds, made evenly over ten seconds.
 
-Of 100 seats 99 are back within BROKER_MS_MAX with the broker, and within SWEEP_MS_MAX by the sweep alone. Somebody who
-drops, doubles, delays or reverses the dead letters changes nothing but that: where a hint was kept back the seat has as
-much longer, but never longer than by the sweep alone, which is the guarantee, and so has a seat whose hint never came.
+Of 100 seats 99 are back within BROKER_MS_MAX with the broker, and within SWEEP_MS_MAX by the sweep alone. Dropped,
+doubled, delayed or reversed dead letters delay a seat at most by the delay of its hint, and never beyond the sweep
+alone, which is the guarantee.
 Lateness is `settled_at - expires_at` in the database; `python -m load.lateness` measures it over HTTP.
 """
 
@@ -44,7 +44,7 @@ HOLD_SECONDS = 2
 HOLDS_AT_ONCE = 4
 """In one transaction every 20 ms: what makes the holds must not itself keep the machine from bringing seats back."""
 KEPT_BACK_SECONDS_MIN = 0.1
-"""A hint that passed quicker was kept back by nobody."""
+"""A hint that passed faster than this was not delayed."""
 
 RELAY_IS_BEHIND = """
 select exists (
@@ -59,7 +59,7 @@ select exists (
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """Customers who will hold each of the seats once, and a first one, who shows that everything is connected."""
+    """Customers who will hold each seat once. The first hold shows that every loop is connected."""
 
     sql: Connection
     customers: Sequence[Account]
@@ -90,7 +90,7 @@ class House:
 
 @asynccontextmanager
 async def open_house(sql: Connection, settings: Settings, urls: dict[str, str]) -> AsyncIterator[House]:
-    """An expirer at work, and a session that nobody has bought from."""
+    """A running expirer, and a session without sales."""
     customers = await make_customers(sql, settings, HOLDS // HOLDS_PER_CUSTOMER)
     first_customer = await make_customer(sql, settings)
     first_seat_id, *seat_ids = (await make_session(sql, settings, HOLDS + 1)).seat_ids
@@ -175,7 +175,7 @@ async def until_taken(broker_url: str) -> None:
 
 
 def judge(late_ms: dict[UUID, float], delays: dict[UUID, float]) -> list[str]:
-    """Those whose hint was kept back are looked at by themselves, so that neither hides among the others."""
+    """Holds with a delayed hint are checked separately, so that the others can't hide them."""
     excess_ms: dict[bool, list[float]] = {False: [], True: []}
     for id_, ms in late_ms.items():
         bound_ms = min(BROKER_MS_MAX + delays[id_] * 1000, SWEEP_MS_MAX)

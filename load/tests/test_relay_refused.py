@@ -1,4 +1,4 @@
-"""Queues that are full: hints are dropped and counted, events are tried again with backoff, and nobody else waits."""
+"""Full queues: hints are dropped and counted, events are retried with backoff, and nothing else waits."""
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine

@@ -34,7 +34,7 @@ def settings(postgres: Postgres, sql: Connection, rabbitmq: Broker) -> Settings:
 
 
 async def owner_of(sql: Connection) -> str | None:
-    """Who relays now, or has just done so."""
+    """The present or last owner of the relay's lease."""
     query = "select owner from cursors where name = 'broker' and leased_until > clock_timestamp()"
     owner: str | None = await sql.fetchval(query)
     return owner
@@ -62,7 +62,7 @@ async def three_expirers(settings: Settings, rabbitmq: Broker) -> AsyncIterator[
 
 @asynccontextmanager
 async def events_made(sql: Connection, customer: Account, seat_ids: list[int]) -> AsyncIterator[None]:
-    """During the block somebody holds one seat after the other."""
+    """A customer holds one seat after the other during the block."""
 
     async def hold() -> None:
         for seat in seat_ids:
@@ -122,7 +122,7 @@ async def last_number(sql: Connection) -> int:
 async def test_stopped_expirer_is_replaced_at_once(sql: Connection, settings: Settings, rabbitmq: Broker) -> None:
     async with three_expirers(settings, rabbitmq) as expirers:
         active = await active_of(sql, expirers)
-        # Nobody else would get the lease by its end within the time that a test waits.
+        # No other replica would get the lease by its expiry within the test's time.
         assert await active.stop() == 0
         rest = [other for other in expirers if other is not active]
         began = time.monotonic()

@@ -22,7 +22,7 @@ FORGET_FAILURES_MINUTES = 15
 
 @dataclass(frozen=True, slots=True)
 class NewAccount:
-    """Who signs up, with the password as it was typed."""
+    """An account that signs up, with the password as it was typed."""
 
     email: str
     password: str = field(repr=False)
@@ -31,8 +31,8 @@ class NewAccount:
 
 
 def canonical(email: str) -> str:
-    """The address as it is stored and looked for: however its domain is written, and in any case, which is not up to
-    the database's locale. What is no address stays what it is, and is not found.
+    """The address as it is stored and searched: one spelling of its domain, in lower case whatever the database's
+    locale. An invalid address is only lower-cased, and so is not found.
     """
     with suppress(EmailNotValidError):
         email = validate_email(email, check_deliverability=False).normalized
@@ -46,7 +46,7 @@ values ($1, $2, $3, $4, $5)
 
 
 async def sign_up(engine: AsyncEngine, passwords: Passwords, new: NewAccount) -> UUID:
-    """The new account's id. Raises AddressInUse; an address is the same in upper and lower case."""
+    """The new account's id. Raises AddressInUse, also where an address differs in case only."""
     account_id = uuid7()
     password_hash = await passwords.hash(new.password)
     try:
@@ -61,7 +61,7 @@ async def sign_up(engine: AsyncEngine, passwords: Passwords, new: NewAccount) ->
     return account_id
 
 
-# Counted as a failure before it is checked, so that attempts made at once delay each other too.
+# An attempt counts as a failure before its password is checked, so that concurrent attempts delay each other too.
 COUNT_ATTEMPT = """
 insert into sign_in_failures as old (email_hash, failures, last_at)
 values ($1, 1, clock_timestamp())
@@ -89,7 +89,7 @@ where email_hash = $1
 async def sign_in(
     engine: AsyncEngine, passwords: Passwords, delays: Delays, email: str, password: str
 ) -> tuple[Principal, str]:
-    """Who it is, and the name. Raises WrongCredentials, the same after the same time for an unknown address."""
+    """The account, and its name. Raises WrongCredentials, after the same time for an unknown address."""
     email = canonical(email)
     email_hash = sha256(email.encode()).digest()
     async with snapshot(engine) as connection:
@@ -103,7 +103,7 @@ async def sign_in(
     return Principal(account["id"], Role(account["role"])), account["name"]
 
 
-# An array, because a join with so many, as the planner sees it, would scan the table.
+# An array, because the planner overestimates the rows of a join and would scan the table.
 TRIM_FAILURES = """
 delete from sign_in_failures
 where email_hash = any(array(
@@ -118,7 +118,7 @@ where email_hash = any(array(
 
 
 async def trim_failures(connection: Connection, batch_max: int) -> int:
-    """Removes up to `batch_max` counts that are forgotten anyway; returns how many."""
+    """Deletes up to `batch_max` counts that are older than FORGET_FAILURES_MINUTES; returns their number."""
     tag = await connection.execute(TRIM_FAILURES, FORGET_FAILURES_MINUTES, batch_max)
     return int(str(tag).removeprefix("DELETE "))
 
@@ -131,7 +131,7 @@ where lower(email) = lower($1)
 
 
 async def make_manager(engine: AsyncEngine, email: str) -> bool:
-    """Gives the account the role MANAGER, from its next sign-in on; False where there is none."""
+    """Gives the account the role MANAGER, from its next sign-in on; False where the account does not exist."""
     async with transaction(engine) as connection:
         tag: str = await connection.execute(PROMOTE_ACCOUNT, canonical(email))
     return tag != "UPDATE 0"

@@ -1,4 +1,4 @@
-"""How passwords are kept: argon2id in one thread beside the event loop."""
+"""Hashes and checks passwords: argon2id, in one thread beside the event loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 
 class Passwords:
-    """argon2id, off the event loop in one thread, with a bounded queue.
+    """A thread for argon2id, with a bounded queue.
 
-    One thread, because a hash takes a core for tens of milliseconds and the other requests want theirs.
+    One thread, because a hash takes a core for tens of milliseconds, and the other requests need a core too.
     """
 
     def __init__(self, queue_max: int) -> None:
@@ -27,26 +27,29 @@ class Passwords:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="argon2")
         self._queue_max = queue_max
         self._waiting = 0
-        # Shown at 0 from the start: that nobody waits is not the same as that nobody knows.
+        # So that the gauge shows 0 from the start: a missing value would mean that the number is unknown.
         self._shown = catalogue.PASSWORDS_WAITING.of()
-        # What a password for an unknown address is compared with, so that it takes as long.
-        self._nobodys = self._hasher.hash("nobody's password")
+        # A password for an unknown address is compared with this hash, so that the check takes as long.
+        self._decoy = self._hasher.hash("of an account that does not exist")
 
     async def hash(self, password: str) -> str:
-        """The hash to store. Raises Busy where too many wait."""
+        """The hash to store. Raises Busy where too many passwords wait."""
         return await self._run(lambda: self._hasher.hash(password))
 
     async def verify(self, password: str, password_hash: str | None) -> bool:
-        """Whether it is the password; never for None, after the same time. Raises Busy where too many wait."""
+        """Whether the password has this hash. For None it is False, after the same time.
+
+        Raises Busy where too many passwords wait.
+        """
         return await self._run(lambda: self._verify(password, password_hash))
 
     def close(self) -> None:
-        """Ends the thread after the hash at hand."""
+        """Stops the thread after its current hash."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _verify(self, password: str, password_hash: str | None) -> bool:
         try:
-            self._hasher.verify(password_hash or self._nobodys, password)
+            self._hasher.verify(password_hash or self._decoy, password)
         except (VerificationError, InvalidHashError):
             return False
         return password_hash is not None

@@ -1,4 +1,4 @@
-"""Tokens: a JWT, signed with HS256 and nothing else, that says who somebody is and for how long it is believed."""
+"""Tokens: a JWT, signed with HS256 only, with the account's id and role and the time when it expires."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ CACHED_MAX = 10_000
 
 
 class Role(StrEnum):
-    """What an account may do: buy seats, or make sessions."""
+    """The permissions of an account: to buy seats, or to create sessions."""
 
     CUSTOMER = "CUSTOMER"
     MANAGER = "MANAGER"
@@ -25,24 +25,24 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks; the role is the one that the account had when it signed in."""
+    """The account that sends a request, with the role that it had when it signed in."""
 
     account_id: UUID
     role: Role
 
 
 class Tokens:
-    """Issues and checks tokens. A checked token is remembered, by the whole of it and never past its `exp`."""
+    """Issues and checks tokens. A valid token is remembered until its `exp`, and at most `cached_max` of them are."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, cached_max: int = CACHED_MAX) -> None:
         self._secret = settings.token_secret.get_secret_value()
         self._issuer = settings.token_issuer
         self._audience = settings.token_audience
         self._lifetime = timedelta(minutes=settings.token_minutes)
-        self._checked: LRUCache[str, tuple[Principal, float]] = LRUCache(CACHED_MAX)
+        self._checked: LRUCache[str, tuple[Principal, float]] = LRUCache(cached_max)
 
     def issue(self, principal: Principal) -> tuple[str, datetime]:
-        """A token, and when it ends."""
+        """A token, and the time when it expires."""
         now = datetime.now(UTC).replace(microsecond=0)
         expires_at = now + self._lifetime
         claims: dict[str, Any] = {
@@ -56,7 +56,7 @@ class Tokens:
         return jwt.encode(claims, self._secret, ALGORITHM), expires_at
 
     def check(self, token: str) -> Principal:
-        """Who holds the token. Raises Unauthenticated where it is not ours, not whole or not valid any more."""
+        """The account of the token. Raises Unauthenticated where the token is forged, damaged or expired."""
         if known := self._checked.get(token):
             principal, expires_at = known
             if expires_at > datetime.now(UTC).timestamp():

@@ -1,4 +1,4 @@
-"""Who may come in: rate limits.
+"""Admission of requests: rate limits.
 
 May be imported by the API.
 """

@@ -1,4 +1,4 @@
-"""How many requests somebody may send: counted in Redis for all replicas, in each process while Redis is away."""
+"""Rate limits by account and address: counted in Redis for all replicas, or in each process while Redis is down."""
 
 import math
 import time
@@ -16,15 +16,15 @@ from service.observability.metrics import catalogue
 from service.settings import Settings
 
 LOCAL_KEYS_MAX = 5_000
-"""Beyond, the counts of that limit in the process begin anew: the library looks through all of them at each request."""
+"""The most keys of a limit that a process counts. Then it begins again, because each request searches all of them."""
 FORWARDED_MAX = 20
 SITE_PREFIX = 64
-"""A customer of an IPv6 network has at least so many addresses; they count as one."""
+"""The prefix of an IPv6 network that one customer has, at least; its addresses count as one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Requests per minute; `name` is what a client is told. `local` counts while Redis is away."""
+    """Requests per minute. `name` is shown to clients, and `local` counts while Redis is down."""
 
     name: str
     item: RateLimitItem
@@ -32,7 +32,7 @@ class Limit:
 
 
 class RateLimits:
-    """One per process. `cache` is None where there is no Redis."""
+    """One per process. Without Redis there is no `cache`."""
 
     def __init__(self, cache: Cache | None, settings: Settings) -> None:
         self._cache = cache
@@ -42,7 +42,7 @@ class RateLimits:
         self._trusted = settings.trusted_proxies
         self._shared: SlidingWindowCounterRateLimiter | None = None
         if cache:
-            # The cache's connections; the library's types know options of other kinds only.
+            # The cache's connections. The library's types do not include this option.
             options: dict[str, Any] = {"connection_pool": cache.redis.connection_pool}
             storage = RedisStorage("async+redis://", False, "redispy", "rowlock:limits", **options)  # noqa: FBT003
             self._shared = SlidingWindowCounterRateLimiter(storage)
@@ -62,7 +62,7 @@ class RateLimits:
         await _check(SlidingWindowCounterRateLimiter(limit.local), limit, who)
 
     def client_address(self, peer: str | None, forwarded_for: str | None) -> str:
-        """Who asks: the connection's address, or what a trusted proxy says of it; `unknown` where nobody can tell."""
+        """The client's address: the connection's, or the one that a trusted proxy forwards; else `unknown`."""
         nearest_first = [peer or "", *reversed((forwarded_for or "").split(",")[-FORWARDED_MAX:])]
         address: IPv4Address | IPv6Address | None = None
         for text in nearest_first:
@@ -90,7 +90,7 @@ async def _check(limiter: SlidingWindowCounterRateLimiter, limit: Limit, who: st
         return
     catalogue.RATE_LIMITED.of(limit.name).inc()
     reset_at, _ = await limiter.get_window_stats(limit.item, limit.name, who)
-    # Not before the moment, and not at it: what was sent in the last minute weighs less only after it.
+    # The second after the end of the window, because requests of the last minute weigh less only then.
     raise TooManyRequests(limit.name, limit.item.amount, max(0, math.floor(reset_at - time.time())) + 1)
 
 
@@ -99,7 +99,7 @@ def _per_minute(name: str, amount: int) -> Limit:
 
 
 def _parsed(text: str) -> IPv4Address | IPv6Address:
-    """Raises ValueError. A socket of both families shows an IPv4 address in the form of IPv6."""
+    """The address. Raises ValueError. A dual-stack socket shows an IPv4 address in the form of IPv6."""
     address = ip_address(text)
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 

@@ -1,4 +1,4 @@
-"""What managers see of the self-audit: whether anything was ever sold twice, and since when nobody has found so."""
+"""The verdict of the self-audit, as managers read it."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -21,15 +21,15 @@ RULES: dict[Check, str] = {
     "owners": "A seat is in no two live reservations.",
     "money": "A sold seat is paid once, at its price, and nothing else is paid.",
     "ownerless": "A live reservation has all of its seats, and a seat that is not available has one.",
-    "overdue": "A hold that nobody has paid for has ended a minute after its deadline.",
-    "log": "What the log tells, as far back as it is kept, is so; nothing is gone from it; it has each open hold and"
-    " each of the newest reservations since it begins.",
-    "cache": "A seat map in Redis is the ledger's; one that is not is built anew.",
+    "overdue": "A hold that was not paid has ended a minute after its deadline.",
+    "log": "No event is missing. The last event of each reservation has its present state, and the states and versions"
+    " of its seats. Each of the newest reservations has an event, since the log begins.",
+    "cache": "A seat map in Redis agrees with the ledger; a wrong one is deleted, and its next reader builds it again.",
 }
 
 
 class FaultReply(Reply):
-    """What is at fault, as far as the check can tell."""
+    """The ids of a fault, as far as the check knows them."""
 
     seat_id: Annotated[int | None, Field(examples=[17])]
     reservation_id: Annotated[str | None, Field(examples=[shown.RESERVATION_ID])]
@@ -37,7 +37,7 @@ class FaultReply(Reply):
 
 
 class ViolationReply(Reply):
-    """A rule that something breaks; the examples are the first that were found."""
+    """A broken rule; the examples are the first that were found."""
 
     check: Check
     rule: Annotated[str, Field(examples=[RULES["money"]])]
@@ -46,7 +46,7 @@ class ViolationReply(Reply):
 
 
 class AuditReply(Reply):
-    """The last finished round, and what the one that is under way has found already; `pending` before the first one."""
+    """The last finished round, and the violations of the current one so far. `pending`: before the first."""
 
     status: Literal["clean", "violated", "pending"]
     began_at: shown.Moment | None
@@ -54,17 +54,16 @@ class AuditReply(Reply):
     checked: Annotated[
         dict[str, int],
         Field(
-            description="Rows that were looked at. `holds`: those that were overdue; `events`: with the open holds "
-            "that were compared with them",
+            description="Rows that were checked. `holds`: those that were overdue",
             examples=[{"holds": 0, "seats": 16, "reservations": 3, "events": 6, "maps": 1}],
         ),
     ]
     not_looked_at: Annotated[
         dict[str, int],
         Field(
-            description="What the round knows nothing of: what could not be compared with the log (`events`), because "
-            "open holds, new events or events without a number were too many, or because the log was not the same any "
-            "more; and maps that could not be read (`maps`)",
+            description="Parts that the round could not check. `events`: 1 where the log could not be compared with "
+            "the ledger, because reservations or new events were too many, or because the log was trimmed or replaced "
+            "meanwhile; `maps`: maps that could not be read",
             examples=[{}],
         ),
     ]
@@ -73,24 +72,23 @@ class AuditReply(Reply):
 
 @router.get(
     "/audit",
-    summary="What the last self-audit has found",
+    summary="Read the verdict of the self-audit",
     responses=refusals.responses(Unauthenticated, Forbidden, TooManyRequests, Busy, DatabaseAway),
 )
 async def audit(context: InContext, _manager: AsManager) -> AuditReply:
-    """The expirer looks at every seat, reservation, event and map, again and again; `finishedAt` is by PostgreSQL's
-    clock, and a round that is not followed by another one for long says that no expirer runs. What breaks a rule that
-    only a newer release knows is `violated`, and not in the list.
+    """The expirer checks all seats, reservations, events and maps, round after round. `finishedAt` is by PostgreSQL's
+    clock; when it is long ago, no expirer runs.
     """
     async with snapshot(context.engine) as connection:
-        standing = await verdicts.read_standing(connection)
-    verdict, violations = standing.verdict, standing.violations()
+        verdict = await verdicts.read_verdict(connection)
+    tally = verdict.tally
     return AuditReply(
-        status="violated" if violations else "clean" if verdict else "pending",
-        began_at=verdict.began_at if verdict else None,
-        finished_at=verdict.finished_at if verdict else None,
-        checked=dict(verdict.tally.checked) if verdict else {},
-        not_looked_at=dict(verdict.tally.unlooked) if verdict else {},
-        violations=_replies(violations),
+        status="violated" if tally.violations else "clean" if verdict.finished_at else "pending",
+        began_at=verdict.began_at,
+        finished_at=verdict.finished_at,
+        checked=dict(tally.checked),
+        not_looked_at=dict(tally.unlooked),
+        violations=_replies(tally.violations),
     )
 
 

@@ -1,4 +1,4 @@
-"""What every request passes through second: a body must be JSON and not too long. Plain ASGI, as `requestlog`."""
+"""The second middleware: a body must be JSON and not too long. Plain ASGI, as `requestlog`."""
 
 import asyncio
 import re

@@ -37,7 +37,7 @@ class InThread(Protocol):
     """Runs a function beside the event loop."""
 
     async def __call__(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """What the function returns."""
+        """Returns the function's result."""
 
 
 class MapBodies:

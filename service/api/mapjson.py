@@ -36,9 +36,9 @@ class SeatMapReply(Reply):
     session_id: shown.SessionId
     currency: shown.Currency
     seats: list[MappedSeat]
-    source: Annotated[Literal["redis", "postgresql"], Field(description="PostgreSQL where Redis is away or behind")]
+    source: Annotated[Literal["redis", "postgresql"], Field(description="PostgreSQL if Redis is down or behind")]
     as_of: shown.Moment
-    age_ms: Annotated[int, Field(description="Time since `asOf`, or a little more", examples=[40])]
+    age_ms: Annotated[int, Field(description="Milliseconds since `asOf`; may be a little high", examples=[40])]
 
 
 def _template(model: type[Reply]) -> bytes:
@@ -68,7 +68,7 @@ class Packed:
 class Seats:
     """The body up to the end of the seats, for one version of the states.
 
-    `pieces` are the seats without their states. `packed` is None until a client accepts gzip.
+    `pieces` are the seats without their states. They are `packed` for the first client that accepts gzip.
     """
 
     layout: Layout

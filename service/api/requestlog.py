@@ -1,4 +1,4 @@
-"""What every request passes through first: its id, its log line, its trace, and the answer to a defect.
+"""The first middleware of every request: its id, its log line, its trace, and the answer to a defect.
 
 Plain ASGI: Starlette's BaseHTTPMiddleware makes a task and two streams for each request.
 """
@@ -120,7 +120,7 @@ def _write_line(scope: Scope, route: str | None, status: int, seconds: float) ->
 
 
 def _level(status: int, failure: Mapping[str, Any]) -> int:
-    """A defect is an error, a store that is away a warning, and a refusal neither."""
+    """A defect is an error, a store that is down a warning, and a refusal neither."""
     if "exc_info" in failure or status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return logging.ERROR
     # Without a status the client got no answer.

@@ -1,4 +1,4 @@
-"""The self-audit: what must be true of the ledger, its log and the maps, and what the last round found.
+"""The self-audit: the rules that the ledger, its log and the seat maps must keep, and the verdict of the last round.
 
 May be imported by the API and the expirer.
 """

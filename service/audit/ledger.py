@@ -1,40 +1,21 @@
-"""What must be true of the ledger and its log, looked at slice by slice. Each look is one statement, which sees one
-moment: nothing that is committed while the audit goes on can look like a fault.
+"""Whether seats, reservations and payments agree, and whether each hold that was not paid has ended. Each look is one
+statement, which sees one moment: no change that is committed during a round can look like a fault.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import asyncpg
 
+from service.audit.slices import Limits, Slice
 from service.audit.verdicts import Fault
 from service.database import Connection
 
-SLICE_MAX = 1_000
-FAULTS_MAX = 1_000
-"""Of one slice; more of them would say nothing new."""
-
-# The sale must not wait for a look.
-BOUND_STATEMENTS = """
-set local statement_timeout = 2000
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """What was found in so many rows, and how much could not be looked at; the next slice begins after `last`, None
-    where there are no more.
-    """
-
-    faults: Sequence[Fault]
-    checked: int
-    last: int | UUID | None
-    unlooked: int = 0
-
-
-# Looked up row by row (`limit 1`): for a number of rows that it does not know the planner would read whole tables.
-# The last row counts the slice, and says where it ends.
+# Row by row (`limit 1`): for an unknown number of rows the planner would read whole tables. The last row has the number
+# of rows in the slice, and the end of it.
 CHECK_SEATS = """
 with slice as materialized (
     select id, session_id, state, reservation_id
@@ -59,7 +40,6 @@ with slice as materialized (
         or (slice.state, r.state) not in (('HELD', 'HELD'), ('SOLD', 'CONFIRMED'))
         or (slice.state = 'SOLD') <> (p.id is not null)
     )
-    limit $3
 )
 union all
 select null, max(id), null, null, count(*)
@@ -67,10 +47,10 @@ from slice
 """
 
 
-async def check_seats(connection: Connection, after: int) -> Slice:
-    """Every seat that is not available belongs to one live reservation that knows it, and is paid where it is sold."""
-    rows = await connection.fetch(CHECK_SEATS, after, SLICE_MAX, FAULTS_MAX)
-    return _slice(rows, rows[-1]["seat_id"])
+async def check_seats(connection: Connection, after: int, rows_max: int) -> Slice:
+    """Each held or sold seat belongs to one live reservation, which lists it, and a sold one is paid."""
+    rows = await connection.fetch(CHECK_SEATS, after, rows_max)
+    return _slice(rows, rows[-1]["seat_id"], rows_max)
 
 
 CHECK_RESERVATIONS = """
@@ -97,7 +77,6 @@ claimed as materialized (
     from claimed
     left join lateral (select * from reservations where id = claimed.owner_id limit 1) as owner on true
     where claimed.owner_id is distinct from claimed.id
-    limit $3
 )
 union all
 (
@@ -112,39 +91,61 @@ union all
     where (slice.state = 'CONFIRMED') <> (p.id is not null)
     or (p.amount, p.currency) <> (slice.total, slice.currency)
     or slice.total <> seats_of.price
-    limit $3
 )
 union all
-select null, null, (
-    select id
-    from slice
-    order by id desc
-    limit 1
-), null, count(*)
+select null, null, (select id from slice order by id desc limit 1), null, count(*)
 from slice
 """
 
 
-async def check_reservations(connection: Connection, after: UUID) -> Slice:
-    """Every live reservation has all of its seats, which are nobody else's, and money was taken where it is due, once,
-    and as much as the seats cost.
+async def check_reservations(connection: Connection, after: UUID, rows_max: int) -> Slice:
+    """Each live reservation owns all of its seats. Confirmed ones, and no others, are paid what the seats cost."""
+    rows = await connection.fetch(CHECK_RESERVATIONS, after, rows_max)
+    return _slice(rows, rows[-1]["reservation_id"], rows_max)
+
+
+def _slice(rows: Sequence[asyncpg.Record], last: int | UUID | None, rows_max: int) -> Slice:
+    *faults, end = rows
+    found = [Fault.of(row["broken"], row) for row in faults]
+    return Slice(found, end["checked"], last if end["checked"] == rows_max else None)
+
+
+OVERDUE_SECONDS_MAX = 60
+"""The sweep ends a hold within seconds of its deadline."""
+
+CHECK_OVERDUE = """
+select id as reservation_id, session_id
+from reservations
+where state = 'HELD'
+and expires_at < statement_timestamp() - make_interval(secs => $1)
+order by expires_at
+limit $2
+"""
+
+
+@dataclass(slots=True)
+class OverdueHolds:
+    """The holds that were overdue at each look since `since`. Those that the sweep has not ended in `stuck_seconds` are
+    faults. After a longer time without a look, as when PostgreSQL was down, the sweep gets its time again.
     """
-    rows = await connection.fetch(CHECK_RESERVATIONS, after, SLICE_MAX, FAULTS_MAX)
-    return _slice(rows, rows[-1]["reservation_id"])
 
+    limits: Limits
+    clock: Callable[[], float] = time.monotonic
+    seen: dict[UUID, asyncpg.Record] = field(default_factory=dict)
+    since: float = -math.inf
+    looked_at: float = -math.inf
 
-def _slice(rows: Sequence[asyncpg.Record], last: int | UUID | None) -> Slice:
-    checked = rows[-1]["checked"]
-    return Slice(_faults(rows[:-1]), checked, last if checked == SLICE_MAX else None)
-
-
-def _faults(rows: Sequence[asyncpg.Record]) -> list[Fault]:
-    return [
-        Fault(
-            row["broken"],
-            row["seat_id"],
-            None if row["reservation_id"] is None else str(row["reservation_id"]),
-            row["session_id"],
-        )
-        for row in rows
-    ]
+    async def look(self, connection: Connection, _after: object) -> Slice:
+        """To be repeated until the slice has no `last`."""
+        now = self.clock()
+        rows = await connection.fetch(CHECK_OVERDUE, OVERDUE_SECONDS_MAX, self.limits.overdue_holds)
+        overdue = {row["reservation_id"]: row for row in rows}
+        is_first = now > self.looked_at + self.limits.stuck_seconds
+        if is_first:
+            self.seen, self.since = overdue, now
+        self.looked_at = now
+        self.seen = {id_: row for id_, row in self.seen.items() if id_ in overdue}
+        checked = len(overdue) if is_first else 0
+        if self.seen and now < self.since + self.limits.stuck_seconds:
+            return Slice([], checked, 0)
+        return Slice([Fault.of("overdue", row) for row in self.seen.values()], checked, None)

@@ -1,4 +1,4 @@
-"""What an operator wants to know of the ledger as a whole, each by one bounded statement: how late, how far behind."""
+"""Figures of the ledger as a whole for the operator, each by one bounded statement: how late, how far behind."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from service.database import Connection
 
 COUNT_MAX = 10_000
-"""Further rows are not counted: what is to be seen is how bad it is, not how bad exactly."""
+"""Further rows are not counted: the figure shows a trouble's magnitude."""
 
-# These are looks of an observer: whoever sells must not wait for them.
+# The sale must not wait for the observer.
 BOUND_STATEMENTS = """
 set local statement_timeout = 1000
 """
@@ -47,7 +47,7 @@ class Holds:
 
 
 async def holds(connection: Connection) -> Holds:
-    """The holds that are under way or should be over."""
+    """The open holds, and those that should have ended."""
     row = await connection.fetchrow(OBSERVE_HOLDS, COUNT_MAX)
     assert row is not None
     return Holds(**row)
@@ -112,7 +112,7 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What waits for its number, how many events are kept, and the readers by name."""
+    """The events that wait for their numbers, how many are kept, and the readers by name."""
 
     unnumbered: float
     unnumbered_seconds: float
@@ -131,7 +131,7 @@ async def log(connection: Connection, keep_hours: int) -> Log:
     return Log(**row, readers=readers)
 
 
-# Of sessions of other accounts PostgreSQL shows this only to members of pg_monitor.
+# PostgreSQL shows this of other roles only to members of pg_monitor.
 OBSERVE_SERVER = """
 select
     coalesce(extract(epoch from clock_timestamp() - least(
@@ -162,7 +162,7 @@ class Server:
 
 
 async def server(connection: Connection) -> Server:
-    """What else goes on in PostgreSQL."""
+    """Transactions and waits of the whole server."""
     row = await connection.fetchrow(OBSERVE_SERVER)
     assert row is not None
     return Server(**row)

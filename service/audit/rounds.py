@@ -1,93 +1,62 @@
-"""One round of the self-audit: which passes it makes through the ledger, its log and the maps, a slice at a time."""
+"""One round of the self-audit: its passes through the ledger, the log and the seat maps, one slice at a time."""
 
-import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import dropwhile
 from typing import Any, Self
 from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.audit import ledger as audit
-from service.audit import log_untold as untold
-from service.audit import maps as mapaudit
-from service.audit.holds import HoldAudit
-from service.audit.ledger import Slice
-from service.audit.log import LogAudit
-from service.audit.verdicts import EXAMPLES_MAX, Fault, Found, Place, Progress, Tally
-from service.database import Connection, roll_back, transaction
+from service.audit import ledger, maps
+from service.audit.event_log import LogCheck
+from service.audit.slices import Limits, Slice, bounded
+from service.audit.verdicts import EXAMPLES_MAX, Fault, Found, Tally
+from service.database import Connection
 from service.observability.metrics import catalogue
 from service.seatmap.cached import SeatCache
 
 log = structlog.stdlib.get_logger("rowlock.audit")
 
-Look = Callable[[Any], Awaitable[Slice]]
-"""Looks at the slice after a place."""
-
 
 @dataclass(slots=True)
 class Pass:
-    """Its name, what it looks at, in metrics, and the place after which its next slice begins."""
+    """The rows that it checks, as metrics name them, how it checks the slice after a place, and that place."""
 
-    name: str
     what: str
-    look: Look
-    after: int | UUID
+    look: Callable[[Any], Awaitable[Slice]]
+    after: int | UUID = 0
 
 
 @dataclass(slots=True)
 class Round:
-    """The passes that are left, and what was looked at and found so far; the holds are looked at all the time.
+    """The passes that are left, and the results so far."""
 
-    `passed_at` is when no pass was left, by the monotonic clock.
-    """
-
-    engine: AsyncEngine
     passes: list[Pass]
-    log: LogAudit
-    holds: HoldAudit = field(default_factory=HoldAudit)
-    passed_at: float | None = None
     checked: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[Fault]] = field(default_factory=dict)
     unlooked: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def create(
-        cls, engine: AsyncEngine, cache: SeatCache | None, log_keep_hours: int, progress: Progress | None = None
-    ) -> Self:
-        """One that goes on from there, or looks at everything; `cache` is None where there is no Redis."""
-        events = LogAudit.create(progress.place.log) if progress else LogAudit()
-        passes = _passes(engine, cache, events, log_keep_hours)
-        if progress is None:
-            return cls(engine, passes, events)
-        place, tally = progress.place, progress.tally
-        passes = list(dropwhile(lambda past: past.name != place.next_pass, passes))
-        if passes:
-            passes[0].after = type(passes[0].after)(place.after)
-        return cls(
-            engine,
-            passes,
-            events,
-            # Of more than the examples it is not known which were told: they count once more.
-            holds=HoldAudit(told={UUID(fault["reservation_id"]) for fault in _examples(tally, "overdue")}),
-            checked=Counter(tally.checked),
-            counts=Counter({check: found.count for check, found in tally.violations.items()}),
-            examples={check: [Fault(**fault) for fault in _examples(tally, check)] for check in tally.violations},
-            unlooked=Counter(tally.unlooked),
-        )
+    def create(cls, engine: AsyncEngine, cache: SeatCache | None, log_keep_hours: int, limits: Limits) -> Self:
+        """A whole round, without the maps where there is no cache."""
+        look = partial(partial, _look, engine, limits)
+        holds, events = ledger.OverdueHolds(limits), LogCheck(log_keep_hours, limits)
+        passes = [
+            Pass("holds", look(holds.look)),
+            Pass("seats", look(partial(ledger.check_seats, rows_max=limits.rows))),
+            Pass("reservations", look(partial(ledger.check_reservations, rows_max=limits.rows)), UUID(int=0)),
+            Pass("events", look(events.look)),
+        ]
+        if cache:
+            passes.append(Pass("maps", partial(maps.check_next, engine, cache, limits)))
+        return cls(passes)
 
     async def advance(self) -> bool:
-        """Looks at one slice; whether none is left. After an error the same slice is the next one."""
-        now = time.monotonic()
-        if self.holds.is_due(now):
-            overdue = await _in_transaction(self.engine, self.holds.look, now)
-            self._note("holds", overdue)
-            self.holds.note(overdue)
+        """Checks one slice; whether none is left. After an error the same slice is the next one."""
         if self.passes:
             current = self.passes[0]
             looked = await current.look(current.after)
@@ -96,16 +65,7 @@ class Round:
                 self.passes.pop(0)
             else:
                 current.after = looked.last
-        if self.passes:
-            return False
-        # The last one was gone before where only the verdict could not be written.
-        self.passed_at = self.passed_at or now
-        return not self.holds.waits(self.passed_at)
-
-    def progress(self) -> Progress:
-        """For whoever takes it up."""
-        name, after = (self.passes[0].name, self.passes[0].after) if self.passes else (None, 0)
-        return Progress(self.tally(), Place(name, str(after), self.log.known()))
+        return not self.passes
 
     def tally(self) -> Tally:
         """So far."""
@@ -117,51 +77,23 @@ class Round:
 
     def _note(self, what: str, looked: Slice) -> None:
         self.checked[what] += looked.checked
+        catalogue.AUDIT_CHECKED.of(what).inc(looked.checked)
         if looked.unlooked:
             self.unlooked[what] += looked.unlooked
-            log.warning("the audit could not look at something", what=what, count=looked.unlooked)
-        catalogue.AUDIT_CHECKED.of(what).inc(looked.checked)
+            log.warning("the audit could not check everything", what=what, count=looked.unlooked)
         for fault in looked.faults:
             examples = self.examples.setdefault(fault.check, [])
             if fault in examples:
-                # Two looks may find the same.
+                # Two passes may find the same.
                 continue
             self.counts[fault.check] += 1
             if len(examples) < EXAMPLES_MAX:
                 examples.append(fault)
-                log.error("the audit has found what must not be", **asdict(fault))
+                log.error("the audit has found a violation", **asdict(fault))
 
 
-def _passes(engine: AsyncEngine, cache: SeatCache | None, events: LogAudit, log_keep_hours: int) -> list[Pass]:
-    """From the beginning. Their names are known to whoever takes a round up: another one is another FORMAT of it."""
-
-    def ledger(check: Callable[[Connection, Any], Awaitable[Slice]]) -> Look:
-        return lambda after: _in_transaction(engine, check, after)
-
-    async def check_reservations(connection: Connection, after: UUID) -> Slice:
-        await events.newest.note_slice(connection, after)
-        return await audit.check_reservations(connection, after)
-
-    passes = [
-        Pass("seats", "seats", ledger(audit.check_seats), 0),
-        Pass("reservations", "reservations", ledger(check_reservations), UUID(int=0)),
-        Pass("log", "events", ledger(partial(events.check_slice, keep_hours=log_keep_hours)), 0),
-        Pass("open holds", "events", ledger(lambda connection, _: untold.check_open(connection, events)), 0),
-    ]
-    if cache:
-        passes.append(Pass("maps", "maps", lambda after: mapaudit.check_next(engine, cache, after), 0))
-    return passes
-
-
-def _examples(tally: Tally, check: str) -> Sequence[Mapping[str, Any]]:
-    return tally.violations[check].examples if check in tally.violations else ()
-
-
-async def _in_transaction(
-    engine: AsyncEngine, check: Callable[[Connection, Any], Awaitable[Slice]], after: float | UUID
+async def _look(
+    engine: AsyncEngine, limits: Limits, check: Callable[[Connection, Any], Awaitable[Slice]], after: int | UUID
 ) -> Slice:
-    async with transaction(engine) as connection:
-        await connection.execute(audit.BOUND_STATEMENTS)
-        looked = await check(connection, after)
-        await roll_back(connection)
-    return looked
+    async with bounded(engine, limits) as connection:
+        return await check(connection, after)

@@ -1,29 +1,36 @@
-"""What the last finished round of the self-audit has found, and whose turn the next one is. One replica audits."""
+"""The verdict of the self-audit: the last finished round, with the violations that the current one has added; and the
+lease by which one replica audits at a time.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
+import asyncpg
 import orjson
 
 from service.database import Connection
 
 LEASE_SECONDS = 30
-"""Another replica takes a round up when whoever was at it is silent for so long."""
+"""When a replica has been silent for this long, another one begins a round."""
 EXAMPLES_MAX = 20
-FORMAT = 1
-"""Of a round that is under way: another release's with another one is neither shown nor taken up, but begun anew."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What breaks a rule: by the name of the check, with the ids of what is at fault."""
+    """A broken rule: the name of the check, and the ids as far as they are known."""
 
     check: str
     seat_id: int | None = None
     reservation_id: str | None = None
     session_id: int | None = None
+
+    @classmethod
+    def of(cls, check: str, row: asyncpg.Record) -> Self:
+        """The fault of a row, which need not have a seat."""
+        id_ = row["reservation_id"]
+        return cls(check, row.get("seat_id"), str(id_) if id_ else None, row["session_id"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +41,9 @@ class Found:
     examples: Sequence[Mapping[str, Any]]
 
 
-NOTHING = Found(0, ())
-
-
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Of a round: how many rows each look has seen, what each check found where it found something, and how much of
-    what could not be looked at.
-    """
+    """Of a round: how many rows were checked, the violations by check, and how many rows could not be checked."""
 
     checked: Mapping[str, int]
     violations: Mapping[str, Found]
@@ -49,98 +51,44 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a round is: its next pass, None where none is left, after which row, and what its look at the log knows."""
-
-    next_pass: str | None
-    after: str
-    log: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a round has come."""
-
-    tally: Tally
-    place: Place
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """The round that is ours now, and how far it has come where somebody else has begun it."""
-
-    at: datetime
-    progress: Progress | None
-
-
-@dataclass(frozen=True, slots=True)
 class Verdict:
-    """A finished round."""
+    """Without times before the first finished round."""
 
-    began_at: datetime
-    finished_at: datetime
+    began_at: datetime | None
+    finished_at: datetime | None
     tally: Tally
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """The last finished round, None before the first, and what the one that is under way has found so far."""
-
-    verdict: Verdict | None
-    found: Mapping[str, Found]
-
-    def violations(self) -> dict[str, Found]:
-        """What is to be shown, by check: what was found stays until a whole round finds it mended; how many is then the
-        larger number of the two, and the newest examples are the first.
-        """
-        last = self.verdict.tally.violations if self.verdict else {}
-        return {
-            check: _merged(self.found.get(check, NOTHING), last.get(check, NOTHING))
-            for check in last.keys() | self.found.keys()
-        }
+UNKNOWN = Verdict(None, None, Tally({}, {}, {}))
 
 
-def _merged(new: Found, old: Found) -> Found:
-    examples = [*new.examples, *(example for example in old.examples if example not in new.examples)]
-    return Found(max(new.count, old.count), examples[:EXAMPLES_MAX])
+def merged(found: Mapping[str, Found], last: Mapping[str, Found]) -> dict[str, Found]:
+    """The violations that a round has found, and those before it, which stay until a whole round no longer finds them:
+    the larger count of the two, and the newest examples first.
+    """
+    both = dict(last)
+    for check, new in found.items():
+        old = last.get(check, Found(0, ()))
+        examples = [*new.examples, *(example for example in old.examples if example not in new.examples)]
+        both[check] = Found(max(new.count, old.count), examples[:EXAMPLES_MAX])
+    return both
 
 
-# What the release before has finished, it has finished without a word of the round that we had begun.
-READ_STANDING = """
-select began_at, finished_at, checked::text as checked, violations::text as violations, unlooked::text as unlooked,
-    case when round_began_at > coalesce(finished_at, '-infinity') and round ->> 'format' = $1
-        then round -> 'tally' ->> 'violations'
-    end as found
+READ_VERDICT = """
+select began_at, finished_at, checked::text as checked, violations::text as violations, unlooked::text as unlooked
 from audits
 """
 
 
-async def read_standing(connection: Connection) -> Standing:
-    """What is known now."""
-    row = await connection.fetchrow(READ_STANDING, str(FORMAT))
+async def read_verdict(connection: Connection) -> Verdict:
+    """As it is committed now."""
+    row = await connection.fetchrow(READ_VERDICT)
     if row is None:
-        return Standing(None, {})
-    found = _founds(orjson.loads(row["found"] or "{}"))
-    if row["finished_at"] is None:
-        return Standing(None, found)
-    tally = _tally({part: orjson.loads(row[part] or "{}") for part in ("checked", "violations", "unlooked")})
-    return Standing(Verdict(row["began_at"], row["finished_at"], tally), found)
+        return UNKNOWN
+    checked, violations, unlooked = (orjson.loads(row[part] or "{}") for part in ("checked", "violations", "unlooked"))
+    found = {check: Found(**found) for check, found in violations.items()}
+    return Verdict(row["began_at"], row["finished_at"], Tally(checked, found, unlooked))
 
-
-def _tally(parts: Mapping[str, Any]) -> Tally:
-    return Tally(parts["checked"], _founds(parts["violations"]), parts["unlooked"])
-
-
-def _founds(violations: Mapping[str, Any]) -> dict[str, Found]:
-    # The next release may know more of each.
-    return {check: Found(found["count"], found["examples"]) for check, found in violations.items()}
-
-
-ADD_ROW = """
-insert into audits (only_row)
-values (true)
-on conflict do nothing
-"""
 
 IS_DUE = """
 select coalesce(finished_at <= clock_timestamp() - make_interval(secs => $1), true)
@@ -149,61 +97,42 @@ from audits
 """
 
 TAKE_TURN = """
-update audits
-set owner = $1, leased_until = clock_timestamp() + make_interval(secs => $3)
-where coalesce(finished_at <= clock_timestamp() - make_interval(secs => $2), true)
-and coalesce(leased_until <= clock_timestamp(), true)
-returning clock_timestamp() as now, round::text as round,
-    case when round_began_at > coalesce(finished_at, '-infinity') then round_began_at end as round_began_at
+insert into audits (owner, leased_until)
+values ($1, clock_timestamp() + make_interval(secs => $3))
+on conflict (only_row) do update
+set owner = excluded.owner, leased_until = excluded.leased_until
+where coalesce(audits.finished_at <= clock_timestamp() - make_interval(secs => $2), true)
+and coalesce(audits.leased_until <= clock_timestamp(), true)
+returning clock_timestamp()
 """
 
 
-async def take_turn(connection: Connection, owner: str, interval_seconds: float) -> Begun | None:
-    """The round, where one is due and nobody is at it; else None. A look writes nothing."""
-    is_due = await connection.fetchval(IS_DUE, interval_seconds)
-    if is_due is None:
-        await connection.execute(ADD_ROW)
-    elif not is_due:
-        return None
-    row = await connection.fetchrow(TAKE_TURN, owner, interval_seconds, LEASE_SECONDS)
-    if row is None:
-        return None
-    if row["round_began_at"] is None or (so_far := orjson.loads(row["round"]))["format"] != FORMAT:
-        return Begun(row["now"], None)
-    return Begun(row["round_began_at"], Progress(_tally(so_far["tally"]), Place(**so_far["place"])))
+async def take_turn(connection: Connection, owner: str, interval_seconds: float) -> datetime | None:
+    """When our round begins; None where none is due, or another replica has the turn. Then nothing is written."""
+    began_at: datetime | None = None
+    if await connection.fetchval(IS_DUE, interval_seconds) is not False:
+        began_at = await connection.fetchval(TAKE_TURN, owner, interval_seconds, LEASE_SECONDS)
+    return began_at
 
 
 KEEP_TURN = """
 update audits
-set leased_until = clock_timestamp() + make_interval(secs => $2), round_began_at = $3, round = $4
+set leased_until = clock_timestamp() + make_interval(secs => $2), violations = $3
 where owner = $1
-returning 1
+returning true
 """
 
 
-async def keep_turn(connection: Connection, owner: str, began_at: datetime, progress: Progress) -> bool:
-    """Whether it is still ours; then for another LEASE_SECONDS. Everybody sees what was found so far, and whoever takes
-    the round up goes on from there.
-    """
-    so_far = orjson.dumps({"format": FORMAT, **asdict(progress)}).decode()
-    return await connection.fetchval(KEEP_TURN, owner, LEASE_SECONDS, began_at, so_far) is not None
-
-
-GIVE_UP_TURN = """
-update audits
-set owner = null, leased_until = null
-where owner = $1
-"""
-
-
-async def give_up_turn(connection: Connection, owner: str) -> None:
-    """Lets another replica go on at once, or begin the next round."""
-    await connection.execute(GIVE_UP_TURN, owner)
+async def keep_turn(
+    connection: Connection, owner: str, violations: Mapping[str, Found], lease_seconds: float = LEASE_SECONDS
+) -> bool:
+    """Whether the turn is still ours. Then it is for another `lease_seconds`, and all replicas show the violations."""
+    return bool(await connection.fetchval(KEEP_TURN, owner, lease_seconds, _json(violations)))
 
 
 WRITE_VERDICT = """
 update audits
-set owner = null, leased_until = null, round_began_at = null, round = null,
+set owner = null, leased_until = null,
     began_at = $2, finished_at = clock_timestamp(), checked = $3, violations = $4, unlooked = $5
 where owner = $1
 """
@@ -211,5 +140,8 @@ where owner = $1
 
 async def write_verdict(connection: Connection, owner: str, began_at: datetime, tally: Tally) -> None:
     """Ends our turn, if it is still ours."""
-    parts = (tally.checked, tally.violations, tally.unlooked)
-    await connection.execute(WRITE_VERDICT, owner, began_at, *(orjson.dumps(part).decode() for part in parts))
+    await connection.execute(WRITE_VERDICT, owner, began_at, *map(_json, asdict(tally).values()))
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return orjson.dumps(value).decode()

@@ -1,4 +1,4 @@
-"""Takes dead letters in batches. Each stays RabbitMQ's until it is acknowledged, or parked."""
+"""Takes dead letters in batches. RabbitMQ keeps each one until it is acknowledged or parked."""
 
 import time
 from collections import deque
@@ -18,7 +18,7 @@ from service.settings import Settings
 
 @dataclass(slots=True)
 class Delivery:
-    """A message that is ours for now; `hint` is None where it can't be read. `failures`: how often it failed alone."""
+    """A message that was delivered to us. An unreadable one has no `hint`. `failures` counts its tries alone."""
 
     message: Any
     hint: Hint | None
@@ -32,7 +32,7 @@ class Delivery:
 
 
 class DeadLetters:
-    """For one thread. What was taken through a connection that is lost is taken by somebody again."""
+    """For one thread. The messages of a lost connection are delivered again, to any inbox."""
 
     def __init__(self, settings: Settings) -> None:
         self._link = Link(settings)
@@ -41,7 +41,7 @@ class DeadLetters:
         self._arrived: deque[Delivery] = deque()
 
     def take(self, batch_max: int, linger_ms: int, wait_ms: int) -> list[Delivery]:
-        """Waits for the first up to `wait_ms`, for more `linger_ms`. Raises BrokerAway."""
+        """Waits up to `wait_ms` for the first message, then `linger_ms` for more. Raises BrokerAway."""
         with self._link.connected() as connection:
             if self._consuming is not connection:
                 self._consume(connection)
@@ -52,31 +52,31 @@ class DeadLetters:
         return [self._arrived.popleft() for _ in range(min(batch_max, len(self._arrived)))]
 
     def keep_alive(self) -> None:
-        """Lets RabbitMQ see that we are there; to be called during a pause. Raises BrokerAway."""
+        """Sends heartbeats; to be called during a pause. Raises BrokerAway."""
         with self._still_connected() as connection:
             self._drain(connection, len(self._arrived) + 1, 0)
             connection.heartbeat_check()
 
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
-        """They are done. Raises BrokerAway: then they come again, and there is nothing left to do for them."""
+        """Removes them from the queue. Raises BrokerAway: then they are delivered again, and their holds have ended."""
         with self._still_connected():
             for delivery in deliveries:
                 delivery.message.ack()
 
     def park(self, delivery: Delivery) -> None:
-        """RabbitMQ moves it to the queue of what an operator has to look at. Raises BrokerAway."""
+        """Moves it to the queue of messages that an operator must inspect. Raises BrokerAway."""
         with self._still_connected():
             delivery.message.reject()
 
     def close(self) -> None:
-        """Ends the connection; what is not acknowledged is taken by somebody again."""
+        """Ends the connection. Messages that are not acknowledged are delivered again."""
         self._link.close()
 
     @contextmanager
     def _still_connected(self) -> Iterator[Connection]:
-        """The connection through which everything was taken: another one knows nothing of it."""
+        """The connection that delivered the messages: they can't be acknowledged through another one."""
         if self._consuming is None or self._consuming is not self._link.connection:
-            raise BrokerAway("the connection was lost; the messages come again")
+            raise BrokerAway("the connection was lost; the messages are delivered again")
         with self._link.connected() as connection:
             yield connection
 
@@ -101,7 +101,7 @@ class DeadLetters:
         self._arrived.append(Delivery(message, None))
 
     def _drain(self, connection: Connection, count: int, wait_ms: int) -> None:
-        """Until so many have arrived or the time is over; what is here already is taken in any case."""
+        """Waits until `count` messages have arrived or the time is over. Received messages are taken in any case."""
         deadline = time.monotonic() + wait_ms / 1000
         while len(self._arrived) < count and hear(connection, max(deadline - time.monotonic(), 0.001)):
             pass

@@ -1,4 +1,4 @@
-"""A connection to RabbitMQ that is made when it is needed, waits for nothing without end, and ends with any error."""
+"""A connection to RabbitMQ that opens on first use, limits every wait, and closes after any error."""
 
 import ssl
 from collections.abc import Iterator
@@ -17,20 +17,20 @@ from service.errors import BrokerAway
 from service.settings import Settings
 
 HEARTBEAT_SECONDS = 20
-# What the driver raises where a connection ends under its hands includes an AttributeError of its own.
+# The driver raises an AttributeError of its own where a connection ends during a call.
 ERRORS = (*Transport.connection_errors, *Transport.channel_errors, OperationalError, AttributeError)
 
 log = structlog.stdlib.get_logger("rowlock.broker")
 
 
 def hear(connection: Connection, seconds: float) -> bool:
-    """Takes in what RabbitMQ says next; False where it says nothing for so long, which must not be zero: that would be
-    without end.
+    """Handles the next frame of RabbitMQ. False if none comes within `seconds`, which must not be zero: that would wait
+    for ever.
     """
     try:
         connection.drain_events(timeout=seconds)
     except TimeoutError as error:
-        # With a number it is the network's: the connection is lost, and the driver would quietly make another one.
+        # An error number means the network: the connection is lost, and the driver would silently open another one.
         if error.errno is not None:
             raise
         return False
@@ -46,7 +46,7 @@ def _tls_options(url: str) -> dict[str, Any]:
 
 
 class Link:
-    """`broker_url` must be set. For one thread. `connection` is the open one, if there is one."""
+    """For one thread; `broker_url` must be set. `connection` is the open one, or None."""
 
     def __init__(self, settings: Settings) -> None:
         assert settings.broker_url is not None
@@ -59,8 +59,8 @@ class Link:
 
     @contextmanager
     def connected(self) -> Iterator[Connection]:
-        """The open connection, everything declared. Raises BrokerAway for whatever goes wrong, and closes it then:
-        an answer that comes late would be taken for another one's.
+        """The open connection, with every exchange and queue declared. Any error closes it and raises BrokerAway: a
+        late answer would be mistaken for the answer to the next call.
         """
         refuse_in_transaction("RabbitMQ")
         try:
@@ -73,7 +73,7 @@ class Link:
             raise
 
     def close(self) -> None:
-        """Ends the connection without a word, which could wait for an answer; RabbitMQ sees the socket closed."""
+        """Closes the socket without a closing handshake, which would wait for an answer."""
         connection, self.connection = self.connection, None
         if connection is not None:
             with suppress(Exception):
@@ -90,11 +90,11 @@ class Link:
         connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
         self._bound_waits(connection.connection)
         if not declare(connection, self._ttl_ms, self._length_max):
-            log.warning("the queue of holds keeps its old maximal length", setting="hold_queue_length_max")
+            log.warning("the queue of holds keeps its old maximum length", setting="hold_queue_length_max")
         return connection
 
     def _bound_waits(self, driver: Any) -> None:
-        """The driver's own timeouts do not end a wait for the second half of an answer; those of its socket do."""
+        """The driver's timeouts do not end a wait for the second half of an answer; a timeout of its socket does."""
         driver.transport.sock.settimeout(self._answer_seconds)
-        # Else it looks for a word of RabbitMQ's before each message, and without a timeout for the second half of that.
+        # Otherwise it checks for a frame of RabbitMQ before each message, without a timeout for the second half of it.
         driver.client_properties["capabilities"]["connection.blocked"] = False

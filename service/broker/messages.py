@@ -1,4 +1,4 @@
-"""What the messages look like: JSON in camelCase, as over HTTP."""
+"""The format of the messages: JSON in camelCase, as over HTTP."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,9 +13,9 @@ from service.observability.tracing import HEADER, TRACEPARENT
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """When a hold will be overdue. It may be lost, late, early, twice or out of order, and nothing is sold wrongly.
+    """The time when a hold will be overdue. Hints may be lost, late, early, repeated or out of order without harm.
 
-    `due_in_ms` is how long it is to wait in RabbitMQ, by PostgreSQL's clock; None is as long as its queue lets it.
+    `due_in_ms` is the time that it waits in RabbitMQ, by PostgreSQL's clock; None means the time to live of its queue.
     `traceparent` is for the message's headers.
     """
 
@@ -30,7 +30,7 @@ class Hint:
 
     @classmethod
     def decode(cls, body: bytes) -> Self | None:
-        """None where the body is no hint."""
+        """None if the body is not a hint."""
         try:
             content = orjson.loads(body)
             hint = cls(UUID(content["reservationId"]), datetime.fromisoformat(content["expiresAt"]))
@@ -40,12 +40,12 @@ class Hint:
 
 
 def body_of(message: Any) -> bytes:
-    """As it came: the driver has decoded it where the message names an encoding."""
+    """The body as it was sent. The driver decodes it where the message names an encoding."""
     return message.body if isinstance(message.body, bytes) else str(message.body).encode(errors="surrogatepass")
 
 
 def traceparent_of(message: Any) -> str | None:
-    """The trace that the message is a part of; None where its headers name none, or nothing that can be read."""
+    """The trace of the message; None if its headers have none, or one that is malformed."""
     given = (message.headers or {}).get(HEADER)
     return given if isinstance(given, str) and TRACEPARENT.fullmatch(given) else None
 

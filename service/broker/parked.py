@@ -1,4 +1,4 @@
-"""What an operator does with parked messages: look at them, send them back to the inbox, drop them."""
+"""The operator's access to parked messages: list them, send them back to the inbox, drop them."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -17,23 +17,21 @@ from service.errors import BrokerAway
 from service.settings import Settings
 
 TAKEN_MAX = 10_000
-"""More are not looked at in one go; what is left comes with the next."""
+"""One call reads at most this many; the next one reads the rest."""
 
 
 NAME_LENGTH = 12
 
 Why = Literal["unreadable", "failing", "unsettled"]
-"""The first two in the words of the inbox's log and metrics. It never gave up what is unsettled: RabbitMQ did so by
-itself, or somebody has put it here.
-"""
+"""The first two are the inbox's words in log and metrics. Unsettled: RabbitMQ, or another client, parked it."""
 Choice = Callable[[str], bool]
-"""Of messages by their names."""
+"""Selects messages by their names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """`name` is made from the body and from when and why RabbitMQ moved it: it stays the same however often somebody
-    looks, and messages that share it are the same in everything. `reason` is RabbitMQ's; None if unknown.
+    """`name` is a hash of the body and of the time and reason of parking: it stays the same from list to list, and
+    messages with the same name are alike in everything. `reason` is RabbitMQ's; None if unknown.
     """
 
     name: str
@@ -44,26 +42,26 @@ class Parked:
 
     @property
     def why(self) -> Why:
-        """What is wrong with it, as far as anybody knows."""
+        """The cause, as far as it is known."""
         if self.hint is None:
             return "unreadable"
         return "failing" if self.reason == "rejected" else "unsettled"
 
 
 class ParkedMessages:
-    """For one thread. What another operator looks at meanwhile is not seen."""
+    """For one thread. Messages that another operator is reading at the same time are missing."""
 
     def __init__(self, settings: Settings) -> None:
         self._link = Link(settings)
         self._confirm_seconds = settings.confirm_timeout_ms / 1000
 
     def look(self) -> list[Parked]:
-        """What is there, and stays. Raises BrokerAway."""
+        """The parked messages, which stay parked. Raises BrokerAway."""
         with self._taken() as (_, messages):
             return [_parked(message) for message in messages]
 
     def drop(self, chosen: Choice) -> int:
-        """Removes those that are chosen; how many. Raises BrokerAway."""
+        """Removes the chosen messages. Returns how many. Raises BrokerAway."""
         with self._taken() as (_, messages):
             dropping = [message for message in messages if chosen(_name(message))]
             for message in dropping:
@@ -71,9 +69,9 @@ class ParkedMessages:
             return len(dropping)
 
     def requeue(self, chosen: Choice) -> int:
-        """Sends those that are chosen to the inbox once more; how many. Raises BrokerAway.
+        """Sends the chosen messages to the inbox again. Returns how many. Raises BrokerAway.
 
-        Each is removed here only once it is safe there.
+        A message is removed here only after the queue of the inbox has confirmed it.
         """
         with self._taken() as (connection, messages):
             line = Line.open(connection, "", must_take=True)
@@ -93,7 +91,7 @@ class ParkedMessages:
 
     @contextmanager
     def _taken(self) -> Iterator[tuple[Connection, list[Any]]]:
-        """All messages, ours during the block; what is not acknowledged then is back in the queue after it."""
+        """All messages, for the time of the block. Those that are not acknowledged return to the queue after it."""
         with self._link.connected() as connection, connection.channel() as channel:
             messages: list[Any] = []
             # Queue.get would raise where a message can't be decompressed.
@@ -108,7 +106,7 @@ def _parked(message: Any) -> Parked:
 
 
 def _name(message: Any) -> str:
-    # Other headers count the deliveries: they change with each look.
+    # Other headers count the deliveries: they change with each list.
     moved = orjson.dumps(message.headers.get("x-death"), default=str)
     return hashlib.sha256(moved + b"\n" + body_of(message)).hexdigest()[:NAME_LENGTH]
 

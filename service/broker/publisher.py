@@ -1,4 +1,4 @@
-"""Publishes in order, many messages in flight, and knows which of them RabbitMQ has confirmed."""
+"""Publishes in order with many messages in flight, and tracks which of them RabbitMQ has confirmed."""
 
 import time
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ class Published:
 
 @dataclass(slots=True)
 class Line:
-    """A channel that publishes to one exchange, and what RabbitMQ has said of its messages, which count from 1.
+    """A channel that publishes to one exchange, and the confirms of its messages, which are numbered from 1.
 
-    Where a queue `must_take` each of them, `homeless` counts those that no queue wanted: they are confirmed too.
+    With `must_take`, `homeless` counts the messages that were routed to no queue: those are confirmed too.
     """
 
     channel: Any
@@ -67,15 +67,15 @@ class Line:
         self.channel.basic_publish(message, self.exchange, key, mandatory=self.must_take)
 
     def take_back(self, *_: Any) -> None:
-        """There is no queue for a message."""
+        """A message was routed to no queue."""
         self.homeless += 1
 
     def accept(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - as the driver calls it
-        """This message, or all up to it, are safe."""
+        """This message, or all up to it, are confirmed."""
         self.waiting -= self._meant(tag, multiple=multiple)
 
     def refuse(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - as the driver calls it
-        """A queue did not take this message, or one up to it."""
+        """A queue refused this message, or one up to it."""
         refused = self._meant(tag, multiple=multiple)
         self.waiting -= refused
         self.refused |= refused
@@ -95,7 +95,7 @@ class Publisher:
         self._spoke_at = 0.0
 
     def publish(self, events: Sequence[Logged], hints: Sequence[Hint]) -> Published:
-        """Returns when all are answered. Raises BrokerAway where the events are not, within the time to confirm."""
+        """Returns when all are answered. Raises BrokerAway where events are not confirmed in time."""
         with self._link.connected() as connection:
             event_line, hint_line = self._open(connection)
             before = event_line.published
@@ -104,7 +104,7 @@ class Publisher:
                 named = {"message_id": str(event.number), "type": event.kind.value}
                 event_line.send(key, encode_event(event), event.traceparent, **named)
             for hint in hints:
-                # What is left of the time to pay: it would be the whole of it from now on by the queue's own.
+                # The rest of the time to pay: the queue's own time to live would start again now.
                 left = {} if hint.due_in_ms is None else {"expiration": str(hint.due_in_ms)}
                 hint_line.send(self._hint_key, hint.encode(), hint.traceparent, **left)
             drain(connection, (event_line, hint_line), self._confirm_seconds)
@@ -114,7 +114,7 @@ class Publisher:
         unconfirmed = len(event_line.waiting)
         event_line.refused, hint_line.refused = set(), set()
         if unconfirmed or hint_line.waiting or hint_line.homeless:
-            # Their confirms may still come; or the queue is gone, and is declared with the next connection.
+            # Their confirms may still come. Or the queue is missing, and the next connection declares it.
             self._link.close()
         if unconfirmed:
             catalogue.CONFIRM_TIMEOUTS.of().inc()
@@ -122,7 +122,7 @@ class Publisher:
         return Published(confirmed, dropped)
 
     def keep_alive(self) -> None:
-        """Lets RabbitMQ see that we are there; to be called while there is nothing to publish. Raises BrokerAway."""
+        """Sends heartbeats; to be called while there is nothing to publish. Raises BrokerAway."""
         if self._link.connection is None or time.monotonic() < self._spoke_at + KEEP_ALIVE_SECONDS:
             return
         with self._link.connected() as connection:
@@ -142,7 +142,7 @@ class Publisher:
 
 
 def drain(connection: Connection, lines: Sequence[Line], seconds: float) -> None:
-    """Waits until RabbitMQ has answered for all that was sent, or the time is over."""
+    """Waits until RabbitMQ has answered for every message, or the time is over."""
     deadline = time.monotonic() + seconds
     while any(line.waiting for line in lines) and (remaining := deadline - time.monotonic()) > 0:
         hear(connection, remaining)

@@ -1,4 +1,4 @@
-"""Exchanges and queues, declared so that everybody may do it at any time, on RabbitMQ 3.10 to 4.x, without plugins."""
+"""Exchanges and queues. Any process may declare them at any time, on RabbitMQ 3.10 to 4.x, without plugins."""
 
 from amqp.exceptions import NotFound, PreconditionFailed
 from kombu import Connection, Exchange, Queue
@@ -6,15 +6,15 @@ from kombu import Connection, Exchange, Queue
 HOLDS = "rowlock.holds"
 PARKED = "rowlock.parked"
 DELIVERIES_MAX = 1_000
-"""A message that was delivered so often is parked by RabbitMQ itself: whoever took it died each time."""
+"""RabbitMQ parks a message that was delivered this often: each time its consumer died."""
 LOOKS_MAX = 1_000_000
-"""Each look of an operator at a parked message is a delivery; RabbitMQ 4 would drop it after twenty by default."""
+"""Each list of parked messages delivers them; RabbitMQ 4 would drop them after twenty deliveries by default."""
 
 EVENTS = Exchange("rowlock.events", "topic", durable=True)
 HINTS = Exchange(HOLDS, "direct", durable=True)
 DEAD = Exchange("rowlock.dead", "fanout", durable=True)
 
-# Dead-lettering loses nothing where the queue refuses what it can't keep, instead of dropping what is in it.
+# Dead-lettering loses nothing if a full queue refuses new messages instead of dropping old ones.
 SAFE = {"x-queue-type": "quorum", "x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
 
 PARKED_QUEUE = Queue(PARKED, queue_arguments={"x-queue-type": "quorum", "x-delivery-limit": LOOKS_MAX})
@@ -27,12 +27,12 @@ EXPIRED_QUEUE = Queue(
 
 
 def routing_key(ttl_ms: int) -> str:
-    """Of a hint that is to die after so long."""
+    """The key of a hint that expires after this time."""
     return f"{ttl_ms}ms"
 
 
 def holds_queue(ttl_ms: int, length_max: int) -> Queue:
-    """Where hints wait. The time is in the name: a queue can't be declared again with another one."""
+    """The queue where hints wait. Its time to live is in the name, because it can't be changed later."""
     return Queue(
         f"{HOLDS}.{ttl_ms}ms",
         HINTS,
@@ -43,7 +43,7 @@ def holds_queue(ttl_ms: int, length_max: int) -> Queue:
 
 
 def declare(connection: Connection, ttl_ms: int, length_max: int) -> bool:
-    """Makes what is missing. False where the queue of holds is there with another maximal length, which it keeps."""
+    """Declares everything that is missing. False if the queue of holds exists with another maximum length."""
     with connection.channel() as channel:
         for part in (EVENTS, HINTS, DEAD, PARKED_QUEUE, EXPIRED_QUEUE):
             part(channel).declare()
@@ -60,20 +60,20 @@ def declare(connection: Connection, ttl_ms: int, length_max: int) -> bool:
 
 
 def message_counts(connection: Connection, ttl_ms: int) -> dict[str, int]:
-    """The messages that wait: hints of live holds, dead letters that no inbox has taken yet, parked ones."""
+    """The waiting messages: hints of live holds, dead letters that no inbox has taken yet, parked ones."""
     queues = {"holds": holds_queue(ttl_ms, 0), "expired": EXPIRED_QUEUE, "parked": PARKED_QUEUE}
     with connection.channel() as channel:
         return {name: queue(channel).queue_declare(passive=True).message_count for name, queue in queues.items()}
 
 
 def retire(connection: Connection, ttl_ms: int) -> bool:
-    """Lets the queue of another time to pay run dry: it gets no more hints, and is deleted when it is empty. Whether it
-    was gone already: who still works with that time may have made it again meanwhile.
+    """Unbinds the queue of another time to pay, and deletes it once it is empty. True if it was gone already: a process
+    that still uses that time may have declared it again meanwhile.
     """
     queue = holds_queue(ttl_ms, 0)
     try:
         with connection.channel() as channel:
-            # RabbitMQ deletes no quorum queue on the condition that it is empty, so we look; a hint lost is a hint.
+            # RabbitMQ has no delete-if-empty for quorum queues, so we check first. Losing a hint between does no harm.
             bound = queue(channel)
             if bound.queue_declare(passive=True).message_count == 0:
                 bound.delete()

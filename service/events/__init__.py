@@ -1,4 +1,4 @@
-"""The event log: append, numbers without gaps, and how far each reader has come.
+"""The event log: appending, numbering without gaps, and the position of each reader.
 
 May be imported by `ledger`, `sessions`, `audit` and the expirer.
 """

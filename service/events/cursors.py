@@ -1,6 +1,7 @@
-"""How far each reader of the log has come, and who reads for it now.
+"""The position of each reader of the log, and the process that reads for it.
 
-One process reads for each cursor, under a lease by PostgreSQL's clock; one that comes back from the dead only repeats.
+One process reads for each cursor, under a lease by PostgreSQL's clock. A process that resumes after its lease has ended
+can only repeat events.
 """
 
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from datetime import datetime
 
 from service.database import Connection
 
-# Who is switched on for the first time starts at the end: what was before is nobody's business any more.
+# A reader that is switched on for the first time starts at the end: earlier events do not concern it.
 ADD_CURSOR = """
 insert into cursors (name, number)
 select $1, greatest(
@@ -37,17 +38,14 @@ where name = $1
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Where the cursor is, None where it is somebody else's, and whether the look has written something."""
+    """Where the cursor is, None where another process has it, and whether anything was written."""
 
     number: int | None
     has_written: bool
 
 
 async def keep_lease(connection: Connection, name: str, owner: str, lease_ms: int) -> Lease:
-    """Takes it where nobody has it.
-
-    It is ours for `lease_ms` from when it was taken, and renewed when half of that is over: most looks write nothing.
-    """
+    """Takes the lease if it is free, and renews our own once half of `lease_ms` is over: most calls write nothing."""
     lease = await connection.fetchrow(READ_LEASE, name, lease_ms)
     if lease is None:
         await connection.execute(ADD_CURSOR, name)
@@ -59,7 +57,7 @@ async def keep_lease(connection: Connection, name: str, owner: str, lease_ms: in
 
 
 async def take_lease(connection: Connection, name: str, owner: str, lease_ms: int) -> int | None:
-    """Where the cursor is, if it is ours to move; None where somebody else has the lease."""
+    """Where the cursor is. None where another process has the lease."""
     return (await keep_lease(connection, name, owner, lease_ms)).number
 
 
@@ -73,7 +71,7 @@ and number = $3
 
 
 async def move_cursor(connection: Connection, name: str, owner: str, previous: int, number: int) -> bool:
-    """Whether the cursor moved; it does not where another owner has taken it meanwhile."""
+    """Whether the cursor moved. It does not where another owner has taken the lease meanwhile."""
     tag: str = await connection.execute(MOVE_CURSOR, name, owner, previous, number)
     return tag != "UPDATE 0"
 
@@ -87,13 +85,13 @@ and owner = $2
 
 
 async def release_lease(connection: Connection, name: str, owner: str) -> None:
-    """Lets another process carry on at once."""
+    """Lets another process continue at once."""
     await connection.execute(RELEASE_LEASE, name, owner)
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A reader of the log: how many numbered events it has not read, who reads for it now, when it moved last."""
+    """A reader of the log: the number of unread events, the process that reads for it, and when it moved last."""
 
     name: str
     unread: int
@@ -120,11 +118,11 @@ and (leased_until is null or leased_until <= clock_timestamp())
 
 
 async def list_cursors(connection: Connection) -> list[Cursor]:
-    """Everybody who reads the log, by name; until all of them have passed an event it stays."""
+    """Every reader of the log, by name. An event stays in the log until all of them have passed it."""
     return [Cursor(**row) for row in await connection.fetch(LIST_CURSORS)]
 
 
 async def drop_cursor(connection: Connection, name: str) -> bool:
-    """Forgets a reader that was switched off for good. Whether that was done: not while somebody reads for it."""
+    """Drops the cursor of a reader that was switched off for good. False while a process reads for it."""
     tag: str = await connection.execute(DROP_CURSOR, name)
     return tag != "DELETE 0"

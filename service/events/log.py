@@ -1,7 +1,7 @@
 """The log: one row for each change of a reservation and each new session, in the transaction of the change.
 
-An id is handed out before its commit, so who read by id would skip slow transactions. Committed events are therefore
-numbered afterwards (numbering.py), and readers take what is after their cursor (cursors.py) by number.
+An id is handed out before its commit, so a reader by id would skip slow transactions. Committed events are therefore
+numbered afterwards (numbering.py), and readers take the events after their cursor (cursors.py) by number.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ from service.reservation import SeatState, State
 
 
 class Kind(StrEnum):
-    """What an event tells."""
+    """The kinds of event."""
 
     SESSION_CREATED = "session.created"
     HELD = "reservation.held"
@@ -29,7 +29,7 @@ class Kind(StrEnum):
 
     @classmethod
     def of(cls, state: State) -> "Kind":
-        """The event of a reservation that has come into `state`."""
+        """The event of a reservation that has changed to `state`."""
         return cls[state.name]
 
 
@@ -45,7 +45,7 @@ class SeatChange:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One row; `reservation_id` is None for a new session, whose seats are all available and not listed."""
+    """One row. A new session has None for `reservation_id`, and its seats, which are all available, are not listed."""
 
     kind: Kind
     session_id: int
@@ -86,9 +86,9 @@ def _json(seat: SeatChange) -> dict[str, int | str]:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A row of the log; `seats` is JSON. `number` is None before it was given; a new hold only has `expires_at`, and
-    `due_in_ms`, which is how far that was away when the row was read. `traceparent` is of what made it, if traced.
-    Numbers compare only within one `log`.
+    """A row of the log; `seats` is JSON. It has no `number` until the sequencer gives one. Only new holds have
+    `expires_at`, and `due_in_ms`, the time until then when the row was read. `traceparent` is that of the request, if
+    it was traced. Numbers compare only within one `log`.
     """
 
     number: int | None
@@ -115,7 +115,7 @@ limit $2
 """
 
 
-# A database that was restored, or whose standby took over, may have lost commits: it gives their numbers once more.
+# A restored database, or a promoted standby, may have lost commits: it gives their numbers again.
 READ_LOG_NAME = """
 select concat_ws('-', system_identifier, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), oid)
 from pg_control_system()
@@ -131,8 +131,8 @@ async def read_numbered(connection: Connection, after: int, batch_max: int) -> l
     return [_logged(row, log) for row in rows]
 
 
-# One statement, so one snapshot: what it does not return was not committed at `as_of`, when its transaction began. The
-# statement's own time may be that of its execution, which is after the snapshot: that is taken when it is bound.
+# One statement, so one snapshot: an event that it does not return was not committed at `as_of`, when its transaction
+# began. statement_timestamp() would be too late: it may be the time of execution, after the snapshot was taken.
 READ_COMMITTED = """
 select now() as as_of, unread.*
 from (values (1)) as once (one)
@@ -157,8 +157,8 @@ left join lateral (
 
 
 async def read_committed(connection: Connection, after: int, batch_max: int) -> tuple[datetime, list[Logged]]:
-    """PostgreSQL's time, and what was committed by then after the number: up to `batch_max` events with a number, in
-    its order, then up to as many that have none yet, in the order of their ids.
+    """PostgreSQL's time, and the events after the number that were committed by then: up to `batch_max` numbered ones
+    in order, then up to `batch_max` without a number yet, in the order of their ids.
     """
     rows = await connection.fetch(READ_COMMITTED, after, batch_max)
     return rows[0]["as_of"], [_logged(row) for row in rows if row["kind"] is not None]
@@ -179,10 +179,9 @@ def _logged(row: asyncpg.Record, log: str = "") -> Logged:
     )
 
 
-# The age is looked at last: else everything that is not old yet would be read again and again. What is removed is the
-# beginning of the log: an event may tell of an earlier moment than the one before it, as where a clock was set back.
-# One that tells of the future keeps nothing, and goes with the first one after it that is old, unless a whole batch is
-# of the future: that waits until it has come.
+# The age is checked last: otherwise all younger events would be read in every step. The beginning of the log is removed
+# as a whole, because `at` may go back from one event to the next, as where a clock was set back. An event in the future
+# keeps no other event: it is removed with the next old one. Only a whole batch in the future waits for its time.
 TRIM_EVENTS = """
 with aged_events as materialized (
     select id, number, max(at) filter (where at <= clock_timestamp()) over (order by number) as newest_at
@@ -214,6 +213,6 @@ where id = any(array(
 
 
 async def trim(connection: Connection, keep_hours: int, batch_max: int) -> int:
-    """Removes up to `batch_max` events that are older and that every cursor has passed; how many."""
+    """Removes up to `batch_max` events that are older and that every cursor has passed. Returns how many."""
     tag = await connection.execute(TRIM_EVENTS, keep_hours, batch_max)
     return int(str(tag).removeprefix("DELETE "))

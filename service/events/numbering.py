@@ -1,12 +1,12 @@
-"""Committed events get their numbers: without gaps, in the order of their ids, after their commit.
+"""The sequencer's work: committed events get numbers without gaps, in the order of their ids.
 
-An identity is handed out before its commit, so a number that was given with it would be read too late or never.
+An identity is handed out before its commit. A reader by identity would see some events too late or never.
 """
 
 from service.database import Connection
 
 LAST = "log"
-"""The cursor whose number is the last one that was given. It outlives the events, which are trimmed."""
+"""The cursor that has the last number given. It outlives the events, which are trimmed."""
 
 ADD_LAST = """
 insert into cursors (name, number)
@@ -26,7 +26,7 @@ where name = 'log'
 for no key update skip locked
 """
 
-# A statement after the lock: in the same one the events that somebody else has just numbered would look new.
+# A statement after the lock: the locking one would still see events as new that another replica has just numbered.
 FIND_UNNUMBERED = """
 select id
 from events
@@ -35,7 +35,7 @@ order by id
 limit $1
 """
 
-# By ids as an array: of a limit that is not known the planner fears the worst, and reads the whole log.
+# The ids come as an array: for a limit that it does not know the planner would read the whole log.
 NUMBER_EVENTS = """
 with numbered_events as (
     update events
@@ -55,8 +55,8 @@ from numbered_events
 
 
 async def number_committed(connection: Connection, batch_max: int) -> int:
-    """Numbers up to `batch_max` committed events in the order of their ids; how many. 0 where somebody else does."""
-    # Most often there is nothing to do, and a look writes nothing: a lock would be written down.
+    """Numbers up to `batch_max` committed events by id. Returns how many: 0 while another replica does it."""
+    # Usually there is nothing to do. A check writes nothing, while a row lock is written to disk.
     if await connection.fetchval(FIND_UNNUMBERED, 1) is None:
         return 0
     last = await connection.fetchval(LOCK_LAST)

@@ -1,4 +1,4 @@
-"""Who may have which seats: what a hold asks for, and how it is decided over locked rows. Pure, like settle."""
+"""The decision on a hold: the request, the locked rows, and the rules. Pure, like `settle`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ from service.reservation import Reservation, Seat, SeatState, State
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`hold_seconds` to pay; `seats_per_customer_max` of one session that a customer may hold and own together."""
+    """The time to pay, and the seats of one session that a customer may hold and own together."""
 
     hold_seconds: int
     seats_per_customer_max: int
@@ -29,7 +29,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class HoldRequest:
-    """`seat_ids` are sorted and distinct. `reservation_id` is made once, so that a repetition finds the first try."""
+    """`seat_ids` are sorted and distinct. `reservation_id` is made once, so that a retry finds the first attempt."""
 
     reservation_id: UUID
     customer_id: UUID
@@ -37,17 +37,17 @@ class HoldRequest:
     idempotency_key: str | None = None
 
     def fingerprint(self) -> bytes:
-        """The same for the same seats, whichever route and order they came by; 32 bytes."""
+        """Equal for equal seats, whatever the route and the order; 32 bytes."""
         return sha256(b"hold " + b" ".join(b"%d" % seat_id for seat_id in self.seat_ids)).digest()
 
 
 Render = Callable[[Reservation, Sequence[Seat]], str]
-"""Makes the reply that is stored with a new reservation and given to whoever repeats the request."""
+"""Makes the reply, which is stored with a new reservation and returned again for a repeated request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The hold is made: now, or by an earlier request with this key (`replayed`). `reply` is what was stored."""
+    """The hold is made: now, or by an earlier request with this key (`replayed`). `reply` is the stored reply."""
 
     reply: str
     replayed: bool
@@ -56,7 +56,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """Only these holds, which are overdue, are in the way: settle them in a transaction of their own, and ask again."""
+    """Only these overdue holds are in the way. The caller settles them in a transaction of their own, and retries."""
 
     reservation_ids: frozenset[UUID]
 
@@ -72,7 +72,7 @@ class Remembered:
 
 @dataclass(frozen=True, slots=True)
 class LockedSeat:
-    """A row of `seats` under our lock, with what a hold has to know about its session."""
+    """A row of `seats` under our lock, with the facts of its session that a hold needs."""
 
     seat: Seat
     session_id: int
@@ -94,7 +94,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A hold that is to be written."""
+    """A hold that will be written."""
 
     request: HoldRequest
     reservation: Reservation
@@ -104,7 +104,7 @@ class Accepted:
 
 @dataclass(slots=True)
 class Situation:
-    """What is known under the locks at `now`. `decide` notes what it grants, so that later members see it."""
+    """The facts under the locks at `now`. `decide` records each hold that it grants, so that later members see it."""
 
     now: datetime
     rules: Rules
@@ -117,7 +117,7 @@ class Situation:
     accepted: list[Accepted] = field(default_factory=list)
 
     def decide(self, request: HoldRequest) -> Held | Overdue | Refusal:  # noqa: PLR0911 - one for each refusal
-        """The answer to one request; a granted one is added to `accepted`."""
+        """The answer to one request. A granted hold is added to `accepted`."""
         if request.customer_id not in self.customer_ids:
             return Unauthenticated()
         if first := find_remembered(self.remembered, request):
@@ -177,7 +177,7 @@ class Situation:
 
 
 def find_remembered(remembered: dict[UUID | tuple[UUID, str], Remembered], request: HoldRequest) -> Remembered | None:
-    """The hold that this request, or one with the same customer and key, has made before."""
+    """The hold that this request, or an earlier one with the same customer and key, has made."""
     if own := remembered.get(request.reservation_id):
         return own
     if request.idempotency_key is None:

@@ -1,4 +1,4 @@
-"""Ends overdue holds in batches, for the house: what somebody else is at work on is passed over, never waited for.
+"""Ends overdue holds in batches, for the house. Rows that another transaction has locked are skipped.
 
 See `service.ledger.booking` for the lock order.
 """
@@ -16,7 +16,7 @@ from service.reservation import Reservation, State
 
 NEVER = datetime.max.replace(tzinfo=UTC)
 
-# Never waits, so the order of the locks does not matter; the order of the deadlines is fair to whoever waits longest.
+# It never waits, so the order of the locks does not matter. The oldest deadline comes first.
 LOCK_OVERDUE = """
 select id, expires_at
 from reservations
@@ -28,7 +28,7 @@ limit $1
 for no key update skip locked
 """
 
-# One that is locked is being paid, or ended by somebody else.
+# A locked hold is being paid, released or expired by another transaction.
 LOCK_DUE = """
 select id
 from reservations
@@ -39,8 +39,8 @@ order by id
 for no key update skip locked
 """
 
-# How many there are before the last one that was locked: those among them that were not, somebody else is at work on.
-# Not those that have come to be overdue since LOCK_OVERDUE looked, which the beginning leaves out.
+# The overdue holds up to the last one that was locked: those among them that LOCK_OVERDUE skipped are locked by another
+# transaction. Holds that have become overdue since then are left out by the time of the transaction's beginning.
 COUNT_OVERDUE = """
 select count(*)
 from (
@@ -65,23 +65,23 @@ and expires_at <= transaction_timestamp()
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The holds that have expired in a batch, and how many more would have: somebody else is at work on those."""
+    """The holds that expired in a batch, and the number of overdue holds that were skipped because they are locked."""
 
     reservations: tuple[Reservation, ...]
     skipped: int
 
 
 async def lock_overdue(connection: Connection, batch_max: int, set_aside: Sequence[UUID] = ()) -> dict[UUID, datetime]:
-    """Up to `batch_max` overdue holds that are not set aside and that nobody else is at work on, the oldest first, with
-    their deadlines.
+    """Locks up to `batch_max` overdue holds that are neither set aside nor locked, the oldest first. Returns their
+    deadlines by id.
     """
     return {row["id"]: row["expires_at"] for row in await connection.fetch(LOCK_OVERDUE, batch_max, set_aside)}
 
 
 async def settle_overdue(connection: Connection, batch_max: int, set_aside: Sequence[UUID] = ()) -> Ended:
-    """Ends those that `lock_overdue` gets."""
+    """Ends the holds that `lock_overdue` locks."""
     locked = await lock_overdue(connection, batch_max, set_aside)
-    # Of several with one deadline a full batch may have left some for the next one.
+    # A full batch may have left holds with the same deadline to the next one.
     last = max(locked.values()) if len(locked) == batch_max else NEVER
     overdue = await connection.fetchval(COUNT_OVERDUE, last, set_aside, 2 * batch_max)
     skipped = overdue - sum(deadline < last for deadline in locked.values())
@@ -89,10 +89,10 @@ async def settle_overdue(connection: Connection, batch_max: int, set_aside: Sequ
 
 
 async def settle_due(connection: Connection, reservation_ids: Iterable[UUID]) -> Ended:
-    """Ends those of the holds that are overdue and that nobody else is at work on."""
+    """Ends those of the holds that are overdue and not locked by another transaction."""
     asked = list(reservation_ids)
     locked = {row["id"] for row in await connection.fetch(LOCK_DUE, asked)}
-    # Most often the rest was paid for; that some of it is only locked is rare.
+    # Usually the other holds were paid, and none of them is locked.
     due = await connection.fetchval(COUNT_DUE, asked) if len(locked) < len(asked) else len(locked)
     return await _expire_locked(connection, locked, due - len(locked))
 
@@ -103,5 +103,5 @@ async def _expire_locked(connection: Connection, locked: AbstractSet[UUID], skip
         requests = [SettleRequest(id_, None, State.EXPIRED) for id_ in locked]
         answers = await settle_locked(connection, requests, locked)
     ended = tuple(answer.reservation for answer in answers if isinstance(answer, Settled))
-    # Between the two statements some may have been ended by somebody else.
+    # Other transactions may have ended some between the two statements.
     return Ended(ended, max(0, skipped))

@@ -1,4 +1,4 @@
-"""A customer's history: purchases, and every attempt."""
+"""A customer's history: the purchases, or the reservations of any state."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +11,7 @@ from service.reservation import Reservation, Seat, State
 
 @dataclass(frozen=True, slots=True)
 class Purchase:
-    """A line of the history: the reservation, what it is for, its seats by position, and when it was paid."""
+    """A line of the history: the reservation, its session, its seats by position, and the time of payment."""
 
     reservation: Reservation
     movie: str

@@ -1,4 +1,4 @@
-"""The first write: makes reservations. With `service.ledger.settling` the only code that locks or changes seats.
+"""The first write: makes reservations. Only this module and `service.ledger.settling` change seats.
 
 The caller owns the transaction and keeps the lock order: see `service.ledger.booking`.
 """
@@ -35,7 +35,7 @@ order by id
 for no key update
 """
 
-# A statement after the lock: in the same one the row that a twin has just committed would be invisible.
+# A statement after the lock: the locking one would not see a row that a twin has just committed.
 FIND_REMEMBERED = """
 select r.id, r.customer_id, r.idempotency_key, r.request_fingerprint, r.reply
 from unnest($1::uuid[], $2::text[]) as asked (customer_id, idempotency_key)
@@ -59,7 +59,7 @@ READ_CLOCK = """
 select clock_timestamp()
 """
 
-# HELD or CONFIRMED in one statement, overdue or not: else a payment in flight slips past the customer's limit.
+# HELD and CONFIRMED in one statement, overdue or not: otherwise a payment in flight would escape the limit.
 READ_CLAIMS = """
 select r.id, r.customer_id, r.session_id, cardinality(r.seat_ids) as seat_count, r.state, r.expires_at
 from unnest($1::uuid[], $2::bigint[]) as asked (customer_id, session_id)
@@ -105,7 +105,7 @@ from updated_seats
 async def hold(
     connection: Connection, requests: Sequence[HoldRequest], rules: Rules, render: Render
 ) -> list[Held | Overdue | Refusal]:
-    """One answer for each request, in their order; what an earlier member is granted, a later one finds taken."""
+    """One answer for each request, in their order. A later member finds the seats of an earlier one taken."""
     customer_ids = sorted({request.customer_id for request in requests})
     customers = await lock_rows(connection, "customers", LOCK_CUSTOMERS, customer_ids)
     remembered = await _find_remembered(connection, requests)

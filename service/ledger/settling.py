@@ -1,6 +1,6 @@
 """The second write: ends the HELD state of reservations. See `service.ledger.booking` for the lock order.
 
-To confirm, to cancel and to expire are one function with another target.
+Confirm, cancel and expire are one function with another target.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from service.reservation import settle as decide
 
 @dataclass(frozen=True, slots=True)
 class SettleRequest:
-    """`target` is not HELD. `customer_id` None is the house itself, which owns every reservation."""
+    """`target` is not HELD. Without a `customer_id` it is the house's request, which may settle every reservation."""
 
     reservation_id: UUID
     customer_id: UUID | None
@@ -49,7 +49,7 @@ order by r.id
 for no key update of r
 """
 
-# A statement after the locks: a condition on the clock in the locking one is not evaluated again after a wait.
+# A statement after the locks: the locking one does not evaluate a condition on the clock again after a wait.
 READ_RESERVATIONS = """
 select (select clock_timestamp()) as now, asked.customer_id as asker,
     r.id, r.customer_id, session_id, seat_ids, state, total, currency, created_at, expires_at, settled_at,
@@ -103,7 +103,7 @@ select (select count(*) from updated_reservations) as reservations, (select coun
 
 
 async def settle(connection: Connection, requests: Sequence[SettleRequest]) -> list[Settled | Refusal]:
-    """One answer for each request, in their order. Somebody else's reservation is NotFound."""
+    """One answer for each request, in their order. The reservation of another customer is NotFound."""
     asked = columns([(request.reservation_id, request.customer_id) for request in requests])
     locked = {row["id"] for row in await lock_rows(connection, "reservations", LOCK_HELD, *asked)}
     return await settle_locked(connection, requests, locked)
@@ -111,7 +111,7 @@ async def settle(connection: Connection, requests: Sequence[SettleRequest]) -> l
 
 @dataclass(slots=True)
 class Docket:
-    """The reservations that are asked for, as they are after the decisions so far; `theirs` pairs them with askers."""
+    """The requested reservations, as they are after the decisions so far. `theirs` pairs each with its requester."""
 
     now: datetime | None
     theirs: set[tuple[UUID, UUID | None]]
@@ -119,7 +119,7 @@ class Docket:
     changed: dict[UUID, Reservation] = field(default_factory=dict)
 
     def decide(self, request: SettleRequest) -> Refusal | bool:
-        """Why the request is refused, or whether it changes something; that is noted, so that later members see it."""
+        """The refusal, or whether the request changes something. A change is recorded, so that later members see it."""
         id_ = request.reservation_id
         if self.now is None or (id_, request.customer_id) not in self.theirs:
             return NotFound("reservation")
@@ -134,7 +134,7 @@ class Docket:
 async def settle_locked(
     connection: Connection, requests: Sequence[SettleRequest], locked: AbstractSet[UUID]
 ) -> list[Settled | Refusal]:
-    """Decides on all, writes what changes, answers. Only reservations in `locked` may change: the caller has them."""
+    """Decides on all, writes the changes and answers. Only `locked` reservations may change: the caller locked them."""
     docket = await _read_docket(connection, requests, locked)
     decisions = [docket.decide(request) for request in requests]
     seats: dict[int, Seat] = {}
@@ -154,7 +154,7 @@ async def settle_locked(
 async def _read_docket(connection: Connection, requests: Sequence[SettleRequest], locked: AbstractSet[UUID]) -> Docket:
     asked = columns([(request.reservation_id, request.customer_id) for request in requests])
     rows = await connection.fetch(READ_RESERVATIONS, *asked)
-    # One that is held but not locked was committed after the first statement had looked: it was not there yet.
+    # A reservation that is held but not locked was committed after the locking statement: it did not see it.
     rows = [row for row in rows if row["state"] != State.HELD or row["id"] in locked]
     tracing.note_members({row["id"]: row["traceparent"] for row in rows})
     return Docket(
@@ -204,7 +204,7 @@ def _seat(row: asyncpg.Record) -> Seat:
 
 
 def row_to_reservation(row: asyncpg.Record) -> Reservation:
-    """A row with the columns of `reservations`, as the rest of the service knows it."""
+    """The reservation in a row with the columns of `reservations`."""
     return Reservation(
         id=row["id"],
         customer_id=row["customer_id"],

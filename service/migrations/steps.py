@@ -5,9 +5,8 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-from alembic.runtime.migration import MigrationContext, MigrationStep
+from alembic.runtime.migration import MigrationContext, MigrationStep, RevisionStep
 from alembic.script.base import Script
 from alembic.script.revision import RevisionMap
 from sqlalchemy import Connection
@@ -25,19 +24,27 @@ def upgrade(connection: Connection, folder: Path = FOLDER) -> None:
 
 
 def _revision(connection: Connection, before: Path | None, file: Path | None) -> Script:
-    """What Alembic would read from a file of Python."""
+    """The revision that Alembic would read from a Python file."""
     assert file is not None
+    path = file
+
+    # A function, since Alembic logs its name.
+    def upgrade() -> None:
+        _run(connection, path)
+
     step = ModuleType(file.stem, f"{file.name}.")
     vars(step).update(
         revision=file.stem,
         down_revision=before.stem if before else None,
-        upgrade=partial(_run, connection, file),
+        upgrade=upgrade,
     )
     return Script(step, file.stem, str(file))
 
 
-def _missing(revisions: RevisionMap, heads: tuple[str, ...], _context: MigrationContext) -> Iterator[Any]:
-    steps = list(revisions.iterate_revisions("head", heads, implicit_base=True))
+def _missing(revisions: RevisionMap, heads: tuple[str, ...], _context: MigrationContext) -> Iterator[RevisionStep]:
+    """The steps above the database's, oldest first; Alembic iterates from the newest."""
+    newest_first = revisions.iterate_revisions("head", heads, implicit_base=True)
+    steps = [step for step in newest_first if isinstance(step, Script)]
     return (MigrationStep.upgrade_from_script(revisions, step) for step in reversed(steps))
 
 

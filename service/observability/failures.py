@@ -64,7 +64,7 @@ class Failures:
 
 
 def kind_of(error: Exception) -> str:
-    """Equal for errors with the same meaning. A store that is away words its errors differently from one try to the
+    """Equal for errors with the same meaning. A store that is down words its errors differently from one try to the
     next. Two defects of one type differ if they come from two places.
     """
     name = type(error).__qualname__

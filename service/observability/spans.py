@@ -34,7 +34,7 @@ log = structlog.stdlib.get_logger("rowlock.traces")
 
 
 class Exporter(SpanExporter):
-    """Logs once that the receiver is away, and once that it is back. The library would log it for each batch, with the
+    """Logs once that the receiver is down, and once that it is back. The library would log it for each batch, with the
     URL and the password in it.
     """
 

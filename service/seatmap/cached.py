@@ -105,7 +105,7 @@ class SeatCache:
     async def _read_in(
         self, epoch: str, ask: Callable[[Pipeline, str], object]
     ) -> tuple[Freshness | None, list[Answer]]:
-        """What the watermark says, and the answers for this epoch, at the same moment."""
+        """The freshness by the watermark, and the answers for this epoch, at the same moment."""
 
         async def work(redis: "Redis") -> tuple[Freshness | None, list[Answer]]:
             pipe = redis.pipeline(transaction=True)

@@ -23,7 +23,7 @@ BEGIN_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Damaged(Enum):
-    """A map, or a key of one, whose type or content is none that this service writes."""
+    """The value of a map, or of a key, whose type or content the service never writes."""
 
     DAMAGED = "damaged"
 
@@ -31,7 +31,7 @@ class Damaged(Enum):
 DAMAGED = Damaged.DAMAGED
 
 Answer = bytes | list[bytes | None] | Damaged | None
-"""What Redis answers: a string, the fields of a hash, or None for a missing key."""
+"""An answer of Redis: a string, the fields of a hash, or None for a missing key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def milliseconds_of(time: tuple[int, int]) -> int:
 
 
 def freshness_of(mark: Answer, now_ms: int) -> Freshness | None:
-    """What the watermark says at this moment of Redis's clock; None where it is missing or damaged."""
+    """The freshness by the watermark at this moment of Redis's clock; None where it is missing or damaged."""
     if not isinstance(mark, bytes):
         return None
     try:

@@ -36,5 +36,5 @@ def keys(epoch: str, session_id: int) -> list[str]:
 
 
 async def run_script(cache: Cache, script: str, names: Sequence[str], *arguments: str | int | bytes) -> int:
-    """What the script returns. Raises CacheAway."""
+    """The script's result. Raises CacheAway."""
     return int(await cache.run(lambda redis: redis.eval(script, len(names), *names, *arguments)))

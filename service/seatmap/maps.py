@@ -36,7 +36,7 @@ class SeatMap:
 
 
 class SeatMaps:
-    """One per process. `cache` is None where there is no Redis."""
+    """One per process. Without Redis there is no `cache`."""
 
     def __init__(
         self, engine: AsyncEngine, cache: Cache | None, settings: Settings, share_seconds: float = SHARE_SECONDS

@@ -1,4 +1,4 @@
-"""What the projector writes to Redis: changes of seats, how far in the log the maps are, and how fresh they are."""
+"""The projector's writes to Redis: changes of seats, how far in the log the maps are, and how fresh they are."""
 
 from collections.abc import Sequence
 from datetime import datetime

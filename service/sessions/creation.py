@@ -16,7 +16,7 @@ from service.reservation import Seat
 
 @dataclass(frozen=True, slots=True)
 class NewSession:
-    """What a manager asks for; `price` in minor units of `currency`, `placements` distinct, in the seats' order."""
+    """The session that a manager asks for: `price` in minor units of `currency`, distinct `placements` in order."""
 
     movie: str
     room: str
@@ -29,7 +29,7 @@ class NewSession:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session as it is stored; `seat_count` seats, whose price may differ from `price` only by later features."""
+    """A session as it is stored. Each of its `seat_count` seats has a price of its own, today the session's."""
 
     id: int
     movie: str
@@ -43,16 +43,16 @@ class Session:
 
 
 INSERT_SEATS_SECONDS_MAX = 30
-"""100,000 seats take longer than a request's statement usually may; nobody waits for their locks."""
+"""100,000 seats take longer than other statements of a request may. No other transaction waits for their locks."""
 
 SHOWTIME_YEARS_MAX = 100
-"""Whose showtime is further ahead has mistyped it; the last moment of the year 9999 would be stored as infinity."""
+"""A showtime further ahead is a typing error; the last moment of the year 9999 would even be stored as infinity."""
 
 ALLOW_SLOW_STATEMENTS = f"""
 set local statement_timeout = '{INSERT_SEATS_SECONDS_MAX}s'
 """
 
-# The clock decides in SQL: no process compares its own with a showtime.
+# Compared with PostgreSQL's clock: no process compares its own clock with a showtime.
 INSERT_SESSION = """
 insert into sessions (movie, room, showtime, duration_minutes, price, currency, seat_count, created_by)
 select $1, $2, $3, $4, $5, $6, $7, $8
@@ -73,7 +73,7 @@ returning id, position, placement, price
 async def create(connection: Connection, new: NewSession, created_by: UUID) -> tuple[Session, list[Seat]]:
     """The session and its seats by position.
 
-    Raises Invalid where the showtime is past or too far ahead, Unauthenticated where the manager's account is gone.
+    Raises Invalid where the showtime is past or too far ahead, Unauthenticated where the manager's account was deleted.
     """
     await connection.execute(ALLOW_SLOW_STATEMENTS)
     row = await _insert_session(connection, new, created_by)

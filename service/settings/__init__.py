@@ -37,7 +37,7 @@ class Settings(
 
 
 def load(**given: Any) -> Settings:
-    """The settings from the environment and the secrets folder; what is `given` wins.
+    """The settings from the environment and the secrets folder. Arguments win over both.
 
     Raises NotReady, which names every invalid variable.
     """

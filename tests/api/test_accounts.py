@@ -86,13 +86,13 @@ async def test_a_manager_signs_up_only_where_that_is_open(sql: Connection, setti
         assert (await sign_in(client, "grace@example.com")).json()["role"] == "MANAGER"
 
 
-def test_the_sign_up_of_managers_is_closed_unless_somebody_opens_it() -> None:
+def test_the_sign_up_of_managers_is_closed_by_default() -> None:
     settings = Settings(database_url="postgresql://rowlock@127.0.0.1/rowlock", token_secret="x" * 32)
     assert not settings.open_manager_sign_up
     assert create_app(settings).title == "Rowlock"
 
 
-async def test_an_unknown_address_and_a_wrong_password_get_the_same_answer(client: httpx.AsyncClient) -> None:
+async def test_an_unknown_address_and_a_wrong_password_look_the_same(client: httpx.AsyncClient) -> None:
     await sign_up(client)
     wrong, unknown = await sign_in(client, password="wrong horse"), await sign_in(client, "grace@example.com")
     assert [WRONG.complaint(reply) for reply in (wrong, unknown)] == [None, None]
@@ -122,7 +122,7 @@ async def test_the_command_makes_a_new_manager_who_can_sign_in(
     assert await sql.fetchval("select count(*) from accounts") == 1
 
 
-async def test_the_command_promotes_an_account_which_keeps_its_password_from_the_next_sign_in_on(
+async def test_the_command_promotes_an_account_from_its_next_sign_in(
     postgres: Postgres, client: httpx.AsyncClient
 ) -> None:
     token = (await sign_up(client)).json()["token"]
@@ -135,7 +135,7 @@ async def test_the_command_promotes_an_account_which_keeps_its_password_from_the
     assert (await sign_in(client)).json()["role"] == "MANAGER"
 
 
-async def test_the_command_says_in_a_sentence_why_it_makes_no_manager(postgres: Postgres, sql: Connection) -> None:
+async def test_the_command_explains_its_failure_in_one_line(postgres: Postgres, sql: Connection) -> None:
     before = await ledger(sql)
     nowhere = f"postgresql://rowlock:secret@127.0.0.1:{free_port()}/rowlock"
     answers = await asyncio.gather(

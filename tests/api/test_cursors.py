@@ -52,9 +52,7 @@ async def test_pages_of_sessions_have_each_one_once_and_in_order(
     assert 1 <= len(pages[-1]) <= limit
 
 
-async def test_a_page_has_twenty_sessions_unless_said_otherwise_and_never_more_than_the_server_allows(
-    sql: Connection, settings: Settings
-) -> None:
+async def test_a_page_has_twenty_sessions_or_up_to_the_servers_maximum(sql: Connection, settings: Settings) -> None:
     sessions = await make_sessions(sql, settings, 23)
     async with serving(settings.model_copy(update={"page_size_max": 21})) as client:
         first = (await client.get("/customer/list-sessions")).json()
@@ -65,7 +63,7 @@ async def test_a_page_has_twenty_sessions_unless_said_otherwise_and_never_more_t
     assert rest["next"] is None
 
 
-async def test_sessions_that_come_and_go_between_two_pages_move_no_other(
+async def test_new_and_past_sessions_do_not_shift_the_next_page(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     sessions = await make_sessions(sql, settings, 8)
@@ -85,7 +83,7 @@ async def test_an_empty_list_is_one_empty_page(client: httpx.AsyncClient, sql: C
 
 
 @pytest.mark.parametrize("limit", [1, 3, 7, 8])
-async def test_pages_of_a_history_have_each_reservation_once_and_the_newest_first(
+async def test_pages_of_a_history_have_each_reservation_once(
     limit: int, client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     history = await make_history(client, sql, settings)

@@ -1,4 +1,4 @@
-"""How many requests somebody may send: who is counted as whom, what a refusal says, and who shares the counts."""
+"""Rate limits: which key a request counts for, the headers of a refusal, and counts that replicas share."""
 
 import asyncio
 import re
@@ -43,7 +43,7 @@ LIMITED = {
 
 
 @pytest.mark.parametrize("route", LIMITED)
-async def test_every_route_refuses_too_many_requests_and_says_when_to_come_back(
+async def test_every_route_refuses_requests_over_the_limit(
     sql: Connection, settings: Settings, redis: Redis | Container, route: str
 ) -> None:
     (limit, role), (method, path) = LIMITED[route], route.split()
@@ -62,7 +62,7 @@ async def test_every_route_refuses_too_many_requests_and_says_when_to_come_back(
     assert second.headers["ratelimit"] == f'"{limit}";r=0;t={wait}'
 
 
-async def test_the_document_names_the_refusal_for_every_route_but_those_of_operations(
+async def test_the_openapi_document_has_429_for_every_limited_route(
     client: httpx.AsyncClient,
 ) -> None:
     paths = (await client.get("/openapi.json")).json()["paths"]
@@ -77,7 +77,7 @@ async def test_the_document_names_the_refusal_for_every_route_but_those_of_opera
     assert with_429 == templates
 
 
-async def test_a_read_is_counted_for_the_account_or_without_a_good_token_for_the_address(
+async def test_a_read_counts_for_the_account_or_else_for_the_address(
     sql: Connection, settings: Settings, redis: Redis | Container
 ) -> None:
     one, other = await make_customers(sql, settings, 2)
@@ -99,7 +99,7 @@ async def statuses(clients: Sequence[httpx.AsyncClient], account: Account, count
     return Counter(reply.status_code for reply in replies)
 
 
-async def test_replicas_share_the_counts_in_redis_and_have_their_own_without(
+async def test_replicas_share_the_counts_only_with_redis(
     sql: Connection, settings: Settings, redis: Redis | Container
 ) -> None:
     one, other = await make_customers(sql, settings, 2)
@@ -113,7 +113,7 @@ async def test_replicas_share_the_counts_in_redis_and_have_their_own_without(
         assert 20 <= (await statuses([first, second], other, 30))[200] <= 22
 
 
-async def test_when_redis_goes_away_each_process_counts_for_itself_and_with_it_they_count_together_again(
+async def test_replicas_share_the_counts_again_when_redis_is_back(
     sql: Connection, settings: Settings, redis: Redis | Container
 ) -> None:
     (account,) = await make_customers(sql, settings, 1)
@@ -144,7 +144,7 @@ async def refusal(limits: RateLimits, who: str) -> TooManyRequests | None:
     return None
 
 
-async def test_who_waits_as_long_as_told_is_answered_and_not_before(
+async def test_a_client_is_admitted_after_retry_after_and_not_before(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1_900_000_000.0

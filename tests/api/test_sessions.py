@@ -46,7 +46,7 @@ def body_of(seat_count: int, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("seat_count", [16, 100_000])
-async def test_a_session_is_made_with_all_its_seats_in_the_order_of_the_placements(
+async def test_a_session_has_its_seats_in_the_order_of_the_placements(
     seat_count: int, client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     manager = await make_manager(sql, settings)
@@ -70,7 +70,7 @@ async def test_a_session_is_made_with_all_its_seats_in_the_order_of_the_placemen
     assert tuple(row or ()) == ("session.created", 1, None, "[]")
 
 
-async def test_a_session_is_stored_as_it_was_asked_for_with_its_showtime_in_utc(
+async def test_a_session_is_stored_as_requested_with_utc_showtime(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     manager = await make_manager(sql, settings)
@@ -84,7 +84,7 @@ async def test_a_session_is_stored_as_it_was_asked_for_with_its_showtime_in_utc(
     assert await sql.fetchval("select created_by from sessions") == manager.id
 
 
-async def test_the_clock_that_a_showtime_is_compared_with_is_postgresqls(
+async def test_a_showtime_is_compared_with_the_clock_of_postgresql(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     manager = await make_manager(sql, settings)
@@ -121,7 +121,7 @@ async def assert_counts(client: httpx.AsyncClient, session: OnSale, counts: Coun
     await until(is_listed, f"{counts} in the list")
 
 
-async def test_counts_and_map_are_right_after_hold_payment_release_and_expiry(
+async def test_counts_and_map_follow_hold_payment_release_and_expiry(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -178,7 +178,7 @@ Settle = Callable[[httpx.AsyncClient, Account, str], Awaitable[httpx.Response]]
 
 
 @pytest.mark.parametrize(("settle", "counts"), [(pay, (15, 0, 1)), (release, (16, 0, 0))])
-async def test_what_is_held_at_showtime_can_still_be_paid_and_released(
+async def test_a_hold_can_be_paid_and_released_after_showtime(
     settle: Settle, counts: Counts, client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -189,7 +189,7 @@ async def test_what_is_held_at_showtime_can_still_be_paid_and_released(
     assert await mapped_counts(client, session) == counts
 
 
-async def test_the_next_showtime_comes_first_whichever_session_was_made_first(
+async def test_the_list_is_in_the_order_of_showtimes(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:
     now = datetime.now(UTC)

@@ -12,7 +12,6 @@ from argon2 import PasswordHasher
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.accounts import accounts
-from service.accounts import delays as delays_module
 from service.accounts import passwords as passwords_module
 from service.accounts.accounts import FORGET_FAILURES_MINUTES, NewAccount
 from service.accounts.delays import DELAY_MS, Delays
@@ -92,7 +91,7 @@ async def attempt(
     return True
 
 
-async def test_an_unknown_address_costs_the_same_check_as_a_wrong_password_in_argon2s_own_thread(
+async def test_every_address_costs_one_check_in_the_thread_of_argon2(
     engine: AsyncEngine, passwords: Passwords, hasher: type[NotedHasher]
 ) -> None:
     delays = NotedDelays()
@@ -101,9 +100,7 @@ async def test_an_unknown_address_costs_the_same_check_as_a_wrong_password_in_ar
         assert hasher.checked_in == ["argon2_0"] * number
 
 
-async def test_an_unknown_address_takes_about_as_long_as_a_wrong_password(
-    engine: AsyncEngine, passwords: Passwords
-) -> None:
+async def test_an_unknown_address_takes_as_long_as_a_wrong_password(engine: AsyncEngine, passwords: Passwords) -> None:
     delays = NotedDelays()
     took: dict[str, list[float]] = {EMAIL: [], NOBODY: []}
     for _ in range(9):
@@ -114,7 +111,7 @@ async def test_an_unknown_address_takes_about_as_long_as_a_wrong_password(
     assert 0.4 < median(took[EMAIL]) / median(took[NOBODY]) < 2.5
 
 
-async def test_failures_of_one_address_are_counted_in_any_case_and_forgotten_on_success(
+async def test_failures_are_counted_by_address_until_a_success(
     engine: AsyncEngine, passwords: Passwords, sql: Connection
 ) -> None:
     delays = NotedDelays()
@@ -127,9 +124,7 @@ async def test_failures_of_one_address_are_counted_in_any_case_and_forgotten_on_
     assert await sql.fetchval("select count(*) from sign_in_failures") == 1
 
 
-async def test_failures_of_an_unknown_address_are_counted_like_those_of_an_account(
-    engine: AsyncEngine, passwords: Passwords
-) -> None:
+async def test_failures_of_an_unknown_address_are_counted_too(engine: AsyncEngine, passwords: Passwords) -> None:
     delays = NotedDelays()
     for _ in range(3):
         assert not await attempt(engine, passwords, delays, NOBODY)
@@ -154,7 +149,7 @@ async def test_attempts_at_once_delay_each_other_too(engine: AsyncEngine, passwo
     assert sorted(delays.noted) == list(range(8))
 
 
-def test_three_failures_are_free_and_then_each_one_doubles_the_delay_up_to_the_most() -> None:
+def test_each_failure_after_three_doubles_the_delay() -> None:
     delays = Delays(delay_ms_max=3_000)
     expected = [DELAY_MS, 200, 400, 800, 1_600, 3_000, 3_000]
     assert [delays.delay_ms(failures) for failures in (4, 5, 6, 7, 8, 9, 1_000)] == expected
@@ -171,11 +166,8 @@ async def test_the_right_password_waits_for_the_delay_and_then_gets_in(
     assert time.perf_counter() - began >= 0.15
 
 
-async def test_beyond_the_bound_of_delayed_sign_ins_nobody_is_refused_or_delayed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(delays_module, "DELAYED_MAX", 2)
-    delays = Delays(delay_ms_max=60_000)
+async def test_beyond_the_bound_a_sign_in_is_not_delayed() -> None:
+    delays = Delays(delay_ms_max=60_000, delayed_max=2)
     delayed = [asyncio.create_task(delays.wait(20)) for _ in range(2)]
     await asyncio.sleep(0)
     await asyncio.wait_for(delays.wait(20), 20)
@@ -186,9 +178,7 @@ async def test_beyond_the_bound_of_delayed_sign_ins_nobody_is_refused_or_delayed
         await asyncio.wait_for(delays.wait(20), 0.01)
 
 
-async def test_passwords_that_would_wait_too_long_are_503_and_nothing_is_written(
-    sql: Connection, settings: Settings
-) -> None:
+async def test_a_full_queue_of_passwords_is_503_and_writes_nothing(sql: Connection, settings: Settings) -> None:
     one_waits = settings.model_copy(update={"password_queue_max": 1})
     async with serving(one_waits) as client:
         bodies = [{"email": f"{n}@example.com", "password": PASSWORD, "name": "Ada"} for n in range(5)]
@@ -204,7 +194,7 @@ async def test_passwords_that_would_wait_too_long_are_503_and_nothing_is_written
     assert await ledger(sql) == before
 
 
-async def test_the_event_loop_answers_others_while_passwords_are_hashed(
+async def test_other_requests_are_answered_while_passwords_are_hashed(
     settings: Settings, hasher: type[NotedHasher]
 ) -> None:
     bodies = [{"email": f"{n}@example.com", "password": PASSWORD, "name": "Ada"} for n in range(5)]

@@ -1,4 +1,4 @@
-"""`python -m service.smoke`: what it says about an API that works, and about one that does not."""
+"""`python -m service.smoke`: its output for an API that works, and for one that does not."""
 
 import asyncio
 import socket
@@ -12,6 +12,7 @@ import pytest
 from dev.postgres import Postgres, free_port
 from service import smoke
 from service.database import Connection
+from service.smoke import Limits
 from tests.stage.commands import Result, run
 from tests.stage.processes import api_process, environment
 
@@ -22,9 +23,9 @@ ok    a manager signs in
 ok    a session is put on sale
 ok    two customers sign up
 ok    the first one holds a seat
-ok    the second one is refused it
+ok    the second one is refused
 ok    the first one pays
-ok    the second one is refused it as before
+ok    the second one is still refused
 ok    the first one finds it in the history
 """
 
@@ -42,9 +43,7 @@ async def run_smoke(url: str, **account: str) -> Result:
     return await run((sys.executable, "-m", "service.smoke", url), variables)
 
 
-async def test_it_holds_is_refused_and_pays_through_the_real_service_and_is_soon_off_sale(
-    postgres: Postgres, sql: Connection
-) -> None:
+async def test_it_goes_through_a_sale_and_is_soon_off_sale(postgres: Postgres, sql: Connection) -> None:
     async with api_process(postgres.url()) as api:
         async with httpx.AsyncClient(base_url=api.url) as client:
             await make_manager(client)
@@ -54,26 +53,25 @@ async def test_it_holds_is_refused_and_pays_through_the_real_service_and_is_soon
     assert await sql.fetchval("select max(showtime) from sessions") < datetime.now(UTC) + minutes
 
 
-async def test_without_an_account_it_says_what_it_needs() -> None:
+async def test_without_an_account_it_names_the_variables() -> None:
     result = await run_smoke("http://127.0.0.1:1", email=EMAIL)
     assert (result.code, result.output) == (2, "")
     assert "ROWLOCK_SMOKE_PASSWORD" in result.errors
 
 
-async def failure(client: httpx.AsyncClient, password: str = PASSWORD) -> str:
+async def failure(client: httpx.AsyncClient) -> str:
     """The line about the step that failed."""
     with pytest.raises(SystemExit) as ended:
-        await smoke.smoke(client, EMAIL, password)
+        await smoke.smoke(client, EMAIL, PASSWORD, start_seconds_max=0)
     return str(ended.value.code)
 
 
-async def test_a_wrong_password_is_told(client: httpx.AsyncClient) -> None:
+async def test_a_wrong_password_is_reported(client: httpx.AsyncClient) -> None:
     said = await failure(client)
     assert said.startswith("FAIL  a manager signs in: POST /sign-in was answered 401 ")
 
 
-async def test_where_nobody_answers_it_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smoke, "START_SECONDS_MAX", 0)
+async def test_where_nothing_listens_it_gives_up() -> None:
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{free_port()}") as nobody:
         assert (await failure(nobody)).startswith("FAIL  it answers: ")
 
@@ -81,11 +79,11 @@ async def test_where_nobody_answers_it_gives_up(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("path", "status", "told", "step"),
     [
-        ("/customer/book", 409, 201, "the second one is refused it: "),
+        ("/customer/book", 409, 201, "the second one is refused: "),
         ("/customer/pay", 200, 503, "the first one pays: "),
     ],
 )
-async def test_a_service_that_answers_otherwise_fails_the_step(
+async def test_an_unexpected_status_fails_the_step(
     client: httpx.AsyncClient, path: str, status: int, told: int, step: str
 ) -> None:
     await make_manager(client)
@@ -98,7 +96,7 @@ async def test_a_service_that_answers_otherwise_fails_the_step(
     assert (await failure(client)).startswith(f"FAIL  {step}")
 
 
-async def test_a_refusal_for_another_reason_is_no_proof(client: httpx.AsyncClient) -> None:
+async def test_a_refusal_for_another_reason_fails_the_step(client: httpx.AsyncClient) -> None:
     await make_manager(client)
 
     async def lie(response: httpx.Response) -> None:
@@ -117,36 +115,31 @@ def silent() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-async def end_of_main(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The command's last words."""
+async def end_of_main(url: str, monkeypatch: pytest.MonkeyPatch, limits: Limits) -> str:
+    """The message that the command exits with."""
     monkeypatch.setattr(sys, "argv", ["smoke", url])
     monkeypatch.setenv("ROWLOCK_SMOKE_EMAIL", EMAIL)
     monkeypatch.setenv("ROWLOCK_SMOKE_PASSWORD", PASSWORD)
     async with asyncio.timeout(20):
         with pytest.raises(SystemExit) as ended:
             # A thread, because the command has an event loop of its own.
-            await asyncio.to_thread(smoke.main)
+            await asyncio.to_thread(smoke.main, limits)
     return str(ended.value.code)
 
 
-async def test_the_whole_of_it_is_bounded_and_names_the_step_that_it_was_at(
+async def test_the_whole_run_is_bounded_and_names_its_last_step(
     silent: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(smoke, "SECONDS_MAX", 0.3)
-    assert await end_of_main(silent, monkeypatch) == "smoke: not done within 0.3 s"
+    assert await end_of_main(silent, monkeypatch, Limits(seconds=0.3)) == "smoke: not done within 0.3 s"
     assert capsys.readouterr().err == "FAIL  it answers: it was still waiting\n"
 
 
-async def test_a_request_that_is_not_answered_is_given_up(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smoke, "REQUEST_SECONDS_MAX", 0.3)
-    monkeypatch.setattr(smoke, "START_SECONDS_MAX", 0)
-    assert await end_of_main(silent, monkeypatch) == "FAIL  it answers: ReadTimeout"
+async def test_each_request_has_a_timeout(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = Limits(start_seconds=0, request_seconds=0.3)
+    assert await end_of_main(silent, monkeypatch, limits) == "FAIL  it answers: ReadTimeout"
 
 
-async def test_an_api_that_comes_up_a_moment_later_is_waited_for(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(smoke, "POLL_SECONDS", 0)
+async def test_it_waits_for_an_api_that_has_just_started(client: httpx.AsyncClient) -> None:
     await make_manager(client)
     statuses = iter([503, 503])
 
@@ -170,7 +163,7 @@ async def test_an_api_that_comes_up_a_moment_later_is_waited_for(
         ("/sign-in", b"{", b"<html>", "a manager signs in: POST /sign-in was answered 200 <html>"),
     ],
 )
-async def test_a_body_that_is_another_one_fails_the_step(
+async def test_an_unexpected_body_fails_the_step(
     client: httpx.AsyncClient, path: str, given: bytes, told: bytes, step: str
 ) -> None:
     await make_manager(client)

@@ -7,15 +7,14 @@ import pytest
 import yaml
 
 from dev.chart_docs import CHART, SET_BY_VALUES
-from dev.chart_values import values_table
 from dev.monitoring.alerts import ALERTS
 from service.settings import PREFIX
 from tests.chart.rendering import NAMESPACE, RELEASE, of_kind, rendered
 
 RUNBOOKS = CHART.parent / "docs" / "runbooks"
 REFUSED = {f"{PREFIX}{name.upper()}" for name in SET_BY_VALUES}
-"""Settings that `config` does not accept."""
-VALUES = set(re.findall(r"^\| `([^`]+)`", values_table((CHART / "values.yaml").read_text()), re.MULTILINE))
+"""Settings that `config` does not take."""
+VALUES = set(re.findall(r"^\| `([^`]+)`", (CHART / "README.md").read_text(), re.MULTILINE))
 
 
 def test_alerts_link_to_their_page_below_runbook_url() -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from fastapi.routing import APIRoute
 
 from service.api.problems import PROBLEMS
+from service.app import ROUTERS
 from service.settings import PREFIX, Settings
 from tests.stage.sources import ROOT
 
@@ -117,6 +119,13 @@ def test_the_map_of_the_code_names_only_existing_files() -> None:
     assert [name for name in named if not any((place / name).exists() for place in places)] == []
 
 
+def test_the_readme_lists_every_route() -> None:
+    listed = re.findall(r"`([A-Z]+) (/\S+)`", (ROOT / "README.md").read_text())
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    served = {(method, route.path) for route in routes for method in route.methods or ()}
+    assert set(listed) == served - {("GET", "/livez"), ("GET", "/readyz")}
+
+
 def test_the_api_guide_lists_every_problem() -> None:
     rows = PROBLEM.findall((DOCS / "api.md").read_text())
     listed = {(int(status), name) for status, names in rows for name in re.findall(r"`([a-z-]+)`", names)}
@@ -124,7 +133,7 @@ def test_the_api_guide_lists_every_problem() -> None:
 
 
 FIELDS = {f"{PREFIX}{name.upper()}": field for name, field in Settings.model_fields.items()}
-ELSEWHERE = re.compile(r"ROWLOCK_(SECRETS_DIR|DATA_DIR|PUBLISH|SMOKE_\w+|E2E_\w+|INGRESS_PORT)")
+ELSEWHERE = re.compile(r"ROWLOCK_(SECRETS_DIR|DATA_DIR|PUBLISH|SMOKE_\w+|E2E_\w+|INGRESS_PORT|OUTER_PROXIES)")
 """Variables of the commands and scripts, not of the settings."""
 
 

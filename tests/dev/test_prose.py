@@ -18,9 +18,7 @@ BAD = {
     "check, read": ("It looks at the log.", "Look whether it runs."),
     "is": ("It stands in the log.",),
     "down, unreachable": ("PostgreSQL is away.",),
-    "manually": ("Changed by hand.",),
     "release or return": ("It gives seats back.",),
-    "timed out": ("The lock was not free in time.",),
 }
 GOOD = (
     "Customers who pay late lose their seats.",
@@ -29,7 +27,8 @@ GOOD = (
     "There are\nno events. It is no longer paid.",
     "The value is None without Redis.",
     "OTLP stands for OpenTelemetry's protocol.",
-    "It shows what to do.",
+    "It shows what to do. What to do next follows.",
+    "For operators: what happens in an outage.",
 )
 
 

@@ -1,4 +1,4 @@
-"""`make run` as a user meets it: it starts with demo data, stops as a whole, keeps data and reports what is wrong."""
+"""`make run` as a user meets it: it starts with demo data, keeps data, stops as a whole."""
 # ruff: noqa: ASYNC240 - the few files do not delay the loop here
 
 import asyncio
@@ -9,100 +9,31 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import asyncpg
 import httpx
-import psutil
 import pytest
 from redis.asyncio import Redis as AsyncRedis
 
-from dev import demo, parts
+from dev import demo
 from dev.data_folder import opened
 from dev.postgres import Postgres
-from dev.processes import free_port
 from service.database import Connection
 from tests.stage.processes import ROOT
+from tests.stage.runs import (
+    END_SECONDS_MAX,
+    KINDS,
+    OPTIONAL_KINDS,
+    environment,
+    kinds,
+    running,
+    start,
+    started_with,
+    welcome,
+    with_servers,
+)
 from tests.stage.waiting import until
-
-END_SECONDS_MAX = 90
-KINDS = ("postgres", "gunicorn", "expirer")
-OPTIONAL_KINDS = ("redis-server", "beam", "epmd")
-
-
-def environment(folder: Path, **changes: str | int) -> dict[str, str]:
-    """A user's variables: a data folder and a port, and neither Redis nor RabbitMQ, which would take time to start."""
-    values = {"data_dir": folder, "port": free_port(), "redis_url": "", "broker_url": "", **changes}
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ROWLOCK_")}
-    return kept | {f"ROWLOCK_{name.upper()}": str(value) for name, value in values.items()}
-
-
-def with_servers(variables: dict[str, str]) -> dict[str, str]:
-    """The variables of a user who has not set those of Redis and RabbitMQ."""
-    unset = {"ROWLOCK_REDIS_URL", "ROWLOCK_BROKER_URL"}
-    return {name: value for name, value in variables.items() if name not in unset}
-
-
-async def start(variables: dict[str, str]) -> asyncio.subprocess.Process:
-    """The process of `make run`."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "dev.run",
-        cwd=ROOT,
-        env=variables,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-    )
-
-
-async def output_of_failed_run(variables: dict[str, str]) -> str:
-    """The output of a run that exits with 1."""
-    process = await start(variables)
-    output, _ = await asyncio.wait_for(process.communicate(), END_SECONDS_MAX)
-    assert process.returncode == 1, output
-    return output.decode()
-
-
-@asynccontextmanager
-async def running(variables: dict[str, str]) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """A run that has printed its welcome: its process and that text. At the end Ctrl-C stops it, with exit code 0."""
-    process = await start(variables)
-    assert process.stdout is not None
-    try:
-        text = (await asyncio.wait_for(process.stdout.readuntil(b"Ctrl-C stops it."), END_SECONDS_MAX)).decode()
-        yield process, text
-        process.send_signal(signal.SIGINT)
-        rest, _ = await asyncio.wait_for(process.communicate(), END_SECONDS_MAX)
-        assert process.returncode == 0, rest
-        assert b"the data stays" in rest
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
-
-
-def started_with(folder: Path) -> Iterator[tuple[int, str]]:
-    """The ids and command lines of the processes of a run with this data folder."""
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            command = " ".join(process.cmdline())
-            # PostgreSQL's variables can't be read by other accounts, and Redis overwrites its own.
-            if str(folder) in f"{command} {process.cwd()}" or process.environ().get("ROWLOCK_DATA_DIR") == str(folder):
-                yield process.pid, command
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A data folder to be made, readable for PostgreSQL's account. No process may be left at the end of the test."""
-    with tempfile.TemporaryDirectory(prefix="rowlock-run-") as made:
-        Path(made).chmod(0o755)
-        yield Path(made, "data")
-        assert list(started_with(Path(made, "data"))) == []
 
 
 async def test_it_has_demo_data_and_a_second_run_keeps_what_was_held(folder: Path) -> None:
@@ -130,12 +61,6 @@ async def test_it_has_demo_data_and_a_second_run_keeps_what_was_held(folder: Pat
             sessions = (await api.get("/customer/list-sessions")).json()["sessions"]
             assert [session["movie"] for session in sessions] == [show.movie for show in demo.SHOWS]
             assert "swagger" in (await api.get("/api-docs")).text
-
-
-def kinds(folder: Path) -> set[str]:
-    """Which programs run with this data folder."""
-    lines = [line for _, line in started_with(folder)]
-    return {kind for kind in KINDS + OPTIONAL_KINDS if any(kind in line for line in lines)}
 
 
 async def test_it_starts_its_own_redis_and_rabbitmq(folder: Path) -> None:
@@ -238,8 +163,7 @@ async def test_a_variable_names_another_postgresql(folder: Path, postgres: Postg
 @pytest.mark.parametrize(("command", "log"), [("-m expirer", "expirer.log"), ("postgres -D", "postgresql/log")])
 async def test_the_end_of_a_part_ends_the_run_and_shows_its_log(folder: Path, command: str, log: str) -> None:
     process = await start(environment(folder))
-    assert process.stdout is not None
-    await asyncio.wait_for(process.stdout.readuntil(b"Ctrl-C stops it."), END_SECONDS_MAX)
+    await welcome(process)
     part = min(pid for pid, line in started_with(folder) if command in line)
     os.kill(part, signal.SIGKILL)
     rest, _ = await asyncio.wait_for(process.communicate(), END_SECONDS_MAX)
@@ -249,9 +173,9 @@ async def test_the_end_of_a_part_ends_the_run_and_shows_its_log(folder: Path, co
 
 @pytest.mark.parametrize("killed", ["-m dev.run", "-m gunicorn"])
 async def test_after_a_hard_kill_no_process_is_left(folder: Path, killed: str) -> None:
-    process = await start(with_servers(environment(folder)))
-    assert process.stdout is not None
-    await asyncio.wait_for(process.stdout.readuntil(b"Ctrl-C stops it."), END_SECONDS_MAX)
+    variables = environment(folder)
+    process = await start(with_servers(variables) if "dev.run" in killed else variables)
+    await welcome(process)
     os.kill(min(pid for pid, line in started_with(folder) if killed in line), signal.SIGKILL)
     await asyncio.wait_for(process.communicate(), END_SECONDS_MAX)
 
@@ -282,67 +206,3 @@ async def test_ctrl_c_during_the_start_leaves_no_process(folder: Path) -> None:
     process.send_signal(signal.SIGINT)
     await asyncio.wait_for(process.communicate(), END_SECONDS_MAX)
     assert process.returncode == 0
-
-
-async def test_a_port_in_use_is_named_with_its_variable(folder: Path) -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        port = taken.getsockname()[1]
-        output = await output_of_failed_run(environment(folder, port=port))
-    assert f"port {port}" in output
-    assert "ROWLOCK_PORT" in output
-    assert "Traceback" not in output
-
-
-async def test_a_folder_in_use_is_named(folder: Path) -> None:
-    with opened(folder):
-        output = await output_of_failed_run(environment(folder))
-    assert f"another make run uses the data folder {folder}" in output
-
-
-@pytest.mark.parametrize("broken", ["postgresql/data/base/file", "postgresql/data/PG_VERSION", "postgresql/password"])
-async def test_a_broken_data_folder_is_named_and_left_as_it_is(folder: Path, broken: str) -> None:
-    path = folder / broken
-    path.parent.mkdir(parents=True)
-    path.write_text("18\n")
-    output = await output_of_failed_run(environment(folder))
-    assert str(folder / "postgresql") in output
-    assert "Traceback" not in output
-    assert path.read_text() == "18\n"
-
-
-async def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
-    folder.write_text("a file")
-    output = await output_of_failed_run(environment(folder))
-    assert f"the data folder {folder} can't be used" in output
-    assert "Traceback" not in output
-
-
-@pytest.mark.parametrize(
-    ("variable", "value", "expected"),
-    [
-        ("port", "80000", "ROWLOCK_PORT: Input should be less than or equal to 65535"),
-        ("hold_seconds", "soon", "ROWLOCK_HOLD_SECONDS: Input should be a valid integer"),
-        ("database_url", "mysql://somewhere", "ROWLOCK_DATABASE_URL"),
-        ("database_url", "postgresql://nobody@127.0.0.1:1/nothing", "can't connect to the PostgreSQL of ROWLOCK_DATA"),
-        ("open_manager_sign_up", "false", "ROWLOCK_OPEN_MANAGER_SIGN_UP"),
-    ],
-)
-async def test_a_setting_that_is_wrong_is_named(folder: Path, variable: str, value: str, expected: str) -> None:
-    output = await output_of_failed_run(environment(folder, **{variable: value}))
-    assert expected in output
-    assert "Traceback" not in output
-
-
-async def test_a_process_without_an_answer_is_stopped(folder: Path) -> None:
-    folder.mkdir()
-    program = parts.Program("it", ["sleep", "60"], folder / "log", f"http://127.0.0.1:{free_port()}/")
-    with (
-        pytest.raises(parts.RunError, match="did not answer within"),
-        parts.started(program, start_seconds_max=0.5),
-    ):
-        pass
-    assert not [line for line in _children() if "sleep 60" in line]
-
-
-def _children() -> list[str]:
-    return [" ".join(child.cmdline()) for child in psutil.Process().children()]

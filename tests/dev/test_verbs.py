@@ -1,4 +1,4 @@
-"""What the Makefile lists, what `.ci/run` asks for, and what CONTRIBUTING.md says of both."""
+"""The verbs of the Makefile: `make` lists each of them, and CONTRIBUTING.md names those of `.ci/run`."""
 
 import re
 import subprocess
@@ -6,18 +6,18 @@ import subprocess
 from tests.stage.sources import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text()
-ASKED_FOR = re.findall(r"^make (\w+)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+REQUIRED = re.findall(r"^make (\w+)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
 
 
 def listed() -> list[str]:
-    """The verbs that `make` alone shows."""
+    """The verbs in the output of `make`."""
     shown = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True)  # noqa: S607
     return [line.split()[1] for line in shown.stdout.splitlines() if line.startswith("make ")]
 
 
-def test_make_lists_every_verb_and_each_that_is_asked_for() -> None:
+def test_make_lists_every_verb_also_the_required_ones() -> None:
     assert listed() == re.findall(r"^(\w+):", MAKEFILE, re.MULTILINE)
-    assert set(ASKED_FOR) <= set(listed())
+    assert set(REQUIRED) <= set(listed())
 
 
 def test_no_verb_is_a_file() -> None:
@@ -25,6 +25,6 @@ def test_no_verb_is_a_file() -> None:
     assert sorted(phony.split()) == sorted(listed())
 
 
-def test_contributing_names_what_is_asked_for() -> None:
-    assert len(ASKED_FOR) > 5
-    assert f"`make {' '.join(ASKED_FOR)}`" in (ROOT / "CONTRIBUTING.md").read_text()
+def test_contributing_names_the_required_verbs() -> None:
+    assert len(REQUIRED) > 5
+    assert f"`make {' '.join(REQUIRED)}`" in (ROOT / "CONTRIBUTING.md").read_text()

@@ -1,1 +1,1 @@
-"""Tests of what the product has under this name."""
+"""Tests of the product's package of this name."""

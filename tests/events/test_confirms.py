@@ -4,7 +4,7 @@ from service.broker.publisher import Line
 
 
 def line_of(count: int) -> Line:
-    """So many messages wait for an answer."""
+    """This many messages wait for an answer."""
     return Line(channel=None, exchange="rowlock.events", must_take=False, waiting=set(range(1, count + 1)))
 
 

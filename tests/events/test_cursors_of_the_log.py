@@ -1,4 +1,4 @@
-"""Who reads the log: one process for each cursor, under a lease by PostgreSQL's clock."""
+"""Cursors of the log: one process reads for each, under a lease by PostgreSQL's clock."""
 
 import asyncio
 from datetime import timedelta
@@ -25,7 +25,7 @@ LONG_MS, BRIEF_MS = 60_000, 1_500
 
 
 async def owner_of(sql: Connection) -> str | None:
-    """Who had the lease of `broker` last, whether or not it is over."""
+    """The last owner of the lease of `broker`, whether or not it has ended."""
     owner: str | None = await sql.fetchval("select owner from cursors where name = 'broker'")
     return owner
 

@@ -34,7 +34,7 @@ async def test_prefetched_messages_of_a_lost_connection_come_again(settings: Set
     letters = DeadLetters(settings)
     lost = letters.take(2, 1_000, 10_000)
     letters.keep_alive()
-    letters._link.close()
+    letters.close()
     await until_waiting(rabbitmq.url, EXPIRED_QUEUE, LETTERS)
     with pytest.raises(BrokerAway):
         letters.acknowledge(lost)

@@ -1,4 +1,4 @@
-"""A hint that is published late is not late: it waits in RabbitMQ for what is left of the time to pay."""
+"""A hint that is published late dies on time: it waits in RabbitMQ only for the rest of the time to pay."""
 
 import asyncio
 

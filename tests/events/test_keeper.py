@@ -1,4 +1,4 @@
-"""The keeper removes what every reader of the log has passed and what is old, a bounded number at a time."""
+"""The keeper removes old events that every reader has passed, in bounded batches."""
 
 import json
 from datetime import timedelta
@@ -162,7 +162,7 @@ async def test_keeper_reads_at_most_a_batch_of_a_young_log(sql: Connection, sess
 
 
 def rows_read(node: dict[str, Any]) -> list[float]:
-    """How many rows each node of the plan has looked at, those that it left out included."""
+    """The number of rows that each node of the plan has read, filtered ones included."""
     own = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
     return [own * node["Actual Loops"], *(rows for child in node.get("Plans", []) for rows in rows_read(child))]
 

@@ -1,8 +1,9 @@
-"""The connection to RabbitMQ: it ends with any error, and is kept, or seen to be lost, by heartbeats."""
+"""The connection to RabbitMQ closes after any error. Heartbeats keep it, and reveal that it is lost."""
 
 import time
 
 import pytest
+from pydantic import SecretStr
 
 from dev.postgres import Postgres
 from service.broker.consumer import DeadLetters
@@ -23,6 +24,13 @@ def settings(postgres: Postgres, sql: Connection, rabbitmq: Broker) -> Settings:
     return make_settings(postgres.url(), broker_url=rabbitmq.url, confirm_timeout_ms=60_000)
 
 
+def with_heartbeats(settings: Settings) -> Settings:
+    """With a heartbeat each second, which the driver reads from the URL."""
+    assert settings.broker_url is not None
+    url = f"{settings.broker_url.get_secret_value()}?heartbeat=1"
+    return settings.model_copy(update={"broker_url": SecretStr(url)})
+
+
 def test_a_connection_ends_with_an_error_that_is_not_of_rabbitmq(settings: Settings) -> None:
     link = Link(settings)
     with link.connected() as connection:
@@ -30,14 +38,11 @@ def test_a_connection_ends_with_an_error_that_is_not_of_rabbitmq(settings: Setti
     assert link.connection is connection
     with pytest.raises(ZeroDivisionError), link.connected():
         raise ZeroDivisionError
-    assert link.connection is None, "what was said and not answered would be answered to the next"
+    assert link.connection is None, "a late answer would be mistaken for the next one"
 
 
-async def test_silent_rabbitmq_is_given_up_after_some_heartbeats(
-    settings: Settings, rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.broker.link.HEARTBEAT_SECONDS", 1)
-    letters = DeadLetters(settings)
+async def test_silent_rabbitmq_is_given_up_after_some_heartbeats(settings: Settings, rabbitmq: Broker) -> None:
+    letters = DeadLetters(with_heartbeats(settings))
     letters.take(1, 0, 10)
     rabbitmq.pause()
 
@@ -52,12 +57,9 @@ async def test_silent_rabbitmq_is_given_up_after_some_heartbeats(
     letters.close()
 
 
-def test_heartbeats_keep_the_connection_and_its_messages(
-    settings: Settings, rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.broker.link.HEARTBEAT_SECONDS", 1)
+def test_heartbeats_keep_the_connection_and_its_messages(settings: Settings, rabbitmq: Broker) -> None:
     send_letter(rabbitmq.url, b"{}")
-    letters = DeadLetters(settings)
+    letters = DeadLetters(with_heartbeats(settings))
     taken = letters.take(1, 0, 10_000)
     would_be_cut_off = time.monotonic() + 4
     while time.monotonic() < would_be_cut_off:

@@ -169,7 +169,7 @@ async def test_when_everything_is_trimmed_the_numbers_go_on(
     await make_session(sql, settings)
     await number_all(engine, settings)
     assert await numbers(sql) == [2]
-    # Even where somebody has removed the sequencer's own row: no reader gets a number twice.
+    # Even if the sequencer's own row was deleted: no reader gets a number twice.
     await sql.execute("update cursors set name = 'reader'; delete from events")
     await make_session(sql, settings)
     await number_all(engine, settings)
@@ -179,7 +179,7 @@ async def test_when_everything_is_trimmed_the_numbers_go_on(
 async def contend(
     postgres: Postgres, customer: Account, seat_ids: Sequence[int], end: float, changes: list[int]
 ) -> None:
-    """Holds and releases one seat after the other, until the time is over."""
+    """Holds and releases one seat after the other for a while."""
     connection = await asyncpg.connect(postgres.url())
     while time.monotonic() < end:
         seat = random.choice(seat_ids)
@@ -194,7 +194,7 @@ async def contend(
 
 
 async def keep_numbering(settings: Settings, holding: "asyncio.Future[list[None]]") -> None:
-    """A sequencer of its own, until nobody holds any more."""
+    """A sequencer of its own, until no customer holds any more."""
     small = settings.model_copy(update={"sequencer_batch_max": 20})
     own = create_engine(small, "rowlock-test")
     while not holding.done():

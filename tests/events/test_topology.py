@@ -1,4 +1,4 @@
-"""Exchanges and queues: declared by everybody at any time, and one queue of hints for each time to pay."""
+"""Exchanges and queues: any process declares them at any time, with one queue of hints for each time to pay."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -38,12 +38,12 @@ def settings(postgres: Postgres, sql: Connection, rabbitmq: Broker) -> Settings:
 
 
 def make_hints(count: int) -> list[Hint]:
-    """Hints of nothing."""
+    """Hints of no real holds."""
     return [Hint(uuid7(), datetime.now(UTC)) for _ in range(count)]
 
 
 def publish_hints(settings: Settings, count: int) -> int:
-    """So many hints of new holds; how many were dropped."""
+    """Publishes this many hints of new holds. Returns how many were dropped."""
     publisher = Publisher(settings)
     try:
         return publisher.publish([], make_hints(count)).hints_dropped
@@ -52,7 +52,7 @@ def publish_hints(settings: Settings, count: int) -> int:
 
 
 def is_there(url: str, queue: Queue) -> bool:
-    """Whether RabbitMQ has it."""
+    """Whether RabbitMQ has the queue."""
     with connected(url) as connection:
         try:
             queue(connection.channel()).queue_declare(passive=True)
@@ -63,7 +63,7 @@ def is_there(url: str, queue: Queue) -> bool:
 
 @asynccontextmanager
 async def queues_of(engine: AsyncEngine, settings: Settings) -> AsyncIterator[HoldQueues]:
-    """The loop that removes old queues, in the test's hands."""
+    """The loop that removes old queues, whose steps the test runs."""
     queues = HoldQueues(engine, settings)
     try:
         yield queues
@@ -131,11 +131,11 @@ async def test_queue_of_an_old_hold_time_runs_dry_and_is_removed(
         assert message_count(rabbitmq.url, old) == 3, "what is in it dies in its time"
         assert publish_hints_by_key(rabbitmq.url, OLD) == 1, "it gets no more"
         assert await queues_noted(sql) == [OLD, NEW]
-        assert queues._link.connection is None, "nobody would keep it alive until the next step"
+        assert queues._link.connection is None, "it would get no heartbeats until the next step"
         await until_waiting(rabbitmq.url, EXPIRED_QUEUE, 3)
         await queues.step()
         assert not is_there(rabbitmq.url, old)
-        # Somebody still works with that time, and makes it again: it must not be forgotten before it stays away.
+        # A process still uses that time and declares it again: it must not be forgotten before it stays away.
         publish_hints(before, 1)
         await until_waiting(rabbitmq.url, EXPIRED_QUEUE, 4)
         await queues.step()
@@ -184,7 +184,7 @@ async def test_a_queue_is_not_forgotten_before_rabbitmq_has_removed_it(
     assert await queues_noted(sql) == [5_000, NEW]
 
 
-async def test_the_inboxs_queue_that_somebody_deletes_is_made_again(settings: Settings, rabbitmq: Broker) -> None:
+async def test_deleted_queue_of_the_inbox_is_declared_again(settings: Settings, rabbitmq: Broker) -> None:
     letters = DeadLetters(settings)
     letters.take(10, 0, 10)
     with connected(rabbitmq.url) as connection:

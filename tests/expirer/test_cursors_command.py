@@ -1,4 +1,4 @@
-"""`python -m expirer cursors`: an operator sees who reads the log, and forgets a reader that is gone for good."""
+"""`python -m expirer cursors`: an operator lists the readers of the log, and drops one that is switched off."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.stage.commands import expirer_command
 
 
 async def names(sql: Connection) -> set[str]:
-    """The cursors that there are."""
+    """The names of the cursors."""
     return {row["name"] for row in await sql.fetch("select name from cursors")}
 
 
@@ -21,27 +21,27 @@ async def test_the_list_has_a_line_for_each_reader(postgres: Postgres, sql: Conn
     count, broker, cache = done.output.splitlines()
     assert count == "2 readers"
     assert broker.split()[:3] == ["broker", "42", "unread"]
-    assert broker.endswith("nobody reads")
+    assert broker.endswith("not running")
     assert cache.split()[:3] == ["cache", "0", "unread"]
     assert cache.endswith("pod-7")
 
 
-async def test_a_reader_that_nobody_reads_for_is_dropped(postgres: Postgres, sql: Connection) -> None:
+async def test_inactive_reader_is_dropped(postgres: Postgres, sql: Connection) -> None:
     await sql.execute("insert into cursors (name, number) values ('log', 50)")
     await cursors.take_lease(sql, "broker", "gone", 60_000)
     await cursors.take_lease(sql, "cache", "pod-7", 60_000)
     await sql.execute("update cursors set leased_until = clock_timestamp() where name = 'broker'")
     done = await expirer_command(postgres.url(), "cursors", "drop", "broker")
-    assert (done.code, done.output) == (0, "broker is forgotten\n")
+    assert (done.code, done.output) == (0, "broker dropped\n")
     assert await names(sql) == {"log", "cache"}
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cache", "cursors: somebody reads for cache: switch it off first\n"),
-        ("log", "cursors: there is no reader log\n"),
-        ("brokers", "cursors: there is no reader brokers\n"),
+        ("cache", "cursors: a process is reading for cache: switch it off first\n"),
+        ("log", "cursors: unknown reader: log\n"),
+        ("brokers", "cursors: unknown reader: brokers\n"),
     ],
 )
 async def test_active_reader_and_unknown_name_are_not_dropped(

@@ -1,4 +1,4 @@
-"""The expirer as a process: ends what is overdue, each hold once and none early, survives, and stops cleanly."""
+"""The expirer as a process: it ends overdue holds once and never early, survives outages, and stops cleanly."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ AT_ONCE_SECONDS_MAX = 10
 
 @pytest.fixture
 def settings(postgres: Postgres, sql: Connection) -> Settings:  # noqa: ARG001 - the database is emptied first
-    """Nobody gives up while the test keeps a lock."""
+    """No request times out while the test keeps a lock."""
     return patient_settings(postgres)
 
 
@@ -45,7 +45,7 @@ async def until_ended(sql: Connection, *reservation_ids: UUID) -> None:
 
 
 async def until_written(process: Process, text: str) -> None:
-    """Returns when the text is in its log."""
+    """Returns when its log has the text."""
 
     async def is_there() -> bool:
         return text in await asyncio.to_thread(Path(process.log.name).read_text)
@@ -134,7 +134,7 @@ async def test_expirer_survives_postgresql_outages_from_the_start(servers: Serve
 
 
 async def see_a_hold_end(server: Postgres) -> None:
-    """Makes an overdue hold, and returns when somebody has ended it."""
+    """Makes an overdue hold, and returns when an expirer has ended it."""
     connection = await asyncpg.connect(server.url())
     settings = make_settings(server.url())
     customer, session = await make_customer(connection, settings), await make_session(connection, settings)

@@ -1,4 +1,4 @@
-"""What the observer shows of the ledger, the log, PostgreSQL and RabbitMQ, and of what it can't see."""
+"""The gauges of the observer for the ledger, the log, PostgreSQL and RabbitMQ, also while one is away."""
 
 import asyncio
 import math
@@ -106,7 +106,7 @@ async def test_observer_shows_a_prepared_transaction(engine: AsyncEngine, sql: C
         return gauge("write_transaction_oldest_seconds") == 0
 
     # PostgreSQL's own housekeeping may write at this moment.
-    await until(gone, "that nobody writes")
+    await until(gone, "the end of the write")
 
 
 async def test_observer_shows_queue_lengths_while_rabbitmq_answers(
@@ -158,7 +158,7 @@ async def test_a_reader_that_was_dropped_is_behind_nothing(
     assert all(math.isnan(gauge(f"log_{name} relay")) for name in ("lag_events", "lag_seconds", "stuck_events"))
 
 
-async def test_what_nobody_has_seen_for_long_is_not_shown_any_more(
+async def test_old_observations_are_not_shown_any_longer(
     engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await make_overdue(sql, *await make_holds(sql, settings, 1))

@@ -1,4 +1,4 @@
-"""`python -m expirer parked`: an operator looks at what was given up, sends it back once mended, or drops it."""
+"""`python -m expirer parked`: an operator lists parked messages, sends them back after a fix, or drops them."""
 
 import asyncio
 import re
@@ -36,7 +36,7 @@ def settings(postgres: Postgres, sql: Connection, rabbitmq: Broker) -> Settings:
 
 @pytest.fixture
 async def three_parked(engine: AsyncEngine, settings: Settings, rabbitmq: Broker) -> None:
-    """Three messages that nobody can read, in the order in which they came."""
+    """Three unreadable messages, in the order of their arrival."""
     for body in BODIES:
         send_letter(rabbitmq.url, body)
     async with inbox_of(engine, settings) as inbox:
@@ -185,7 +185,7 @@ async def test_a_name_that_nothing_has_changes_nothing_and_is_an_error(settings:
     for name in ("1", "0" * 12):
         done = await parked(settings, verb, name)
         assert (done.code, done.output) == (1, "")
-        assert done.errors == f"parked: nothing that is parked is named {name}\n"
+        assert done.errors == f"parked: no parked message is named {name}\n"
     assert await bodies_listed(settings) == ["first", "second", "third"]
 
 

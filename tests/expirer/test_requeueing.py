@@ -26,7 +26,7 @@ def settings(postgres: Postgres, sql: Connection, rabbitmq: Broker) -> Settings:
 
 
 def delete(rabbitmq: Broker) -> None:
-    """Nobody takes the message, which is confirmed all the same."""
+    """No queue takes the message, and it is confirmed anyway."""
     with connected(rabbitmq.url) as connection:
         EXPIRED_QUEUE(connection.channel()).delete()
 

@@ -1,4 +1,4 @@
-"""The expirer's loops side by side: how long each waits, what it survives, when it counts as dead, how it stops."""
+"""The expirer's loops side by side: their waits, failures, signs of life, and the stop."""
 
 import asyncio
 import time
@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 from structlog.testing import capture_logs
 
-from expirer import supervisor
-from expirer.supervisor import BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, Supervisor
+from expirer.supervisor import BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, Step, Supervisor
 from service.errors import BrokerAway
 from tests.stage.waiting import until
 
@@ -19,7 +18,7 @@ Outcome = float | Exception
 
 
 def steps_of(*outcomes: Outcome) -> tuple[Callable[[], Awaitable[float]], list[float]]:
-    """A step that gives these one after the other, the last one again and again; and when it was called."""
+    """A step with these outcomes in turn, the last one for ever; and the times of its calls."""
     calls: list[float] = []
 
     async def step() -> float:
@@ -32,27 +31,27 @@ def steps_of(*outcomes: Outcome) -> tuple[Callable[[], Awaitable[float]], list[f
     return step, calls
 
 
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What the loops wait; they do not really, and stop where they would wait for ever."""
-    waited: list[float] = []
-
-    async def pause(self: Supervisor, _end: asyncio.Event, seconds: float) -> None:
-        waited.append(seconds)
-        if seconds == FOREVER:
-            self.stop()
-
-    monkeypatch.setattr(Supervisor, "_pause", pause)
-    return waited
-
-
 async def run(watched: Supervisor) -> None:
-    """Runs it to its end, which must come."""
+    """Runs it to its end, within SECONDS_MAX."""
     await asyncio.wait_for(watched.run(), SECONDS_MAX)
 
 
+async def pauses_of(step: Step, clock: Callable[[], float] = time.monotonic) -> list[float]:
+    """Runs a loop of this step without waiting, until it would wait for ever. Returns the times that it would wait."""
+    waited: list[float] = []
+
+    async def pause(_end: asyncio.Event, seconds: float) -> None:
+        waited.append(seconds)
+        if seconds == FOREVER:
+            watched.stop()
+
+    watched = Supervisor({"loop": step}, clock, pause)
+    await run(watched)
+    return waited
+
+
 async def until_called(calls: Sequence[float], times: int = 1) -> None:
-    """Returns when the step was called so often, and what follows from that has happened."""
+    """Returns when the step was called this often."""
 
     async def enough() -> bool:
         return len(calls) >= times
@@ -61,17 +60,16 @@ async def until_called(calls: Sequence[float], times: int = 1) -> None:
     await until(enough, f"{times} calls")
 
 
-async def test_a_loop_waits_as_long_as_its_step_says(pauses: list[float]) -> None:
+async def test_a_loop_waits_as_long_as_its_step_says() -> None:
     step, calls = steps_of(0, 0, 1.5, FOREVER)
-    await run(Supervisor({"loop": step}))
-    assert pauses == [0, 0, 1.5, FOREVER]
+    assert await pauses_of(step) == [0, 0, 1.5, FOREVER]
     assert len(calls) == 4
 
 
-async def test_failures_back_off_up_to_a_limit(pauses: list[float]) -> None:
+async def test_failures_back_off_up_to_a_limit() -> None:
     failures = 12
     step, _ = steps_of(*[ValueError("no")] * failures, FOREVER)
-    await run(Supervisor({"loop": step}))
+    pauses = await pauses_of(step)
     assert len(pauses) == failures + 1
     for n, seconds in enumerate(pauses[:failures]):
         longest = min(BACKOFF_SECONDS * 2**n, BACKOFF_SECONDS_MAX)
@@ -79,10 +77,10 @@ async def test_failures_back_off_up_to_a_limit(pauses: list[float]) -> None:
     assert pauses[failures - 1] >= BACKOFF_SECONDS_MAX / 2
 
 
-async def test_after_a_success_the_waits_for_failures_begin_anew(pauses: list[float]) -> None:
+async def test_after_a_success_the_backoff_begins_again() -> None:
     bad = OSError("away")
     step, _ = steps_of(bad, bad, bad, bad, 1.0, bad, FOREVER)
-    await run(Supervisor({"loop": step}))
+    pauses = await pauses_of(step)
     assert pauses[4] == 1.0
     assert pauses[5] <= BACKOFF_SECONDS
 
@@ -134,21 +132,13 @@ async def test_stopping_lets_the_step_at_hand_finish() -> None:
 
 
 class Clock:
-    """Stands until it is moved."""
+    """A clock that stops until it is moved."""
 
     now = 1_000.0
 
-    def monotonic(self) -> float:
+    def __call__(self) -> float:
         """As `time.monotonic`."""
         return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The supervisor's clock."""
-    made = Clock()
-    monkeypatch.setattr(supervisor, "time", made)
-    return made
 
 
 @pytest.mark.parametrize(
@@ -156,9 +146,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     [(0.0, 5.0), (60.0, 65.0), (ValueError("no"), 5.0 + BACKOFF_SECONDS)],
     ids=["after a full batch", "while it waits as its step said", "after a failure"],
 )
-async def test_loop_is_silent_once_its_next_step_is_long_overdue(
-    clock: Clock, outcome: Outcome, silent_after: float
-) -> None:
+async def test_loop_is_silent_once_its_next_step_is_long_overdue(outcome: Outcome, silent_after: float) -> None:
+    clock = Clock()
     hanging = asyncio.Event()
     first, calls = steps_of(outcome)
 
@@ -167,7 +156,7 @@ async def test_loop_is_silent_once_its_next_step_is_long_overdue(
             await hanging.wait()
         return await first()
 
-    watched = Supervisor({"loop": step, "other": steps_of(FOREVER)[0]})
+    watched = Supervisor({"loop": step, "other": steps_of(FOREVER)[0]}, clock)
     running = asyncio.create_task(run(watched))
     await until_called(calls)
     assert watched.silent(5) == []
@@ -180,14 +169,15 @@ async def test_loop_is_silent_once_its_next_step_is_long_overdue(
     await running
 
 
-async def test_loop_that_hangs_in_its_first_step_becomes_silent(clock: Clock) -> None:
+async def test_loop_that_hangs_in_its_first_step_becomes_silent() -> None:
+    clock = Clock()
     hanging = asyncio.Event()
 
     async def hang() -> float:
         await hanging.wait()
         return 0
 
-    watched = Supervisor({"loop": hang})
+    watched = Supervisor({"loop": hang}, clock)
     running = asyncio.create_task(run(watched))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -199,8 +189,8 @@ async def test_loop_that_hangs_in_its_first_step_becomes_silent(clock: Clock) ->
     await running
 
 
-@pytest.mark.usefixtures("pauses")
-async def test_failure_and_recovery_of_a_loop_are_each_logged_once(clock: Clock) -> None:
+async def test_failure_and_recovery_of_a_loop_are_each_logged_once() -> None:
+    clock = Clock()
     step, _ = steps_of(*[BrokerAway("no")] * 20, 0.0, 0.0, FOREVER)
 
     async def second_by_second() -> float:
@@ -208,7 +198,7 @@ async def test_failure_and_recovery_of_a_loop_are_each_logged_once(clock: Clock)
         return await step()
 
     with capture_logs() as lines:
-        await run(Supervisor({"loop": second_by_second}))
+        await pauses_of(second_by_second, clock)
     assert lines == [
         {"event": "step failed", "log_level": "warning", "failures": 1, "seconds": 0, "error": "BrokerAway('no')"},
         {"event": "step works again", "log_level": "info", "failures": 20, "seconds": 20},

@@ -1,10 +1,13 @@
-"""One step of a loop of the expirer: how much it does, how long it says to wait, and what can't stop it."""
+"""A step of the sweep and of the keeper: its batch, its wait, and the failures that it survives."""
 
+from collections.abc import Iterator, MutableMapping
+from itertools import chain, repeat
+from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
-from structlog.testing import CapturingLogger
+from structlog.testing import capture_logs
 
 from dev.postgres import Postgres
 from expirer.loops import keeper, sweep
@@ -13,9 +16,12 @@ from service.database import Connection, create_engine
 from service.errors import Busy, BusyReason, DatabaseAway
 from service.ledger.expiring import lock_overdue
 from service.ledger.one_by_one import ONE_BY_ONE_SECONDS_MAX
+from service.observability.failures import REMINDER_SECONDS
 from service.settings import Settings
 from tests.stage.factories import hold_of, make_customer, make_overdue, make_session, make_settings
 from tests.stage.forcing import give_all, locked, state_of
+
+Lines = list[MutableMapping[str, Any]]
 
 INTERVAL_SECONDS = 1.0
 MEND = (
@@ -25,20 +31,19 @@ MEND = (
 
 
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
-    """What the sweep tells."""
-    made = CapturingLogger()
-    monkeypatch.setattr(sweep, "log", made)
-    return made
+def log() -> Iterator[Lines]:
+    """The lines that the sweep logs."""
+    with capture_logs() as lines:
+        yield lines
 
 
 async def wait_in_vain(*_: object) -> None:
-    """Stands in for a batch whose lock never comes."""
+    """In place of a batch whose row lock times out."""
     raise Busy(BusyReason.ROW_LOCK)
 
 
 async def make_overdue_holds(sql: Connection, settings: Settings, count: int) -> list[UUID]:
-    """So many overdue holds, of a seat each."""
+    """This many overdue holds of one seat each."""
     customer = await make_customer(sql, settings)
     seats = (await make_session(sql, settings)).seat_ids
     held = await give_all(sql, [hold_of(customer, seat_id) for seat_id in seats[:count]])
@@ -73,44 +78,48 @@ async def test_a_step_neither_locks_nor_ends_what_is_not_overdue(
 
 
 async def test_a_hold_that_can_not_be_ended_stops_no_other(
-    engine: AsyncEngine, sql: Connection, settings: Settings, log: CapturingLogger
+    engine: AsyncEngine, sql: Connection, settings: Settings, log: Lines
 ) -> None:
     held = await make_overdue_holds(sql, settings, 3)
     broken = held[1]
     await sql.execute("update seats set state = 'AVAILABLE', reservation_id = null where reservation_id = $1", broken)
     assert await sweep.step(engine, settings) == INTERVAL_SECONDS
     assert [await state_of(sql, id_) for id_ in held] == ["EXPIRED", "HELD", "EXPIRED"]
-    assert [call.kwargs["reservation_ids"] for call in log.calls if call.method_name == "error"] == [[str(broken)]]
+    assert [line["reservation_ids"] for line in log if line["log_level"] == "error"] == [[str(broken)]]
     await sql.execute(MEND, broken)
     await sweep.step(engine, settings)
     assert await state_of(sql, broken) == "EXPIRED"
 
 
 async def test_hold_that_can_not_be_ended_is_logged_at_intervals(
-    engine: AsyncEngine, sql: Connection, settings: Settings, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, sql: Connection, settings: Settings, log: Lines
 ) -> None:
+    now = 0.0
+
+    async def step() -> None:
+        await sweep.step(engine, settings, set_aside, lambda: now)
+
     (broken,) = await make_overdue_holds(sql, settings, 1)
     await sql.execute("update seats set state = 'AVAILABLE', reservation_id = null where reservation_id = $1", broken)
     set_aside = sweep.SetAside()
     for _ in range(3):
-        await sweep.step(engine, settings, set_aside)
+        await step()
         set_aside.holds.clear()
-    assert [call.method_name for call in log.calls] == ["warning", "error"]
-    with monkeypatch.context() as patched:
-        patched.setattr("service.observability.failures.REMINDER_SECONDS", 0)
-        await sweep.step(engine, settings, set_aside)
-    assert [call.method_name for call in log.calls] == ["warning", "error"] * 2
+    assert [line["log_level"] for line in log] == ["warning", "error"]
+    now = REMINDER_SECONDS
+    await step()
+    assert [line["log_level"] for line in log] == ["warning", "error"] * 2
     await sql.execute(MEND, broken)
-    await sweep.step(engine, settings, set_aside)
-    assert len(log.calls) == 4, "it is still set aside"
+    await step()
+    assert len(log) == 4, "it is still set aside"
     set_aside.holds.clear()
-    await sweep.step(engine, settings, set_aside)
-    assert [call.args for call in log.calls[4:]] == [("every hold can be ended again",), ("holds expired",)]
-    assert [call.kwargs["failures"] for call in log.calls[:5]] == [1, 1, 4, 4, 4], "once a step"
+    await step()
+    assert [line["event"] for line in log[4:]] == ["every hold can be ended again", "holds expired"]
+    assert [line["failures"] for line in log[:5]] == [1, 1, 4, 4, 4], "once a step"
 
 
 async def test_failed_batch_without_a_failing_hold_names_no_hold(
-    engine: AsyncEngine, sql: Connection, settings: Settings, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, sql: Connection, settings: Settings, log: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_aside = sweep.SetAside()
     for _ in range(2):
@@ -119,29 +128,28 @@ async def test_failed_batch_without_a_failing_hold_names_no_hold(
             patched.setattr(sweep, "settle_overdue", wait_in_vain)
             await sweep.step(engine, settings, set_aside)
         await sweep.step(engine, settings, set_aside)
-    told = [("batch failed, trying one by one",), ("holds expired",)]
-    assert [call.args for call in log.calls] == told * 2, "a second time is news"
-    assert [call.kwargs["failures"] for call in log.calls if call.method_name == "warning"] == [1, 1]
+    assert [line["event"] for line in log] == ["batch failed, trying one by one", "holds expired"] * 2
+    assert [line["failures"] for line in log if line["log_level"] == "warning"] == [1, 1]
 
 
 async def test_of_many_holds_that_can_not_be_ended_a_line_names_some(
-    engine: AsyncEngine, sql: Connection, settings: Settings, log: CapturingLogger
+    engine: AsyncEngine, sql: Connection, settings: Settings, log: Lines
 ) -> None:
     held = await make_overdue_holds(sql, settings, sweep.NAMED_MAX + 1)
     await sql.execute("update seats set state = 'AVAILABLE', reservation_id = null where state = 'HELD'")
     await sweep.step(engine, settings)
-    (told,) = [call.kwargs for call in log.calls if call.method_name == "error"]
-    assert (told["count"], len(told["reservation_ids"])) == (len(held), sweep.NAMED_MAX)
+    (line,) = [line for line in log if line["log_level"] == "error"]
+    assert (line["count"], len(line["reservation_ids"])) == (len(held), sweep.NAMED_MAX)
     for id_ in held:
         await sql.execute(MEND, id_)
 
 
-async def test_sweep_without_postgresql_tries_nothing_one_by_one(log: CapturingLogger) -> None:
+async def test_sweep_without_postgresql_tries_nothing_one_by_one(log: Lines) -> None:
     nowhere = make_settings("postgresql://ada@127.0.0.1:1/rowlock")
     engine = create_engine(nowhere, "rowlock-test")
     with pytest.raises(DatabaseAway):
         await sweep.step(engine, nowhere)
-    assert log.calls == []
+    assert log == []
     await engine.dispose()
 
 
@@ -162,7 +170,7 @@ async def test_the_keeper_trims_failures_that_are_forgotten_in_batches(
     assert await sql.fetchval("select count(*) from sign_in_failures") == 3
 
 
-async def test_a_hold_whose_seat_somebody_keeps_locked_stops_no_other(
+async def test_hold_with_a_locked_seat_delays_no_other(
     engine: AsyncEngine, sql: Connection, settings: Settings, postgres: Postgres
 ) -> None:
     held = await make_overdue_holds(sql, settings, 3)
@@ -197,7 +205,7 @@ async def test_one_by_one_ends_in_time_to_be_seen_alive(
     engine: AsyncEngine, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = await make_overdue_holds(sql, settings, 3)
-    seconds = iter([0.0, 0.0, float(ONE_BY_ONE_SECONDS_MAX + 1)])
+    seconds = chain(repeat(0.0, 3), repeat(ONE_BY_ONE_SECONDS_MAX + 1.0))
     monkeypatch.setattr(sweep, "settle_overdue", wait_in_vain)
     await sweep.step(engine, settings, clock=lambda: next(seconds))
     assert sorted([await state_of(sql, id_) for id_ in held]) == ["EXPIRED", "HELD", "HELD"]

@@ -1,4 +1,4 @@
-"""Docker's command line, as these tests use it."""
+"""Docker's command line for these tests."""
 
 import os
 import subprocess
@@ -8,11 +8,11 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 SECONDS_MAX = 600
 AS_IN_PRODUCTION = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
-"""What the chart and compose.yml run the product with."""
+"""The restrictions under which the chart and compose.yml run the product."""
 
 
 def docker(*arguments: str, expected: int = 0, variables: Mapping[str, str] | None = None) -> str:
-    """What the command prints, errors included; fails where it ends with another code than `expected`."""
+    """The command's output and errors; fails unless its exit code is `expected`."""
     result = subprocess.run(
         ["docker", *arguments],  # noqa: S607 - where the machine has it
         cwd=ROOT,
@@ -28,5 +28,5 @@ def docker(*arguments: str, expected: int = 0, variables: Mapping[str, str] | No
 
 
 def run(image: str, *command: str) -> str:
-    """What a command of the image prints, run as in production."""
+    """The output of a command of the image, run as in production."""
     return docker("run", "--rm", "--network", "none", *AS_IN_PRODUCTION, image, *command)

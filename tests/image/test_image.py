@@ -1,4 +1,4 @@
-"""What the image is made of, and what stays out of it."""
+"""The contents of the image: what it must have, and what it must not."""
 
 import json
 import secrets
@@ -10,35 +10,35 @@ import pytest
 from tests.image.docker import docker, run
 
 MEGABYTES_ADDED_MAX = 160
-"""By the product and its packages to Python's image."""
+"""The product and its packages, on top of Python's image."""
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
-"""What this machine trusts, with which the registry can be reached from here."""
+"""The authorities that this machine trusts, which the package index may need."""
 COMPILERS = ("cc", "gcc", "g++", "clang", "ld", "make", "rustc", "cargo")
 
 
-def test_it_is_nobody_by_number_and_says_what_it_is(image: str) -> None:
+def test_it_has_a_numeric_user_and_labels(image: str) -> None:
     config = json.loads(docker("image", "inspect", image))[0]["Config"]
     assert config["User"] == "10001:10001"
     assert run(image, "id", "--user").strip() == "10001"
     labels = config["Labels"]
     assert labels["org.opencontainers.image.version"] == "1.2.3"
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
-    # What is healthy differs from command to command.
+    # Each command has another health check.
     assert config.get("Healthcheck") is None
 
 
-def test_nobody_can_change_what_it_runs(image: str) -> None:
+def test_its_user_can_change_no_file_of_the_product(image: str) -> None:
     writable = docker("run", "--rm", image, "find", "/app", "/opt/rowlock", "-writable", "-not", "-type", "l")
     assert writable == ""
 
 
-def test_there_is_neither_a_compiler_nor_an_installer_in_its_packages(image: str) -> None:
+def test_it_has_neither_a_compiler_nor_an_installer(image: str) -> None:
     looked_for = "; ".join(f"command -v {name} || :" for name in COMPILERS)
     assert run(image, "sh", "-c", looked_for) == ""
     assert run(image, "sh", "-c", "ls /opt/rowlock/bin | grep -E '^(pip[0-9.]*|uv)$' || :") == ""
 
 
-def test_it_has_the_product_and_nothing_of_the_tests(image: str) -> None:
+def test_it_has_the_product_without_the_tests(image: str) -> None:
     assert set(run(image, "ls", "-A", "/app").split()) == {"LICENSE", "expirer", "service"}
 
 
@@ -64,17 +64,17 @@ def test_it_stays_small(image: str) -> None:
 BUILD = ("build", "--progress", "plain", "--no-cache-filter", "packages")
 
 
-def test_an_index_is_asked_and_an_authority_believed_where_they_are_given(image: str, tmp_path: Path) -> None:
+def test_the_build_uses_a_given_index_and_authority(image: str, tmp_path: Path) -> None:
     authority, index = tmp_path / "ca.pem", tmp_path / "pip.conf"
     build = (*BUILD, "--tag", f"{image}-refused", "--secret", f"id=pip,src={index}")
     index.write_text("[global]\nindex-url = https://no-such-index.invalid/simple\nretries = 0\n")
     assert "no-such-index.invalid" in docker(*build, ".", expected=1)
     index.write_text("[global]\nno-cache-dir = true\nretries = 0\n")
-    authority.write_text("nobody\n")
+    authority.write_text("no certificate\n")
     assert "CERTIFICATE" in docker(*build, "--secret", f"id=ca,src={authority}", ".", expected=1)
 
 
-def test_what_it_was_built_with_leaves_no_trace(image: str, tmp_path: Path) -> None:
+def test_secrets_of_the_build_leave_no_trace(image: str, tmp_path: Path) -> None:
     marker = f"# {secrets.token_hex(16)}\n"
     authority, index, built = tmp_path / "ca.pem", tmp_path / "pip.conf", f"{image}-secret"
     authority.write_text(AUTHORITIES.read_text() + marker)
@@ -88,7 +88,7 @@ def test_what_it_was_built_with_leaves_no_trace(image: str, tmp_path: Path) -> N
 
 
 def files_of(image: str) -> bytes:
-    """Every file of a container of the image, as one archive, not compressed."""
+    """The uncompressed archive of all files of the image."""
     container = docker("create", image).strip()
     try:
         exported = subprocess.run(["docker", "export", container], check=True, capture_output=True, timeout=120)  # noqa: S607 - where the machine has it

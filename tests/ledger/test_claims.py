@@ -1,4 +1,4 @@
-"""Who may have which seats: every refusal of a hold, and which comes first."""
+"""The decision on a hold: every refusal, and their order."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -56,7 +56,7 @@ def situation() -> Situation:
 
 
 def asks(*seat_ids: int, customer_id: UUID = ADA, key: str | None = None, number: int = 1) -> HoldRequest:
-    """A request whose reservation id tells its number."""
+    """A request whose reservation id contains its number."""
     return HoldRequest(UUID(int=1000 + number), customer_id, seat_ids, key)
 
 
@@ -80,7 +80,7 @@ def test_a_granted_hold_is_written_as_it_was_decided() -> None:
     assert accepted.reply == f"{made.id} [2, 1]"
 
 
-def test_somebody_without_an_account_gets_nothing() -> None:
+def test_unknown_customer_is_refused() -> None:
     assert isinstance(refusal(asks(1, customer_id=UUID(int=99))), Unauthenticated)
 
 

@@ -27,7 +27,7 @@ from tests.stage.waiting import until_lock_waits
 
 @pytest.fixture
 def settings(postgres: Postgres, sql: Connection) -> Settings:  # noqa: ARG001 - the database is emptied first
-    """A lock that somebody keeps is not waited for."""
+    """A lock of another transaction times out soon."""
     return make_settings(postgres.url(), lock_timeout_ms=100)
 
 
@@ -121,7 +121,7 @@ async def test_unknown_outcome_is_looked_up_for_each_member(
         async with locked(postgres, "seats", seats[0]):
             holding = asyncio.create_task(make_box_office(engine).hold(requests, render_hold))
             await until_lock_waits(sql)
-            # Somebody who waits for the second customer already comes before the look-up.
+            # A transaction that waits for the second customer already comes before the look-up.
             in_the_way = asyncio.create_task(keep_locked(postgres, customers[1].id, holding))
             await until_lock_waits(sql, 2)
         known, unknown = await holding

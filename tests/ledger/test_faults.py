@@ -1,4 +1,4 @@
-"""Processes that die or are stopped, and clients that hang up: no lock and no half decision is left."""
+"""Processes that die or are stopped, and clients that hang up, leave no lock and no half-made change."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -9,7 +9,6 @@ import httpx
 import pytest
 
 from dev.postgres import Postgres
-from service import database
 from service.database import IDLE_IN_TRANSACTION_SECONDS, Connection, create_engine, snapshot, transaction
 from service.errors import DatabaseAway
 from service.settings import Settings
@@ -33,7 +32,7 @@ and state = 'idle in transaction'
 
 @pytest.fixture
 def settings(postgres: Postgres, sql: Connection) -> Settings:  # noqa: ARG001 - the database is emptied first
-    """Nobody gives up while a lock is kept."""
+    """No request times out while a lock is kept."""
     return patient_settings(postgres)
 
 
@@ -65,7 +64,7 @@ async def killed_before_commit(
         pytest.param(
             Fault.SWALLOW,
             (IDLE_IN_TRANSACTION_SECONDS, IDLE_IN_TRANSACTION_SECONDS + SLACK_SECONDS),
-            id="within the stated time, when nobody tells PostgreSQL",
+            id="within the stated time, when its socket stays open",
         ),
     ],
 )
@@ -102,11 +101,8 @@ async def test_worker_killed_in_a_statement_loses_its_locks_soon(
     assert isinstance(asked.exception(), httpx.TransportError)
 
 
-async def test_idle_transaction_loses_its_locks(
-    monkeypatch: pytest.MonkeyPatch, postgres: Postgres, sql: Connection, settings: Settings
-) -> None:
-    monkeypatch.setattr(database, "IDLE_IN_TRANSACTION_SECONDS", 1)
-    silent = create_engine(settings, "rowlock-silent")
+async def test_idle_transaction_loses_its_locks(postgres: Postgres, sql: Connection, settings: Settings) -> None:
+    silent = create_engine(settings, "rowlock-silent", idle_in_transaction_seconds=1)
     seat = (await make_session(sql, settings)).seat_ids[0]
 
     async def say_nothing_until_the_lock_is_gone() -> None:
@@ -156,7 +152,7 @@ async def hang_up(api: Process, sql: Connection, customers: Sequence[Account], s
 
 
 async def until_held(sql: Connection, count: int) -> None:
-    """Returns when so many seats are held."""
+    """Returns when this many seats are held."""
 
     async def held() -> bool:
         return bool(await sql.fetchval("select count(*) = $1 from seats where state = 'HELD'", count))

@@ -1,4 +1,4 @@
-"""Two at once, in an order that the test forces: somebody keeps a lock until both are seen to wait."""
+"""Two requests at once, in an order that the test forces: it keeps a lock until both are seen to wait."""
 
 import asyncio
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.oldest_postgresql
 
 @pytest.fixture
 def settings(postgres: Postgres, sql: Connection) -> Settings:  # noqa: ARG001 - the database is emptied first
-    """Nobody gives up while the test keeps a lock."""
+    """No request times out while the test keeps a lock."""
     return patient_settings(postgres)
 
 

@@ -1,4 +1,4 @@
-"""A customer's history: what was paid for, the newest first, or every attempt in the state that is asked for."""
+"""A customer's history: the purchases, newest first, or the reservations of one state."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""Holding seats: all or nothing, named refusals, the customer's limit, the end of the sale, what is in the log."""
+"""Holding seats: all or nothing, named refusals, the customer's limit, the end of the sale, the event."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -41,7 +41,7 @@ BY_THE_CUSTOMER = pytest.mark.parametrize("target", [State.CONFIRMED, State.CANC
 
 @pytest.fixture
 def settings(postgres: Postgres, sql: Connection) -> Settings:  # noqa: ARG001 - the database is emptied first
-    """Nobody gives up while the test keeps a lock."""
+    """No request times out while the test keeps a lock."""
     return patient_settings(postgres)
 
 

@@ -37,7 +37,7 @@ AS_THEY_LIE = {f"enable_{way}": "off" for way in NOT_BY}
 
 @pytest.fixture
 def settings(postgres: Postgres, sql: Connection) -> Settings:  # noqa: ARG001 - the database is emptied first
-    """Nobody gives up while the test keeps a lock."""
+    """No request times out while the test keeps a lock."""
     return patient_settings(postgres)
 
 
@@ -73,7 +73,7 @@ async def settle(connection: Connection, requests: Sequence[SettleRequest]) -> N
 
 
 async def sweep(connection: Connection) -> None:
-    """Ends what is overdue."""
+    """Ends the overdue holds."""
     async with connection.transaction():
         assert (await expiring.settle_overdue(connection, 100)).reservations
 

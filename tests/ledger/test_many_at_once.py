@@ -40,7 +40,7 @@ pytestmark = pytest.mark.oldest_postgresql
 
 @pytest.fixture
 def settings(postgres: Postgres, sql: Connection) -> Settings:  # noqa: ARG001 - the database is emptied first
-    """Nobody gives up while the test keeps a lock."""
+    """No request times out while the test keeps a lock."""
     return patient_settings(postgres)
 
 
@@ -56,13 +56,13 @@ async def hold_all(box_office: BoxOffice, *requests: HoldRequest) -> list[Any]:
 
 
 async def hold_in_one(connection: Connection, *requests: HoldRequest) -> list[Any]:
-    """The answers of one transaction, which nobody tries again."""
+    """The answers of one transaction, without a retry."""
     async with connection.transaction():
         return list(await holding.hold(connection, requests, Rules(30, 10), render_hold))
 
 
 def names(answers: Sequence[object]) -> list[str]:
-    """What kinds of answers they are."""
+    """The types of the answers."""
     return [type(answer).__name__ for answer in answers]
 
 
@@ -131,7 +131,7 @@ async def test_lists_of_holds_in_opposite_orders_do_not_deadlock(
     before = await count_deadlocks(sql)
     customers = await make_customers(sql, settings, 6)
     seats = (await make_session(sql, settings)).seat_ids[:6]
-    # Whoever took request by request would lock from both ends, and meet in the middle.
+    # Locking request by request would begin at both ends and deadlock in the middle.
     forwards, backwards = list(zip(customers, seats, strict=True)), list(zip(customers, seats, strict=True))[::-1]
     async with locked(postgres, "seats", seats[0], seats[-1]):
         both = [

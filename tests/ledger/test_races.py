@@ -23,7 +23,7 @@ LANES, ROUNDS = 5, 200
 
 @pytest.fixture(scope="module")
 async def apis(postgres: Postgres) -> AsyncIterator[list[httpx.AsyncClient]]:
-    """Three API processes, in which nobody is told to come back later because the machine is slow."""
+    """Three API processes whose limits do not refuse requests on a slow machine."""
     async with three_apis(postgres.url(), **PATIENT) as clients:
         yield clients
 
@@ -83,7 +83,7 @@ async def test_ten_customers_who_try_both_seats_have_two_winners(
 async def _lane(
     apis: list[httpx.AsyncClient], first: int, a: Account, b: Account, seats: tuple[int, int]
 ) -> list[tuple[int, int]]:
-    """A and B ask for the same two seats in opposite order, ROUNDS times; who wins gives them back. The statuses."""
+    """A and B ask for the same two seats in opposite order, ROUNDS times; the winner releases them. The statuses."""
     rounds = []
     for n in range(first, first + ROUNDS):
         one, other = apis[n % PROCESSES], apis[(n + 1) % PROCESSES]

@@ -1,4 +1,4 @@
-"""PostgreSQL crashes while customers buy: nothing acknowledged is lost, and the service is back by itself."""
+"""PostgreSQL crashes while customers buy: nothing acknowledged is lost, and the service recovers."""
 
 import asyncio
 import random
@@ -44,7 +44,7 @@ or (told.state = 'CONFIRMED' and r.state <> 'CONFIRMED')
 
 @pytest.fixture(scope="module")
 def server(servers: Servers) -> Iterator[Postgres]:
-    """A PostgreSQL that may crash without anybody else's noticing."""
+    """A PostgreSQL of this test's own that may crash."""
     made = servers.make("restarted")
     asyncio.run(migrate(made.url()))
     yield made
@@ -63,13 +63,13 @@ async def crashed(server: Postgres) -> AsyncIterator[None]:
 
 @dataclass(slots=True)
 class Told:
-    """What customers were told: the state of each reservation as acknowledged last, and how often they heard what."""
+    """The answers to customers: the last acknowledged state of each reservation, and the count of each outcome."""
 
     states: dict[UUID, str] = field(default_factory=dict)
     replies: Counter[tuple[int, str | None]] = field(default_factory=Counter)
 
     def note(self, reply: httpx.Response) -> bool:
-        """Whether the answer grants what was asked for."""
+        """Whether the request was granted."""
         self.replies[reply.status_code, reply.json().get("type")] += 1
         if reply.is_success:
             self.states[UUID(reply.json()["reservationId"])] = reply.json()["state"]
@@ -77,7 +77,7 @@ class Told:
 
     @property
     def granted(self) -> int:
-        """How many answers granted something."""
+        """The number of granted requests."""
         return sum(count for (status, _), count in self.replies.items() if status < 300)
 
 
@@ -96,7 +96,7 @@ async def buying(buyers: Sequence[asyncio.Task[None]]) -> AsyncIterator[None]:
     """They buy during the block."""
     try:
         yield
-        assert not any(buyer.done() for buyer in buyers), "nobody heard anything but answers"
+        assert not any(buyer.done() for buyer in buyers), "a buyer ended without an answer"
     finally:
         for buyer in buyers:
             buyer.cancel()
@@ -104,7 +104,7 @@ async def buying(buyers: Sequence[asyncio.Task[None]]) -> AsyncIterator[None]:
 
 
 async def until_granted(told: Told, count: int) -> None:
-    """Returns when so many more answers have granted something."""
+    """Returns when this many more requests were granted."""
     enough = told.granted + count
 
     async def granted() -> bool:
@@ -123,7 +123,7 @@ async def until_ready(client: httpx.AsyncClient) -> None:
 
 
 async def assert_away(client: httpx.AsyncClient, customer: Account, seat_id: int) -> None:
-    """It says so, tells when to come back, and wants no restart of its own."""
+    """It answers 503 with Retry-After, and its liveness asks for no restart."""
     for reply in (await client.get("/readyz"), await book(client, customer, seat_id)):
         assert (reply.status_code, reply.json()["type"]) == (503, "urn:rowlock:problem:database-away")
         assert int(reply.headers["Retry-After"]) >= 1
@@ -176,7 +176,7 @@ async def arrange(sql: Connection, server: Postgres) -> tuple[list[Account], Seq
 
 @asynccontextmanager
 async def client_of_a_process(server: Postgres, options: dict[str, Any]) -> AsyncIterator[httpx.AsyncClient]:
-    """An API process over this server, and somebody who speaks to it."""
+    """An API process over this server, and a client of it."""
     async with (
         api_process(server.url(), **options) as api,
         httpx.AsyncClient(base_url=api.url, timeout=30) as client,
@@ -185,7 +185,7 @@ async def client_of_a_process(server: Postgres, options: dict[str, Any]) -> Asyn
 
 
 async def assert_nothing_lost(sql: Connection, told: Told) -> None:
-    """What was acknowledged is there, every rule holds, and the answers were the ones that clients know."""
+    """Every acknowledged change is there, every rule holds, and every answer is documented."""
     assert await sql.fetch(LOST, list(told.states), list(told.states.values())) == []
     assert await broken_rules(sql) == {}
     refused = {kind for status, kind in told.replies if status == 503}

@@ -1,5 +1,5 @@
 """Half a minute of everything at once on forty seats: three API processes, three sweeps, and customers who hold, pay,
-release, come too late and forget. The verdict is SQL, and what every customer was told must be what is so.
+release, come too late and forget. The verdict is SQL, and every answer to a customer must match the database.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ having sum(cardinality(seat_ids)) > $1
 
 
 async def _rage(storm: Storm, sql: Connection, customers: Sequence[Account]) -> None:
-    """The storm, and every few seconds a look whether all rules hold in the midst of it."""
+    """The storm, and a check of all rules every few seconds during it."""
     shoppers = [Shopper(storm, customer) for customer in customers for _ in range(SHOPPERS_PER_CUSTOMER)]
     async with asyncio.TaskGroup() as group:
         shopping = {group.create_task(shopper.shop()) for shopper in shoppers}

@@ -142,7 +142,7 @@ async def test_look_up_waits_for_a_commit_that_is_on_its_way(
         await until_lock_waits(sql, len(asks))
         looked_up_at = await sql.fetchval("select clock_timestamp()")
         assert await outcome(sql) == before, "nothing is committed yet"
-        assert not any(task.done() for task in asked), "and nobody was told so"
+        assert not any(task.done() for task in asked), "and no client was told so"
         for strike in strikes:
             strike.let_through.set()
         replies = await asyncio.gather(*asked)

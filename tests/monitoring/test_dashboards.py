@@ -206,7 +206,7 @@ def missing(text: str) -> list[str]:
     found = []
     for line in text.splitlines():
         known = everywhere
-        for is_dashboard, name in re.findall(r"([Dd]ashboard )?\*([A-Z][^*]*)\*", line):
+        for is_dashboard, name in re.findall(r"([Dd]ashboard )?(?<!\*)\*([A-Z][^*]*)\*(?!\*)", line):
             if is_dashboard:
                 known = TITLES.get(name, set()) | set(TITLES)
             if name not in known:

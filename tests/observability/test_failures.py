@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from expirer.supervisor import tell_step
+from expirer.supervisor import report_step
 from service.errors import BrokerAway, CacheAway, DatabaseAway
 from service.observability.failures import CHANGES_MAX, Failures
 
@@ -19,7 +19,7 @@ def lines_of(*outcomes: Exception | None) -> list[MutableMapping[str, Any]]:
     failures = Failures()
     with capture_logs() as lines:
         for now, outcome in enumerate(outcomes, 1_000):
-            tell_step(failures, outcome, now)
+            report_step(failures, outcome, now)
     return lines
 
 
@@ -40,7 +40,7 @@ def raised_here(text: str) -> Exception:
 
 def test_an_outage_is_logged_at_once_each_minute_and_at_its_end() -> None:
     # As while Redis is away: the words differ from one try to the next.
-    words = [CacheAway("ConnectionError: refused"), CacheAway("Redis was away a moment ago")]
+    words = [CacheAway("ConnectionError: refused"), CacheAway("Redis was down a moment ago")]
     assert told(lines_of(*words * 75, WORKED, WORKED)) == [
         ("warning", "step failed", 1, 0),
         ("warning", "step failed", 61, 60),

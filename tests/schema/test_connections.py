@@ -23,7 +23,7 @@ SLEEPING = "select count(*) from pg_stat_activity where query like '%pg_sleep%' 
 
 
 async def cancel_while_reading(engine: AsyncEngine, sql: Connection) -> None:
-    """Somebody reads and is cancelled before the answer has come."""
+    """A read is cancelled before its answer has come."""
 
     async def read() -> None:
         async with snapshot(engine) as connection:
@@ -40,7 +40,7 @@ async def cancel_while_reading(engine: AsyncEngine, sql: Connection) -> None:
 
 
 async def cancel_in_a_transaction(engine: AsyncEngine, _sql: Connection) -> None:
-    """Somebody is cancelled between two statements of a transaction."""
+    """A transaction is cancelled between two statements."""
     in_the_middle = asyncio.Event()
 
     async def write() -> None:
@@ -104,8 +104,8 @@ async def test_pool_hands_out_only_clean_connections(
 
 
 UNREACHABLE: dict[str, Callable[[Proxy], str]] = {
-    "nobody listens": lambda proxy: replace(proxy.postgres, port=free_port()).url(),
-    "nobody answers": lambda proxy: proxy.url,
+    "closed port": lambda proxy: replace(proxy.postgres, port=free_port()).url(),
+    "no answer": lambda proxy: proxy.url,
     "no such database": lambda proxy: proxy.postgres.url("nowhere"),
     "a new password": lambda proxy: replace(proxy.postgres, password="an old one").url(),
 }

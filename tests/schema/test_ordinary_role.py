@@ -40,7 +40,7 @@ PASSWORD = "correct horse battery"
 
 @pytest.fixture
 async def as_ordinary(postgres: Postgres, sql: Connection, redis: Redis | Container) -> AsyncIterator[Settings]:
-    """The settings of who may do just this."""
+    """The settings of a role with these grants only."""
     role, password = f"ordinary_{secrets.token_hex(4)}", secrets.token_hex(8)
     await sql.execute(f"create role {role} login password '{password}'")
     for table, verbs in GRANTS.items():
@@ -62,7 +62,7 @@ async def sign_up(client: httpx.AsyncClient, email: str, role: str) -> dict[str,
 
 
 async def sell(client: httpx.AsyncClient) -> tuple[int, str]:
-    """A session in which somebody pays a seat, releases one and keeps one; it, and the hold that is left."""
+    """A session with a paid, a released and a held seat; and the hold that is left."""
     manager, customer = [await sign_up(client, f"{role}@example.com", role) for role in ("MANAGER", "CUSTOMER")]
     body = {
         "movie": "Metropolis",

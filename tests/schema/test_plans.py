@@ -95,7 +95,7 @@ async def test_a_statement_that_scans_would_be_seen(big: Connection, statement: 
 
 
 async def faults_of(connection: Connection, statement: str, example: Example) -> list[str]:
-    """What is wrong with the generic plan as it is executed, and undone."""
+    """The faults of the generic plan, found by executing and rolling it back."""
     call = f"execute checked({example.arguments})" if example.arguments else "execute checked"
     try:
         await connection.execute(f"begin; prepare checked as {statement}")
@@ -145,7 +145,7 @@ and application_name like 'rowlock-%'
 
 
 async def scans(big: Connection) -> dict[str, tuple[int, int]]:
-    """How often each table was scanned, and how often searched by index, by what has ended."""
+    """The scans of each table, and its index searches, by the statements that have ended."""
 
     async def all_have_ended() -> bool:
         return not await big.fetchval(COUNT_OTHERS)

@@ -1,4 +1,4 @@
-"""Bounded queues before PostgreSQL: who is refused, when, and that every slot comes back."""
+"""Bounded queues before PostgreSQL: the refusals, their time, and the return of every slot."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -41,7 +41,7 @@ def box_office(engine: AsyncEngine) -> BoxOffice:
 async def every_slot_taken(
     box_office: BoxOffice, postgres: Postgres, sql: Connection, customers: list[Account], seat_id: int
 ) -> AsyncIterator[list[asyncio.Task[Held | Exception]]]:
-    """Somebody keeps the seat locked during the block, and so many holds wait for it that no slot is left."""
+    """The seat is locked during the block, and enough holds wait for it to use every slot."""
     async with locked(postgres, "seats", seat_id):
         waiting = [asyncio.create_task(hold_one(box_office, hold_of(who, seat_id))) for who in customers[:POOL_SIZE]]
         await until_lock_waits(sql, POOL_SIZE)
@@ -86,8 +86,9 @@ async def test_full_pool_is_503_busy_and_the_process_stays_ready(
 
 
 def assert_busy(reply: httpx.Response) -> None:
-    """It says that nothing was changed and when to come back."""
+    """It says what was busy, that nothing was changed, and when to try again."""
     assert (reply.status_code, reply.json()["type"]) == (503, "urn:rowlock:problem:busy")
+    assert reply.json()["detail"] == "Timed out waiting for a database connection. Nothing was changed: try again."
     assert int(reply.headers["Retry-After"]) >= 1
 
 

@@ -94,7 +94,6 @@ FAULTS = {
     "hold_queues_ttl_ms_check": "update hold_queues set ttl_ms = 0",
     "audits_pkey": "insert into audits default values",
     "audits_only_row_check": "insert into audits (only_row) values (false)",
-    "audits_check": "update audits set violations = null",
     "seats_reservation_id_fkey ": f"delete from reservations where id = '{OPEN}'",
     "reservations_session_id_fkey ": "delete from sessions",
 }
@@ -154,8 +153,6 @@ async def test_only_what_may_be_unknown_may_be_null(sql: Connection) -> None:
         "audits.finished_at",
         "audits.checked",
         "audits.violations",
-        "audits.round_began_at",
-        "audits.round",
         "audits.unlooked",
         "reservations.traceparent",
         "events.traceparent",

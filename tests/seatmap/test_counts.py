@@ -16,7 +16,7 @@ from tests.stage.waiting import until_lock_waits
 COUNT = "%sum(cardinality(seat_ids))%"
 
 
-async def test_who_comes_while_a_page_is_counted_waits_for_that_count(
+async def test_requests_for_the_same_page_share_one_count(
     client: httpx.AsyncClient, sql: Connection, settings: Settings, postgres: Postgres
 ) -> None:
     await make_session(sql, settings)
@@ -28,9 +28,7 @@ async def test_who_comes_while_a_page_is_counted_waits_for_that_count(
     assert {reply.status_code for reply in replies} == {200}
 
 
-async def test_a_count_that_fails_fails_for_all_who_wait_and_not_one_after_the_other(
-    sql: Connection, settings: Settings
-) -> None:
+async def test_requests_for_the_same_page_share_a_failed_count(sql: Connection, settings: Settings) -> None:
     impatient = settings.model_copy(update={"lock_timeout_ms": 500})
     await make_session(sql, settings)
     async with serving(impatient) as client, sql.transaction():
@@ -42,7 +40,7 @@ async def test_a_count_that_fails_fails_for_all_who_wait_and_not_one_after_the_o
 
 
 async def until_lock_waits_elsewhere(postgres: Postgres, count: int) -> None:
-    """Exactly so many wait for the table, by a connection that does not hold the lock's transaction."""
+    """Returns when exactly `count` queries wait for the table, as a connection outside of the transaction sees it."""
     watcher = await asyncpg.connect(postgres.url())
     try:
         await until_lock_waits(watcher, count, COUNT)

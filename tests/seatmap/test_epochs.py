@@ -1,5 +1,5 @@
-"""When versions in Redis mean nothing any more, a new epoch begins: in another history of PostgreSQL, with another run
-of Redis, when an operator wants it, or when a reader was forgotten.
+"""A new epoch begins, and the old maps are not read, in another history of PostgreSQL, with another run of Redis, on an
+operator's request, and when the projector's cursor was dropped.
 """
 
 import asyncio
@@ -17,8 +17,10 @@ from dev.servers import Redis
 from service.database import Connection
 from service.events import cursors
 from service.migrate import migrate
+from service.seatmap.encoding import Change
 from service.seatmap.keys import BUMP
 from service.seatmap.stored import READ_HISTORY
+from service.seatmap.updating import MapUpdates
 from service.settings import Settings
 from tests.conftest import EMPTY_TABLES
 from tests.stage.factories import OnSale, make_customer, make_session
@@ -47,7 +49,7 @@ async def test_an_operator_can_begin_a_new_epoch(projection: Projection, sql: Co
     assert await mapped(projection, on_sale) == b"A" * 16
     id_ = await give(sql, await make_customer(sql, projection.settings), *on_sale.seat_ids[:3])
     await projection.step()
-    # Somebody mends rows by hand: neither versions nor the log know of it.
+    # Manual changes of rows, which leave the versions and the log as they were.
     await sql.execute("update seats set state = 'AVAILABLE', reservation_id = null, version = 1")
     await sql.execute("delete from events where reservation_id = $1", id_)
     await sql.execute("delete from reservations where id = $1", id_)
@@ -58,16 +60,14 @@ async def test_an_operator_can_begin_a_new_epoch(projection: Projection, sql: Co
     assert await mapped(projection, on_sale) == b"A" * 16
 
 
-async def test_a_reader_that_was_forgotten_and_starts_at_the_end_finds_no_old_maps(
-    projection: Projection, sql: Connection
-) -> None:
+async def test_maps_are_built_again_after_the_cursor_was_dropped(projection: Projection, sql: Connection) -> None:
     on_sale = await make_session(sql, projection.settings)
     await projection.number()
     await projection.step()
     assert await mapped(projection, on_sale) == b"A" * 16
     await projection.projector.close()
     assert await cursors.drop_cursor(sql, "cache")
-    # Nobody ever brings this to Redis.
+    # Without a cursor no projector writes this to Redis.
     await give(sql, await make_customer(sql, projection.settings), *on_sale.seat_ids[:3])
     await projection.number()
     await projection.step()
@@ -87,7 +87,7 @@ async def test_emptied_and_filled_tables_are_another_history(projection: Project
     assert len((await projection.get(again)).layout.seat_ids) == 17
 
 
-async def test_a_step_during_which_redis_came_back_with_an_old_snapshot_says_nothing_of_its_maps(
+async def test_a_step_over_a_restart_of_redis_renews_no_watermark(
     settings: Settings, redis: Redis | Container, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -101,15 +101,15 @@ async def test_a_step_during_which_redis_came_back_with_an_old_snapshot_says_not
         await projection.step()
         assert await mapped(projection, on_sale) == b"H" + b"A" * 15
         seen = await projection.get(on_sale)
-        apply = projection.projector._cache.apply
+        apply = MapUpdates.apply
 
-        async def apply_after_restart(*arguments: object) -> None:
+        async def apply_after_restart(updates: MapUpdates, epoch: str, changes: dict[int, list[Change]]) -> None:
             monkeypatch.undo()
             await asyncio.to_thread(redis.kill)
             await asyncio.to_thread(redis.start)
-            await apply(*arguments)  # type: ignore[arg-type]
+            await apply(updates, epoch, changes)
 
-        monkeypatch.setattr(projection.projector._cache, "apply", apply_after_restart)
+        monkeypatch.setattr(MapUpdates, "apply", apply_after_restart)
         await projection.projector.step()
         # What the snapshot's own watermark says may still be served: it says that it is older.
         old = await projection.get(on_sale)
@@ -157,7 +157,7 @@ def recover_to_new_timeline(data: Path, server: Postgres) -> None:
 
 
 @pytest.mark.parametrize("restore", [copy_back, recover_to_new_timeline])
-async def test_a_database_restored_to_an_earlier_moment_is_shown_as_it_is_now(
+async def test_a_restored_database_is_shown_as_it_is_now(
     own: Postgres, redis: Redis | Container, restore: Callable[[Path, Postgres], None]
 ) -> None:
     data = own.folder / "data"
@@ -204,7 +204,7 @@ async def is_writable(sql: Connection) -> bool:
     return not await sql.fetchval("select pg_is_in_recovery()")
 
 
-async def test_the_history_has_another_name_after_each_start_and_in_each_database(own: Postgres) -> None:
+async def test_each_start_and_each_database_has_its_own_history(own: Postgres) -> None:
     async with connected(own) as sql:
         first = await sql.fetchval(READ_HISTORY)
         assert await sql.fetchval(READ_HISTORY) == first

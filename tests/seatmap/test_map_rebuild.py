@@ -1,4 +1,4 @@
-"""A map that is not in Redis: built once for all who ask, without losing what is committed meanwhile."""
+"""A map that is missing in Redis: it is built once for all requests, and no change is lost meanwhile."""
 
 import asyncio
 from collections import Counter
@@ -27,7 +27,7 @@ LONG = {"map_fresh_ms": 60_000, "map_wait_ms": 5_000}
 
 
 def hang(monkeypatch: pytest.MonkeyPatch, *, before_read: bool) -> tuple[asyncio.Event, asyncio.Event]:
-    """Lets a builder stand still right before, or right after, it reads the seats: it is there; it may go on."""
+    """Stops a builder before or after it reads the seats. The events: it has stopped; it may go on."""
     is_there, may_go_on = asyncio.Event(), asyncio.Event()
     changed = SeatReads.changed
 
@@ -43,7 +43,7 @@ def hang(monkeypatch: pytest.MonkeyPatch, *, before_read: bool) -> tuple[asyncio
 
 @pytest.mark.parametrize("numbered", [True, False])
 @pytest.mark.parametrize("before_read", [True, False])
-async def test_a_change_that_is_committed_while_a_map_is_built_is_in_it(
+async def test_a_change_during_the_build_of_a_map_is_in_it(
     projection: Projection, sql: Connection, monkeypatch: pytest.MonkeyPatch, *, before_read: bool, numbered: bool
 ) -> None:
     customer = await make_customer(sql, projection.settings)
@@ -63,7 +63,7 @@ async def test_a_change_that_is_committed_while_a_map_is_built_is_in_it(
     assert await projection.versions(on_sale) == [2, 2] + [0] * 14
 
 
-async def test_a_builder_that_comes_back_after_another_one_changes_nothing(
+async def test_a_late_builder_changes_nothing(
     projection: Projection, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     customer = await make_customer(sql, settings)
@@ -74,7 +74,7 @@ async def test_a_builder_that_comes_back_after_another_one_changes_nothing(
     is_there, may_go_on = hang(monkeypatch, before_read=False)
     late = asyncio.create_task(projection.get(on_sale))
     await is_there.wait()
-    # Its lock has gone, and another one begins; then the late one comes back before it, and after it.
+    # Its lock has expired, and another builder has begun when the late one goes on.
     await projection.redis.delete(f"rowlock:{epoch}:{on_sale.id}:lock")
     assert await projection.builder.begin(epoch, on_sale.id, 16, "another", NO_END_MS)
     may_go_on.set()
@@ -82,7 +82,7 @@ async def test_a_builder_that_comes_back_after_another_one_changes_nothing(
     assert await projection.redis.get(f"rowlock:{epoch}:{on_sale.id}:states") == b"B" + b"A" * 16
 
 
-async def test_the_lock_of_a_dead_builder_goes_by_itself_and_until_then_postgresql_answers(
+async def test_postgresql_answers_until_the_lock_of_a_builder_expires(
     settings: Settings, redis: Redis | Container, sql: Connection
 ) -> None:
     quick = with_redis(settings.database_url.get_secret_value(), redis, **(LONG | {"map_wait_ms": 50}))
@@ -98,10 +98,10 @@ async def test_the_lock_of_a_dead_builder_goes_by_itself_and_until_then_postgres
 
         await until(is_gone, "the end of the lock")
         assert (await projection.get(on_sale)).source == "redis"
-        assert await is_gone(), "who has built it gives the lock back"
+        assert await is_gone(), "the builder has released the lock"
 
 
-async def test_a_builder_that_fails_gives_the_lock_back(
+async def test_a_failed_builder_releases_the_lock(
     projection: Projection, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_sale = await make_session(sql, settings)
@@ -118,7 +118,7 @@ async def test_a_builder_that_fails_gives_the_lock_back(
 
 @asynccontextmanager
 async def counting_builds(redis: Redis | Container) -> AsyncIterator[Counter[str]]:
-    """How often each map is begun during the block: what a script does is told apart by Redis."""
+    """The number of builds of each map during the block. Redis marks the commands that a script sends."""
     begun: Counter[str] = Counter()
     async with AsyncRedis.from_url(redis.url) as client, client.monitor() as monitor:
 
@@ -133,7 +133,7 @@ async def counting_builds(redis: Redis | Container) -> AsyncIterator[Counter[str
         await asyncio.wait([counting])
 
 
-async def test_a_hundred_readers_of_a_cold_map_over_two_processes_cause_one_rebuild(
+async def test_a_hundred_readers_of_two_processes_cause_one_build(
     projection: Projection, postgres: Postgres, sql: Connection, settings: Settings, redis: Redis | Container
 ) -> None:
     on_sale = await make_session(sql, settings, 500)
@@ -149,7 +149,7 @@ async def test_a_hundred_readers_of_a_cold_map_over_two_processes_cause_one_rebu
     ):
         async with unreadable(postgres):
             asked = [asyncio.create_task(ask(client, on_sale)) for client in (first, second) for _ in range(50)]
-            # Nobody gets to the seats before both processes wait for them.
+            # No process reads the seats before both wait for them.
             await until_lock_waits(sql, 2)
         replies = await asyncio.gather(*asked)
         assert {reply.json()["source"] for reply in replies} == {"redis"}
@@ -159,7 +159,7 @@ async def test_a_hundred_readers_of_a_cold_map_over_two_processes_cause_one_rebu
 
 
 @pytest.mark.parametrize(("starts_in_minutes", "minutes"), [(60, 60 + 153), (60 * 24, 360), (-60 * 24, 1)])
-async def test_a_map_stays_until_its_showing_is_over_and_no_longer_than_the_setting(
+async def test_a_map_expires_with_its_showing_or_after_the_setting(
     projection: Projection, sql: Connection, starts_in_minutes: int, minutes: int
 ) -> None:
     on_sale = await make_session(sql, projection.settings)

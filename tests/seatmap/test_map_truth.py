@@ -1,4 +1,4 @@
-"""What the map claims, during a storm of holds and releases: whatever was committed at `asOf` is in it."""
+"""The map's claim, during a storm of holds and releases: everything committed at `asOf` is in it."""
 
 import asyncio
 import random
@@ -29,7 +29,7 @@ CUSTOMERS, SEATS, HOLDS_EACH = 6, 40, 40
 
 
 async def hold_and_release(seen: Seen, projection: Projection, url: str, customer: Account, on_sale: OnSale) -> None:
-    """One customer; each change that was answered is noted at a time that is certainly after its commit."""
+    """Acts as one customer, and notes each acknowledged change with a time after its commit."""
     box_office, clock = make_box_office(projection.engine), await asyncpg.connect(url)
     for _ in range(HOLDS_EACH):
         held = await hold_one(box_office, hold_of(customer, *random.sample(list(on_sale.seat_ids), 3)))
@@ -44,7 +44,7 @@ async def hold_and_release(seen: Seen, projection: Projection, url: str, custome
 
 
 async def project(projection: Projection, *, ended: asyncio.Event) -> None:
-    """The sequencer and the projector, as they go on in the expirer."""
+    """Runs the sequencer and the projector, as in the expirer."""
     while not ended.is_set():
         await projection.number()
         await projection.projector.step()
@@ -52,7 +52,7 @@ async def project(projection: Projection, *, ended: asyncio.Event) -> None:
 
 
 async def look(seen: Seen, projection: Projection, on_sale: OnSale, *, ended: asyncio.Event) -> None:
-    """A reader who looks at the bytes in Redis, and one who gets maps."""
+    """Reads maps, and the bytes in Redis."""
     epoch = await projection.epoch()
     keys = [f"rowlock:{epoch}:{on_sale.id}:{name}" for name in ("states", "versions")]
     while not ended.is_set():
@@ -65,7 +65,7 @@ async def look(seen: Seen, projection: Projection, on_sale: OnSale, *, ended: as
         await asyncio.sleep(0.002)
 
 
-async def test_whatever_is_committed_at_as_of_is_in_the_map(
+async def test_everything_committed_at_as_of_is_in_the_map(
     postgres: Postgres, settings: Settings, redis: Redis | Container, sql: Connection
 ) -> None:
     customers = await make_customers(sql, settings, CUSTOMERS)

@@ -1,4 +1,4 @@
-"""The projector where somebody else has written into what it keeps in Redis beside the maps."""
+"""The projector after foreign writes to its keys in Redis."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from tests.stage.seat_maps import NO_MARKS, Projection, write_no_mark
 
 
 @pytest.mark.parametrize("no_mark", NO_MARKS)
-async def test_a_damaged_watermark_is_nobody_s_error_and_is_healed_by_the_next_step(
+async def test_a_damaged_watermark_is_replaced_by_the_next_step(
     projection: Projection, sql: Connection, settings: Settings, no_mark: str
 ) -> None:
     on_sale = await make_session(sql, settings)
@@ -34,7 +34,7 @@ async def test_a_damaged_place_is_overwritten_by_the_next_step(projection: Proje
     assert await projection.redis.get(PLACE) == place
 
 
-async def test_without_an_operator_s_count_that_is_one_nothing_is_called_fresh(projection: Projection) -> None:
+async def test_without_a_valid_operators_counter_no_map_is_fresh(projection: Projection) -> None:
     await projection.redis.set(BUMP, "x")
     with pytest.raises(CacheAway, match="rowlock:bump is not a number"):
         await projection.step()
@@ -44,7 +44,7 @@ async def test_without_an_operator_s_count_that_is_one_nothing_is_called_fresh(p
     assert (await projection.epoch()).endswith("-2")
 
 
-async def test_an_operator_s_count_of_another_type_is_none(projection: Projection) -> None:
+async def test_an_operators_counter_of_another_type_is_invalid(projection: Projection) -> None:
     await projection.redis.rpush(BUMP, "2")
     with pytest.raises(CacheAway, match="WRONGTYPE"):
         await projection.step()

@@ -1,4 +1,4 @@
-"""The live map: every seat as PostgreSQL has it, where it was read and how old it says it is; ETags and compression."""
+"""The live map: every seat as in PostgreSQL, with its source and age; ETags and compression."""
 
 import gzip
 from collections.abc import AsyncIterator
@@ -44,7 +44,7 @@ async def make_odd_session(client: httpx.AsyncClient, sql: Connection, settings:
 
 
 @pytest.mark.parametrize("source", ["redis", "postgresql"])
-async def test_the_map_shows_every_seat_as_postgresql_has_it_wherever_it_comes_from(
+async def test_the_map_of_each_source_shows_every_seat_correctly(
     api: httpx.AsyncClient, projection: Projection, sql: Connection, source: str
 ) -> None:
     customer = await make_customer(sql, projection.settings)
@@ -88,23 +88,19 @@ async def test_a_session_that_does_not_exist_is_not_found(
     assert await projection.redis.keys("rowlock:*:12345:*") == []
 
 
-async def test_a_map_from_redis_says_how_long_ago_it_was_true(
-    api: httpx.AsyncClient, projection: Projection, sql: Connection
-) -> None:
+async def test_a_map_from_redis_has_its_age(api: httpx.AsyncClient, projection: Projection, sql: Connection) -> None:
     on_sale = await make_session(sql, projection.settings)
     await projection.step()
     first = (await ask(api, on_sale)).json()
     # As if 7 s had passed in Redis.
     epoch, began_ms, as_of = (await projection.redis.get(WATERMARK)).split(b"|")
     await projection.redis.set(WATERMARK, b"%b|%d|%b" % (epoch, int(began_ms) - 7_000, as_of))
-    maps = projection.maps
-    await projection.get(on_sale)
-    seen = await maps.get(on_sale.id)
+    seen = await projection.get(on_sale)
     assert 7_000 <= seen.age_ms < 20_000
     assert seen.as_of == datetime.fromisoformat(first["asOf"])
 
 
-async def test_who_has_the_map_gets_no_body_but_a_newer_time_until_a_seat_changes(
+async def test_an_unchanged_map_is_304_with_a_newer_time(
     api: httpx.AsyncClient, projection: Projection, sql: Connection
 ) -> None:
     on_sale = await make_session(sql, projection.settings)
@@ -129,7 +125,7 @@ async def test_who_has_the_map_gets_no_body_but_a_newer_time_until_a_seat_change
 
 
 async def asked_until_newer(client: httpx.AsyncClient, on_sale: OnSale, than: str, etag: str) -> httpx.Response:
-    """The first answer whose time is later: for a moment the process remembers what it has just read."""
+    """The first answer with a later time. The process remembers each map for a moment."""
     while True:
         reply = await ask(client, on_sale, **{"If-None-Match": etag})
         if datetime.fromisoformat(reply.headers["rowlock-as-of"]) > datetime.fromisoformat(than):
@@ -189,5 +185,5 @@ async def test_the_compressed_map_is_the_plain_one(
         ("", False),
     ],
 )
-def test_the_map_is_compressed_for_who_accepts_it(header: str, *, accepted: bool) -> None:
+def test_the_map_is_compressed_for_clients_that_accept_it(header: str, *, accepted: bool) -> None:
     assert accepts_gzip(header) is accepted

@@ -1,14 +1,16 @@
 """What the tests of the self-audit share: whole rounds at once, and what each has found."""
 
-from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from expirer.loops.audit import Audit
-from service.audit.verdicts import Found, Place, Progress, Tally, Verdict, read_standing
+from expirer.loops.audit import LOOK_SECONDS, Audit
+from service.audit.rounds import Round
+from service.audit.slices import Limits
+from service.audit.verdicts import Tally
 from service.cache import Cache
-from service.database import Connection
+from service.seatmap.cached import SeatCache
 from service.settings import Settings
 
 LET_A_ROUND_BE_DUE = """
@@ -17,47 +19,27 @@ set finished_at = finished_at - interval '1 day'
 """
 
 
-async def do_round(
-    engine: AsyncEngine, sql: Connection, settings: Settings, cache: Cache | None = None, owner: str = "test"
-) -> Mapping[str, Found]:
-    """What a round finds that begins now, by check."""
-    await sql.execute(LET_A_ROUND_BE_DUE)
-    audit = Audit(engine, settings, owner, cache)
-    await audit.step()
-    while audit._turn is not None:
-        await audit.step()
-    return (await last_verdict(sql)).tally.violations
+def begin_round(engine: AsyncEngine, settings: Settings, cache: Cache | None = None, **limits: Any) -> Round:
+    """A whole round, whose holds are overdue at once."""
+    maps = SeatCache(cache, settings.map_fresh_ms) if cache else None
+    return Round.create(engine, maps, settings.log_keep_hours, Limits(**({"stuck_seconds": 0} | limits)))
 
 
-async def do_round_by_turns(engine: AsyncEngine, sql: Connection, settings: Settings) -> Tally:
-    """What a round finds that goes over to another replica after each of its slices."""
-    await sql.execute(LET_A_ROUND_BE_DUE)
-    for turn in range(1_000):
-        audit = Audit(engine, settings, f"replica {turn}", None)
-        await audit.step()
-        assert audit._turn is not None
-        begun_at = audit._turn.round.progress().place
-        while audit._turn is not None and audit._turn.round.progress().place == begun_at:
-            await audit.step()
-        if audit._turn is None:
-            return (await last_verdict(sql)).tally
-        await audit.close()
-    raise AssertionError("the round goes no further")
+async def do_round(engine: AsyncEngine, settings: Settings, cache: Cache | None = None, **limits: Any) -> Tally:
+    """The result of a whole round."""
+    round_ = begin_round(engine, settings, cache, **limits)
+    while not await round_.advance():
+        pass
+    return round_.tally()
 
 
-def progress(tally: Tally) -> Progress:
-    """A round that has found so much, and has no pass left."""
-    return Progress(tally, Place(None, "0", {"last": 0, "first_at": None, "open": ""}))
+async def finish(audit: Audit) -> None:
+    """Steps until the loop has nothing to do."""
+    while await audit.step() != LOOK_SECONDS:
+        pass
 
 
-async def last_verdict(sql: Connection) -> Verdict:
-    """The one that everybody is shown."""
-    verdict = (await read_standing(sql)).verdict
-    assert verdict is not None
-    return verdict
-
-
-def faulty(found: Mapping[str, Found]) -> dict[str, set[object]]:
+def faulty(tally: Tally) -> dict[str, set[object]]:
     """The ids that each check names: reservations as UUIDs, seats as numbers; of a map its session's."""
     return {
         check: {
@@ -66,5 +48,5 @@ def faulty(found: Mapping[str, Found]) -> dict[str, set[object]]:
             for name, value in fault.items()
             if value is not None and name != "check" and (name != "session_id" or check == "cache")
         }
-        for check, checked in found.items()
+        for check, checked in tally.violations.items()
     }

@@ -1,4 +1,4 @@
-"""RabbitMQ as somebody beside the product uses it: binds queues, reads them, and clears up between the tests."""
+"""RabbitMQ as another system uses it: binds queues, reads them, and cleans up between tests."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -42,14 +42,14 @@ def forget_everything(url: str) -> None:
 
 
 def write_queues_down(server: RabbitMQ | Container) -> None:
-    """RabbitMQ writes the names of new quorum queues down within a second only, and never finds one again for which it
-    was killed too early: to be called between the making of the queues and the kill.
+    """RabbitMQ writes the names of new quorum queues to disk only after up to a second, and never finds one again if it
+    was killed before: to be called between the declaration of the queues and the kill.
     """
     server.control("eval", "[dets:sync(Table) || Table <- dets:all()], ok.")
 
 
 def bound_queue(connection: Connection, name: str, routing_key: str = "#", **arguments: Any) -> Queue:
-    """A queue of somebody else's, which gets the events from now on and ends with the connection."""
+    """A queue of another system, which gets the events from now on and is deleted with the connection."""
     channel = connection.channel()
     queue = Queue(name, Exchange(EVENTS.name, "topic"), routing_key, exclusive=True, queue_arguments=arguments)
     bound = queue(channel)
@@ -62,7 +62,7 @@ FULL_AFTER_ONE: dict[str, Any] = {"x-max-length": 1, "x-overflow": "reject-publi
 
 
 def received(queue: Queue, count: int) -> list[Any]:
-    """The bodies of so many messages, as JSON; fails where they do not come."""
+    """The bodies of this many messages, as JSON. Fails if they do not arrive."""
     bodies: list[Any] = []
     deadline = time.monotonic() + WAIT_SECONDS_MAX
     while len(bodies) < count:
@@ -86,7 +86,7 @@ def message_count(url: str, queue: Queue) -> int:
 
 
 async def until_waiting(url: str, queue: Queue, count: int) -> None:
-    """Returns when exactly so many messages wait in the queue."""
+    """Returns when exactly this many messages wait in the queue."""
 
     async def waiting() -> bool:
         return message_count(url, queue) == count
@@ -95,7 +95,7 @@ async def until_waiting(url: str, queue: Queue, count: int) -> None:
 
 
 def send_hints(url: str, hints: Iterable[Hint]) -> None:
-    """Lets these be dead letters; on return they are safe in the inbox's queue."""
+    """Publishes these as dead letters. On return they are confirmed by the inbox's queue."""
     with connected(url) as connection:
         declare_inbox(connection)
         line = Line.open(connection, DEAD.name, must_take=True)
@@ -106,7 +106,7 @@ def send_hints(url: str, hints: Iterable[Hint]) -> None:
 
 
 def send_letter(url: str, body: bytes, **properties: Any) -> None:
-    """Lets something that may be no hint be a dead letter."""
+    """Publishes any body as a dead letter."""
     with Connection(url, transport_options={"confirm_publish": True}) as connection:
         declare_inbox(connection)
         message = {"content_type": "application/json", "content_encoding": "utf-8", "delivery_mode": 2, **properties}
@@ -122,7 +122,7 @@ def declare_inbox(connection: Connection) -> None:
 
 @dataclass(slots=True)
 class Listener:
-    """Somebody else's durable queue of all events; `events` is what has come out of it, in order."""
+    """A durable queue of another system with all events; `events` has those that were read, in order."""
 
     url: str
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -133,7 +133,7 @@ class Listener:
         return Queue("tests.listener", Exchange(EVENTS.name, "topic"), "#")
 
     def read(self) -> list[dict[str, Any]]:
-        """Takes what is there now; returns all that ever came."""
+        """Takes the waiting events. Returns all that were ever received."""
         with connected(self.url) as connection, connection.channel() as channel:
             queue = self.queue(channel)
             while (message := queue.get(no_ack=True)) is not None:
@@ -141,7 +141,7 @@ class Listener:
         return self.events
 
     async def until(self, number: int) -> list[dict[str, Any]]:
-        """Returns all that ever came when the event with this number is among it."""
+        """Waits for the event with this number. Returns all that were ever received."""
 
         async def came() -> bool:
             return any(event["number"] == number for event in self.read())
@@ -169,7 +169,7 @@ def first_time(events: Iterable[dict[str, Any]]) -> list[int]:
 
 
 def versions_told(events: Iterable[dict[str, Any]]) -> dict[int, list[int]]:
-    """For each seat its versions, without what is not newer than one that came before: as a reader would do."""
+    """The versions of each seat, without those that are not newer than an earlier one, as a reader would skip them."""
     versions: dict[int, list[int]] = {}
     for event in events:
         for seat in event["seats"]:

@@ -61,6 +61,13 @@ class Collector:
         await until(came, f"{what} among {sorted(span.name for span in self.spans)}")
 
 
+def ids_in(traceparent: str) -> tuple[str, str]:
+    """The (trace, span) in the header of a sampled trace. Another flag marks random ids."""
+    _, trace, span, flags = traceparent.split("-")
+    assert int(flags, 16) & 1
+    return trace, span
+
+
 @contextmanager
 def collecting(port: int = 0) -> Iterator[Collector]:
     """Receives traces during the block."""

@@ -1,4 +1,4 @@
-"""The product's commands, run to their end as processes of their own."""
+"""The product's commands as processes of their own."""
 
 import asyncio
 import sys
@@ -17,7 +17,7 @@ SECONDS_MAX = 60
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How it has ended."""
+    """The end of a command."""
 
     code: int
     output: str
@@ -25,7 +25,7 @@ class Result:
 
 
 async def run(command: tuple[str, ...], variables: Mapping[str, str]) -> Result:
-    """Runs it in the project's folder; killed, and a failure, where it does not end by itself."""
+    """Runs a command in the project's folder. After SECONDS_MAX it is killed, and TimeoutError raised."""
     process = await asyncio.create_subprocess_exec(
         *command, env=variables, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )

@@ -1,4 +1,4 @@
-"""Three API processes over one database, and crowds that ask all three: all at once, or whatever they like."""
+"""Three API processes over one database, and crowds of customers who use all three."""
 
 import asyncio
 import random
@@ -75,7 +75,7 @@ async def race(
     waiting: int,
     asks: Sequence[Coroutine[Any, Any, httpx.Response]],
 ) -> list[httpx.Response]:
-    """Sends all requests, and keeps the seats locked until so many are seen to wait; the answers in their order."""
+    """Sends all requests, and keeps the seats locked until this many wait. Returns the answers in order."""
     async with locked(postgres, "seats", *seat_ids):
         sent = [asyncio.create_task(ask) for ask in asks]
         await until_lock_waits(sql, waiting)
@@ -90,7 +90,7 @@ def outcome(reply: httpx.Response) -> str:
 
 
 async def documented(client: httpx.AsyncClient) -> dict[str, set[str]]:
-    """The outcomes that the OpenAPI document gives to each route, which is told as `POST /customer/book`."""
+    """The outcomes that the OpenAPI document gives to each route, such as `POST /customer/book`."""
     paths = (await client.get("/openapi.json")).json()["paths"]
     return {
         f"{method.upper()} {path}": set().union(*starmap(_outcomes, operation["responses"].items()))
@@ -106,7 +106,7 @@ def _outcomes(status: str, response: Any) -> set[str]:
 
 @dataclass(slots=True)
 class Storm:
-    """Some seats for STORM_SECONDS, and what the service told those who wanted them."""
+    """Some seats for STORM_SECONDS, and the answers that their customers got."""
 
     apis: Sequence[httpx.AsyncClient]
     seat_ids: Sequence[int]
@@ -128,7 +128,7 @@ class Storm:
         return random.choice(self.apis)
 
     def may_sell(self, count: int) -> bool:
-        """Whether so many more seats may be sold already; they are counted as sold."""
+        """Whether this many more seats may be sold already. They are counted as sold."""
         if self.sold + count > SEATS_SOLD_MAX * self.elapsed / STORM_SECONDS:
             return False
         self.sold += count
@@ -150,7 +150,7 @@ class Storm:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A hold that somebody keeps until it is almost or really too late."""
+    """A hold that is kept until its deadline is near or over."""
 
     id: UUID
     seat_count: int

@@ -1,4 +1,4 @@
-"""Databases of a test's own on a server of its worker, beside the one that every test empties."""
+"""Additional databases for single tests, on the worker's server."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,10 +10,10 @@ from dev.postgres import Postgres
 
 @asynccontextmanager
 async def own_database(postgres: Postgres, name: str) -> AsyncIterator[str]:
-    """The URL of a database without any table, which is dropped at the end."""
+    """The URL of a database without tables, which is dropped at the end."""
     server = await asyncpg.connect(postgres.url())
     try:
-        # template0, because a connection to another template would be in the way.
+        # template0 accepts no connections; an open connection to another template would make this fail.
         await server.execute(f"create database {name} template template0")
         try:
             yield postgres.url(name)

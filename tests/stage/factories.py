@@ -1,4 +1,4 @@
-"""Makes what a test starts from, straight in the database; what a test is about goes through the product."""
+"""Accounts, sessions and requests for tests. Accounts and sessions are written directly to the database."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ PRICE = 1250
 
 
 def make_settings(database_url: str, **changes: Any) -> Settings:
-    """The service's settings for a test: the defaults, with managers' sign-up open."""
+    """The service's settings for a test: the defaults with short waits, high limits and open sign-up of managers."""
     values: dict[str, Any] = {
         "database_url": database_url,
         "token_secret": TOKEN_SECRET,
@@ -42,22 +42,22 @@ def make_settings(database_url: str, **changes: Any) -> Settings:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Somebody with a token."""
+    """An account with a token."""
 
     id: UUID
     token: str
 
     @property
     def headers(self) -> dict[str, str]:
-        """What a request of this account carries."""
+        """The headers of this account's requests."""
         return {"Authorization": f"Bearer {self.token}"}
 
 
 async def make_accounts(connection: Connection, settings: Settings, count: int, role: Role) -> list[Account]:
-    """Accounts that nobody can sign in to, since a password's hash takes 50 ms; their tokens are the real thing."""
+    """Accounts with valid tokens but without passwords, whose hashes take 50 ms each."""
     tokens = Tokens(settings)
     ids = [uuid7() for _ in range(count)]
-    rows = [(id_, f"{id_}@example.com", "Somebody", "no hash", role.value) for id_ in ids]
+    rows = [(id_, f"{id_}@example.com", "Test account", "no hash", role.value) for id_ in ids]
     await connection.executemany(
         "insert into accounts (id, email, name, password_hash, role) values ($1, $2, $3, $4, $5)", rows
     )
@@ -81,7 +81,7 @@ async def make_manager(connection: Connection, settings: Settings) -> Account:
 
 @dataclass(frozen=True, slots=True)
 class OnSale:
-    """A session and its seats' ids by position."""
+    """A session and its seats' ids, by position."""
 
     id: int
     seat_ids: Sequence[int]
@@ -90,7 +90,7 @@ class OnSale:
 async def make_session(
     connection: Connection, settings: Settings, seat_count: int = 16, showtime: datetime | None = None
 ) -> OnSale:
-    """A session whose seats cost PRICE; in a month, unless said otherwise."""
+    """A session whose seats cost PRICE; by default it is in 30 days."""
     manager = await make_manager(connection, settings)
     new = NewSession(
         movie="Metropolis",
@@ -107,17 +107,17 @@ async def make_session(
 
 
 def hold_of(customer: Account, *seat_ids: int, key: str | None = None) -> HoldRequest:
-    """A request for the ledger itself."""
+    """A request to hold seats, for the ledger."""
     return HoldRequest(uuid7(), customer.id, tuple(sorted(seat_ids)), key)
 
 
 def settle_of(reservation_id: UUID, target: State, customer: Account | None = None) -> SettleRequest:
-    """A request for the ledger itself; the house's own where there is no customer."""
+    """A request to end a hold, for the ledger; without a customer it is an internal one."""
     return SettleRequest(reservation_id, customer.id if customer else None, target)
 
 
 async def make_overdue(connection: Connection, *reservation_ids: UUID) -> None:
-    """Lets the time to pay be over: as if the holds had been made a minute earlier."""
+    """Makes the holds overdue, as if they were a minute older."""
     await connection.execute(
         "update reservations set created_at = created_at - interval '1 minute',"
         " expires_at = expires_at - interval '1 minute' where id = any($1::uuid[])",
@@ -126,16 +126,16 @@ async def make_overdue(connection: Connection, *reservation_ids: UUID) -> None:
 
 
 async def book(client: httpx.AsyncClient, customer: Account, *seat_ids: int, key: str | None = None) -> httpx.Response:
-    """Asks for the seats over HTTP."""
+    """Holds the seats over HTTP."""
     headers = customer.headers | ({"Idempotency-Key": key} if key is not None else {})
     return await client.post("/customer/book", json={"seatIds": seat_ids}, headers=headers)
 
 
 async def pay(client: httpx.AsyncClient, customer: Account, reservation_id: str) -> httpx.Response:
-    """Pays over HTTP."""
+    """Pays for a reservation over HTTP."""
     return await client.put(f"/customer/pay/{reservation_id}", headers=customer.headers)
 
 
 async def release(client: httpx.AsyncClient, customer: Account, reservation_id: str) -> httpx.Response:
-    """Releases over HTTP."""
+    """Releases a reservation over HTTP."""
     return await client.delete(f"/customer/reservation/{reservation_id}", headers=customer.headers)

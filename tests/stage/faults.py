@@ -1,6 +1,6 @@
-"""What the self-audit must find, and what only looks like it, as statements behind the service's back.
+"""The faults that the self-audit must find, and harmless data that looks like them, as statements.
 
-The names in braces are those of the stage: see `tests.audit.test_audit`.
+The names in braces are those of the stage: see `tests.audit.test_faults`.
 """
 # ruff: noqa: S608 - the statements are the tests' own
 
@@ -10,22 +10,22 @@ NEXT_VERSION = "update seats set version = version + 1 where id = {first_seat};"
 INSERT_PAYMENT = (
     "insert into payments (reservation_id, amount, currency, paid_at) values ('{first}', 1250, 'EUR', now());"
 )
-UNTOLD = "01926e2c-5a00-7000-8000-000000000001"
-UNTOLD_HOLD = (
-    f"insert into reservations select '{UNTOLD}', customer_id, session_id,"
+UNLOGGED = "01926e2c-5a00-7000-8000-000000000001"
+UNLOGGED_HOLD = (
+    f"insert into reservations select '{UNLOGGED}', customer_id, session_id,"
     " array[{first_seat} + 3], 'HELD', total, currency, now(), now() + interval '30 s', null, null, '', ''"
     " from reservations where id = '{second}';"
-    f"update seats set state = 'HELD', version = 2, reservation_id = '{UNTOLD}'"
+    f"update seats set state = 'HELD', version = 2, reservation_id = '{UNLOGGED}'"
     " where id = {first_seat} + 3"
 )
-UNTOLD_SALE = UNTOLD_HOLD + (
-    f"; update reservations set state = 'CONFIRMED', settled_at = now() where id = '{UNTOLD}';"
-    f"update seats set state = 'SOLD', version = 3 where reservation_id = '{UNTOLD}';"
-    f"insert into payments (reservation_id, amount, currency, paid_at) values ('{UNTOLD}', 1250, 'EUR', now());"
+UNLOGGED_SALE = UNLOGGED_HOLD + (
+    f"; update reservations set state = 'CONFIRMED', settled_at = now() where id = '{UNLOGGED}';"
+    f"update seats set state = 'SOLD', version = 3 where reservation_id = '{UNLOGGED}';"
+    f"insert into payments (reservation_id, amount, currency, paid_at) values ('{UNLOGGED}', 1250, 'EUR', now());"
 )
-UNTOLD_END = UNTOLD_HOLD + (
-    f"; update reservations set state = 'EXPIRED', settled_at = now() where id = '{UNTOLD}';"
-    f"update seats set state = 'AVAILABLE', version = 3, reservation_id = null where reservation_id = '{UNTOLD}';"
+UNLOGGED_END = UNLOGGED_HOLD + (
+    f"; update reservations set state = 'EXPIRED', settled_at = now() where id = '{UNLOGGED}';"
+    f"update seats set state = 'AVAILABLE', version = 3, reservation_id = null where reservation_id = '{UNLOGGED}';"
 )
 LOG_BEGAN_LONG_AGO = "update events set at = at - interval '1 hour';"
 
@@ -33,21 +33,21 @@ CANCEL_PAID = (
     "update reservations set state = 'CANCELLED' where id = '{paid}'; delete from payments;"
     "update seats set state = 'AVAILABLE', reservation_id = null, version = version + 1 where id = {paid_seat};"
 )
-TELL = (
+LOG_STATE = (
     "insert into events (kind, session_id, reservation_id, seats, at) select 'reservation.' || lower(r.state),"
     " r.session_id, r.id, jsonb_build_array(jsonb_build_object('seatId', s.id, 'position', s.position,"
     " 'state', s.state, 'version', s.version)), now() from reservations as r join seats as s on s.id = any(r.seat_ids)"
     " where r.id = '{id}';"
 )
-GO_ON = TELL.replace("{id}", "{second}") * 3
-TELL_OF_PAID = TELL.replace("{id}", "{paid}")
+GO_ON = LOG_STATE.replace("{id}", "{second}") * 3
+LOG_PAID = LOG_STATE.replace("{id}", "{paid}")
 NUMBER = (
     "update events set number = given.number from (select id, (select max(number) from events) +"
     " row_number() over (order by id) as number from events where number is null) as given where events.id = given.id;"
     "update cursors set number = (select max(number) from events) where name = 'log'"
 )
 
-# By what is wrong: how it came about, and what each check names.
+# By kind: the statements that make it, and the ids that each check names.
 FAULTS: dict[str, tuple[str, dict[str, set[str]]]] = {
     "a seat in two live reservations": (
         (
@@ -63,10 +63,10 @@ FAULTS: dict[str, tuple[str, dict[str, set[str]]]] = {
             "insert into payments (reservation_id, amount, currency, paid_at) values ('{second}', 2500, 'EUR', now());"
             "update seats set state = 'SOLD', version = version + 1 where id = {second_seat};"
         )
-        + TELL.replace("{id}", "{second}"),
+        + LOG_STATE.replace("{id}", "{second}"),
         {"owners": {"second", "paid_seat"}},
     ),
-    "an owner that does not know of the seat": (
+    "an owner that does not list the seat": (
         "update seats set reservation_id = '{second}' where id = {first_seat}",
         {"ownerless": {"first", "second", "first_seat"}},
     ),
@@ -86,7 +86,7 @@ FAULTS: dict[str, tuple[str, dict[str, set[str]]]] = {
         END_FIRST,
         {"ownerless": {"first", "first_seat"}, "log": {"first"}},
     ),
-    "a seat whose reservation is gone": (
+    "a seat whose reservation is missing": (
         (
             "set session_replication_role = replica; delete from reservations where id = '{first}';"
             "set session_replication_role = origin"
@@ -101,83 +101,83 @@ FAULTS: dict[str, tuple[str, dict[str, set[str]]]] = {
         ),
         {"ownerless": {"first", "second", "first_seat"}, "log": {"second"}},
     ),
-    "a sold seat that nobody has paid": ("delete from payments", {"money": {"paid", "paid_seat"}}),
+    "a sold seat without a payment": ("delete from payments", {"money": {"paid", "paid_seat"}}),
     "a payment of another amount": ("update payments set amount = 1", {"money": {"paid"}}),
     "a payment in another currency": ("update payments set currency = 'USD'", {"money": {"paid"}}),
     "another price than the seats have": (
         "update payments set amount = 1; update reservations set total = 1 where id = '{paid}'",
         {"money": {"paid"}},
     ),
-    "a payment for what is only held": (INSERT_PAYMENT, {"money": {"first", "first_seat"}}),
-    "a payment for what has ended": (
+    "a payment of an open hold": (INSERT_PAYMENT, {"money": {"first", "first_seat"}}),
+    "a payment of an ended hold": (
         END_FIRST + FREE_FIRST_SEAT + NEXT_VERSION + INSERT_PAYMENT,
         {"money": {"first"}, "log": {"first"}},
     ),
-    "a hold that nobody ends": (
+    "a hold that stays overdue": (
         (
             "update reservations set created_at = created_at - interval '100 s',"
             " expires_at = expires_at - interval '100 s' where id = '{first}'"
         ),
         {"overdue": {"first"}},
     ),
-    "an end that the log does not know": (
+    "an end without an event": (
         END_FIRST + FREE_FIRST_SEAT + NEXT_VERSION,
         {"log": {"first"}},
     ),
-    "an end that the log tells otherwise": (
+    "an end that differs from the log": (
         CANCEL_PAID,
         {"log": {"paid"}},
     ),
-    "an end that the log tells otherwise, and goes on": (
+    "an end that differs from an early slice of the log": (
         CANCEL_PAID + GO_ON + NUMBER,
         {"log": {"paid"}},
     ),
-    "a held seat that was changed without a word": (
+    "a change of a held seat without an event": (
         NEXT_VERSION,
         {"log": {"first", "first_seat"}},
     ),
-    "a sold seat that was changed without a word": (
+    "a change of a sold seat without an event": (
         "update seats set version = version + 1 where id = {paid_seat}",
         {"log": {"paid", "paid_seat"}},
     ),
-    "a seat that the log tells otherwise": (
+    "a seat that differs from the log": (
         FREE_FIRST_SEAT,
         {"log": {"first", "first_seat"}, "ownerless": {"first", "first_seat"}},
     ),
-    "a seat that has forgotten a change": (
+    "a seat with an older version": (
         "update seats set version = 1 where id = {first_seat}",
         {"log": {"first", "first_seat"}},
     ),
-    "a hold that the log does not know": (
-        LOG_BEGAN_LONG_AGO + UNTOLD_HOLD,
-        {"log": {UNTOLD}},
+    "a hold without an event": (
+        LOG_BEGAN_LONG_AGO + UNLOGGED_HOLD,
+        {"log": {UNLOGGED}},
     ),
-    "a sale that the log does not know": (
-        LOG_BEGAN_LONG_AGO + UNTOLD_SALE,
-        {"log": {UNTOLD}},
+    "a sale without an event": (
+        LOG_BEGAN_LONG_AGO + UNLOGGED_SALE,
+        {"log": {UNLOGGED}},
     ),
-    "a hold that has begun and ended without a word": (
-        LOG_BEGAN_LONG_AGO + UNTOLD_END,
-        {"log": {UNTOLD}},
+    "an ended hold without an event": (
+        LOG_BEGAN_LONG_AGO + UNLOGGED_END,
+        {"log": {UNLOGGED}},
     ),
-    "an event that is gone from the log": (
+    "a missing event": (
         "update events set at = at - interval '1 hour' where number = 1; delete from events where number = 4",
         {"log": {"second"}},
     ),
-    "the last event is gone from the log": (
+    "a missing last event": (
         "update events set at = at - interval '1 hour' where number = 1; delete from events where number = 5",
         {"log": {"paid"}},
     ),
-    "all events are gone from the log": (
+    "a missing log": (
         "delete from events",
-        {"log": {"first", "second"}},
+        {"log": {"first", "second", "paid"}},
     ),
 }
 
-# What looks like a fault and is none.
+# These look like faults, and are not.
 HARMLESS = {
-    "an event that is gone from the first minute that is kept": "delete from events where number = 4",
-    "an event that is old, and gone": (
+    "an event missing from the log's first minute": "delete from events where number = 4",
+    "a missing event that was old": (
         "update events set at = at - make_interval(hours => 101 - number::int) where number < 4;"
         "delete from events where number = 4"
     ),
@@ -189,19 +189,17 @@ HARMLESS = {
         "update reservations set created_at = created_at - interval '1 day', expires_at = expires_at - interval '1 day'"
         " where id = '{paid}'"
     ),
-    "a hold as old as the first event that is kept": UNTOLD_HOLD,
-    "a sale as old as the first event that is kept": UNTOLD_SALE,
-    "a sale of which only its last event tells": LOG_BEGAN_LONG_AGO
-    + UNTOLD_SALE
-    + TELL.replace("{id}", UNTOLD)
+    "a hold as old as the first event that is kept": UNLOGGED_HOLD,
+    "a sale as old as the first event that is kept": UNLOGGED_SALE,
+    "a sale with only its last event": LOG_BEGAN_LONG_AGO
+    + UNLOGGED_SALE
+    + LOG_STATE.replace("{id}", UNLOGGED)
     + NUMBER,
-    "a sale of which an event tells that has no number": LOG_BEGAN_LONG_AGO
-    + UNTOLD_SALE
-    + TELL.replace("{id}", UNTOLD),
-    "an end that was mended, as the log tells at last": CANCEL_PAID + TELL_OF_PAID,
-    "an end that was mended, as a later slice of the log tells": CANCEL_PAID + GO_ON + TELL_OF_PAID + GO_ON + NUMBER,
-    "an end that was mended, as the same slice of the log tells": CANCEL_PAID + TELL_OF_PAID + NUMBER,
-    "a sold seat that was mended, as a later slice of the log tells": (
-        "update seats set version = 7 where id = {paid_seat};" + GO_ON + TELL_OF_PAID + NUMBER
+    "a sale whose event has no number": LOG_BEGAN_LONG_AGO + UNLOGGED_SALE + LOG_STATE.replace("{id}", UNLOGGED),
+    "a repaired end with an event that has no number": CANCEL_PAID + LOG_PAID,
+    "a repaired end with an event in a later slice": CANCEL_PAID + GO_ON + LOG_PAID + GO_ON + NUMBER,
+    "a repaired end with an event in the same slice": CANCEL_PAID + LOG_PAID + NUMBER,
+    "a repaired sold seat with an event in a later slice": (
+        "update seats set version = 7 where id = {paid_seat};" + GO_ON + LOG_PAID + NUMBER
     ),
 }

@@ -1,4 +1,4 @@
-"""Forces the order of what happens at once: rows kept locked by somebody else, clocks waited for, deadlocks counted."""
+"""Forces the order of concurrent requests: locks rows, waits for clocks, counts deadlocks."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -31,7 +31,7 @@ LOCK_ROWS = {
 
 
 def patient_settings(postgres: Postgres, **changes: Any) -> Settings:
-    """Settings under which nobody gives up while the test keeps a lock."""
+    """Settings under which no request times out while the test keeps a lock."""
     return make_settings(postgres.url(), **(PATIENT | changes))
 
 
@@ -42,7 +42,7 @@ def make_box_office(engine: AsyncEngine, hold_seconds: int = 30, seats_per_custo
 
 @asynccontextmanager
 async def locked(postgres: Postgres, table: str, *ids: UUID | int) -> AsyncIterator[Connection]:
-    """Somebody else keeps these rows locked during the block, changes nothing and goes."""
+    """Another transaction locks these rows during the block and changes nothing."""
     connection = await asyncpg.connect(postgres.url())
     try:
         await connection.execute("begin")
@@ -53,7 +53,7 @@ async def locked(postgres: Postgres, table: str, *ids: UUID | int) -> AsyncItera
 
 
 async def unlocked(sql: Connection, table: str, *ids: UUID | int) -> list[UUID | int]:
-    """Which of the rows nobody has locked, in the order given."""
+    """The rows that no transaction has locked, in the given order."""
     free = {row["id"] for row in await sql.fetch(f"{LOCK_ROWS[table]} skip locked", ids)}
     return [id_ for id_ in ids if id_ in free]
 
@@ -100,7 +100,7 @@ async def until_overdue(sql: Connection, reservation_id: UUID) -> None:
 
 
 async def count_deadlocks(sql: Connection) -> int:
-    """`deadlocks` of the database, after everybody else's connections were ended: until then theirs may be missing."""
+    """`deadlocks` of the database. Other connections are ended first: until then theirs may be missing."""
     others = (
         "from pg_stat_activity where datname = current_database() and backend_type = 'client backend'"
         " and pid <> pg_backend_pid()"
@@ -116,5 +116,5 @@ async def count_deadlocks(sql: Connection) -> int:
 
 
 def keys(count: int) -> list[str]:
-    """Idempotency keys that nobody has used."""
+    """Unused idempotency keys."""
     return [str(uuid7()) for _ in range(count)]

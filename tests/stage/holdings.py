@@ -14,20 +14,20 @@ from tests.stage.forcing import give_all
 
 
 async def make_holds(sql: Connection, settings: Settings, count: int, hold_seconds: int = 30) -> list[UUID]:
-    """So many holds of one seat each, of one customer and one new session; their ids, in the order of their events."""
+    """Makes this many holds of one seat each, of one customer in a new session. Returns their ids in order."""
     customer = await make_customer(sql, settings)
     session = await make_session(sql, settings, max(16, count))
     return await give_all(sql, [hold_of(customer, seat) for seat in session.seat_ids[:count]], hold_seconds)
 
 
 async def number_all(engine: AsyncEngine, settings: Settings) -> None:
-    """Numbers what is committed, as the sequencer does."""
+    """Numbers the committed events, as the sequencer does."""
     while await sequencer.step(engine, settings, lambda: None) == 0:
         pass
 
 
 async def make_numbered(engine: AsyncEngine, sql: Connection, settings: Settings, count: int) -> int:
-    """So many holds, with numbers; the last number."""
+    """Makes this many holds and numbers their events. Returns the last number."""
     await make_holds(sql, settings, count)
     await number_all(engine, settings)
     return int(await sql.fetchval("select max(number) from events"))
@@ -41,6 +41,6 @@ async def hints_of(sql: Connection, ids: Sequence[UUID]) -> list[Hint]:
 
 
 async def count_states(sql: Connection) -> dict[str, int]:
-    """How many reservations there are in which state."""
+    """The number of reservations by state."""
     rows = await sql.fetch("select state, count(*) as count from reservations group by state")
     return {row["state"]: row["count"] for row in rows}

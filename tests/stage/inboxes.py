@@ -1,4 +1,4 @@
-"""An inbox in the test's own hands, and dead letters for it."""
+"""An inbox whose steps the test runs, and dead letters for it."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -35,7 +35,7 @@ async def inbox_of(
 
 
 async def make_dead_letters(sql: Connection, settings: Settings, url: str, count: int) -> list[UUID]:
-    """So many overdue holds, and a dead letter of each; their ids."""
+    """Makes this many overdue holds, and a dead letter of each. Returns their ids."""
     ids = await make_holds(sql, settings, count)
     await make_overdue(sql, *ids)
     send_hints(url, await hints_of(sql, ids))
@@ -43,7 +43,7 @@ async def make_dead_letters(sql: Connection, settings: Settings, url: str, count
 
 
 async def step_with(inbox: Inbox, count: int) -> float:
-    """A step whose batch is so many dead letters, however slowly RabbitMQ sends them."""
+    """A step whose batch is this many dead letters, however slowly RabbitMQ delivers them."""
     patient = {"inbox_batch_max": count, "inbox_linger_ms": WAIT_SECONDS_MAX * 1_000}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(inbox_module, "WAIT_MS", WAIT_SECONDS_MAX * 1_000)
@@ -65,12 +65,12 @@ async def settle_all(inbox: Inbox, url: str) -> None:
 
 
 async def tamper(sql: Connection, id_: UUID) -> None:
-    """Makes the reservation one that can't be ended: it says that it has a seat that does not exist."""
+    """Makes the reservation impossible to end: it names a seat that does not exist."""
     await sql.execute("update reservations set seat_ids = seat_ids || $2::bigint where id = $1", id_, NO_SEAT)
 
 
 async def mend(sql: Connection, id_: UUID) -> None:
-    """It can be ended again."""
+    """Undoes `tamper`."""
     await sql.execute("update reservations set seat_ids = array_remove(seat_ids, $2) where id = $1", id_, NO_SEAT)
 
 

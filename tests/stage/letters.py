@@ -1,4 +1,4 @@
-"""Somebody between `rowlock.dead` and `rowlock.expired`, who drops, doubles, delays or reverses the dead letters."""
+"""A client between `rowlock.dead` and `rowlock.expired` that drops, doubles, delays or reverses dead letters."""
 
 import asyncio
 import heapq
@@ -61,7 +61,7 @@ class Interceptor:
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        """Until it is told to stop and has sent on what it kept."""
+        """Runs until `stop` and sends the messages that it kept."""
         with connected(self.url) as connection:
             channel = connection.channel()
             own = Queue("tests.interceptor", DEAD, exclusive=True, durable=False)
@@ -97,8 +97,8 @@ def _reservation_id(body: bytes) -> UUID:
 
 @asynccontextmanager
 async def intercepted(url: str, alter: Alter) -> AsyncIterator[Interceptor]:
-    """All dead letters of the block go through it, the last ones after it. Nobody may connect meanwhile: who declares
-    the queues binds them again.
+    """All dead letters of the block go through it, the last ones after it. No process may connect meanwhile: it would
+    bind the queues again.
     """
     interceptor = Interceptor(url, alter)
     running = asyncio.create_task(asyncio.to_thread(interceptor.run))

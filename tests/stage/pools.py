@@ -6,6 +6,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 
 def checked_out(engine: AsyncEngine) -> int:
-    """How many of the pool's connections somebody has."""
+    """The number of connections that are checked out of the pool."""
     pool: Any = engine.pool
     return int(pool.checkedout())

@@ -1,4 +1,4 @@
-"""The product as it runs in production: gunicorn with the API, and the expirer, as processes of their own."""
+"""The product as in production: gunicorn with the API, and the expirer, as processes of their own."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from typing import IO, Any
 import httpx
 import psutil
 
-from dev.postgres import free_port
+from dev.processes import free_port
 from tests.stage.factories import TOKEN_SECRET
 
 START_SECONDS_MAX = 60
@@ -25,36 +25,36 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(slots=True)
 class Process:
-    """A started process; `url` is where it answers, `log` what it has written."""
+    """A started process, which answers at `url` and writes to `log`."""
 
     process: asyncio.subprocess.Process
     url: str
     log: IO[bytes]
 
     def output(self) -> str:
-        """Its log so far."""
+        """The log until now."""
         return Path(self.log.name).read_text()
 
     def cpu_seconds(self) -> float:
-        """What it and its workers have used so far, which a machine that is busy elsewhere does not change."""
+        """The CPU time of the process and its workers until now, independent of the machine's other load."""
         own = psutil.Process(self.process.pid)
         times = [process.cpu_times() for process in (own, *own.children())]
         return sum(used.user + used.system for used in times)
 
     def kill_now(self) -> None:
-        """SIGKILL for it and its workers."""
+        """Sends SIGKILL to the process and its workers."""
         os.killpg(self.process.pid, signal.SIGKILL)
 
     def pause(self) -> None:
-        """It and its workers neither work nor answer, but their connections stay."""
+        """Stops the process and its workers, whose connections stay open."""
         os.killpg(self.process.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """It goes on where it was paused."""
+        """Continues after a pause."""
         os.killpg(self.process.pid, signal.SIGCONT)
 
     async def stop(self) -> int:
-        """SIGTERM; its exit code."""
+        """Sends SIGTERM and returns the exit code."""
         if self.process.returncode is None:
             self.process.terminate()
         try:
@@ -85,14 +85,14 @@ def environment(database_url: str, **changes: Any) -> dict[str, str]:
 
 @asynccontextmanager
 async def api_process(database_url: str, **changes: Any) -> AsyncIterator[Process]:
-    """The API under gunicorn, ready to serve, on a port of its own."""
+    """The API under gunicorn, ready, on a port of its own."""
     async with gunicorn_process("service.app:create_app()", database_url, **changes) as api:
         yield api
 
 
 @asynccontextmanager
 async def gunicorn_process(app: str, database_url: str, **changes: Any) -> AsyncIterator[Process]:
-    """An application that is the API, with more routes perhaps."""
+    """An application under gunicorn: the API, or the API with more routes."""
     port = free_port()
     command = [str(Path(sys.executable).with_name("gunicorn")), "--config", "service/gunicorn.conf.py", app]
     async with _started(command, environment(database_url, port=port, **changes), f"http://127.0.0.1:{port}") as api:

@@ -95,7 +95,7 @@ class Proxy:
         link.add_done_callback(self._links.discard)
 
     async def close(self) -> None:
-        """Hangs up on everybody."""
+        """Closes all connections."""
         for link in self._links:
             link.cancel()
         await asyncio.gather(*self._links, return_exceptions=True)

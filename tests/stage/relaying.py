@@ -1,4 +1,4 @@
-"""A relay in the test's own hands: it does a step when it is told to."""
+"""A relay whose steps the test runs."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -160,6 +160,11 @@ async def unreadable(postgres: Postgres, table: str = "seats") -> AsyncIterator[
         await connection.close()
 
 
+async def cursor_of(sql: Connection) -> int:
+    """The projector's number in the log; -1 where it has no cursor."""
+    return int(await sql.fetchval("select coalesce((select number from cursors where name = 'cache'), -1)"))
+
+
 async def stored_states(sql: Connection, on_sale: OnSale) -> bytes:
     """A letter a seat, as PostgreSQL has them."""
     return str(await sql.fetchval(STATES, on_sale.id)).encode()

@@ -1,4 +1,4 @@
-"""Whether maps that were seen are as true as they say: each has whatever was certainly committed at its `asOf`."""
+"""Checks maps that were read: each has every change that was certainly committed at its `asOf`."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,23 +11,23 @@ import orjson
 from service.database import Connection
 
 Letters = Mapping[int, Mapping[int, str]]
-"""By position: what letter the seat had at each version."""
+"""By position: the seat's letter at each version."""
 Made = Mapping[tuple[UUID, str], list[tuple[int, int]]]
-"""By reservation and kind of event: which versions it made, each with its position."""
+"""By reservation and kind of event: the positions and versions of the seats that it changed."""
 
 
 @dataclass(slots=True)
 class Seen:
-    """What was acknowledged, with PostgreSQL's time after it; and the maps, with their `asOf`."""
+    """The acknowledged changes, with PostgreSQL's time after each; and the maps, with their `asOf`."""
 
     acknowledged: list[tuple[datetime, UUID, str]] = field(default_factory=list)
     maps: list[tuple[datetime, str]] = field(default_factory=list)
     stored: list[tuple[datetime, str, list[int]]] = field(default_factory=list)
-    """As the bytes are in Redis, with their versions."""
+    """The bytes in Redis, with their versions."""
 
 
 async def read_log(sql: Connection, session_id: int) -> tuple[Letters, Made]:
-    """The story of the session's seats."""
+    """The letters and versions of the session's seats, by the log."""
     letters: dict[int, dict[int, str]] = defaultdict(lambda: {0: "A", 1: "A"})
     made: dict[tuple[UUID, str], list[tuple[int, int]]] = {}
     query = "select reservation_id, kind, seats::text as seats from events where session_id = $1"
@@ -50,7 +50,7 @@ def versions_at(as_of: datetime, seen: Seen, made: Made) -> Mapping[int, int]:
 
 
 async def assert_true(sql: Connection, session_id: int, seen: Seen) -> None:
-    """Each map shows each seat as it was at one of its versions, and at none that was certainly over at `asOf`."""
+    """Fails where a map shows a seat as it never was, or at a version that had certainly passed at `asOf`."""
     letters, made = await read_log(sql, session_id)
     demanding = 0
     for as_of, states in seen.maps:
@@ -59,7 +59,7 @@ async def assert_true(sql: Connection, session_id: int, seen: Seen) -> None:
         for position, letter in enumerate(states):
             possible = {letters[position][n] for n in letters[position] if n >= versions[position]}
             assert letter in possible, (as_of, position, letter, versions[position])
-    assert demanding > len(seen.maps) / 10, "most of what was seen could not be wrong"
+    assert demanding > len(seen.maps) / 10, "most of the maps could not be wrong"
     for as_of, states, numbers in seen.stored:
         versions = versions_at(as_of, seen, made)
         assert all(number >= versions[position] for position, number in enumerate(numbers)), as_of

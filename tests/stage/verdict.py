@@ -1,4 +1,4 @@
-"""What must hold in the database after every test, whatever it did: SQL that returns what breaks a rule."""
+"""The rules that hold in the database after every test: SQL that returns the rows that break one."""
 
 from service.database import Connection
 

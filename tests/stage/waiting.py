@@ -26,7 +26,7 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds_max
 
 
 async def until_lock_waits(sql: Connection, count: int = 1, query_like: str | None = None) -> None:
-    """Returns when so many backends (whose query is like that) wait for a lock."""
+    """Returns when this many backends (whose query is like that) wait for a lock."""
 
     async def waits() -> bool:
         return int(await sql.fetchval(COUNT_LOCK_WAITS, query_like)) >= count

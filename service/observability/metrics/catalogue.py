@@ -274,15 +274,14 @@ OBSERVED = OBSERVER.gauge(
     across="livemax",
 )
 
-AUDIT = Group("Self-audit; each expirer says the same, so take the maximum", "expirer")
+AUDIT = Group("Self-audit; all expirers show the same values, so take the maximum", "expirer")
 AUDIT_VIOLATIONS = AUDIT.gauge(
     "rowlock_audit_violations",
     "violations",
-    "What the last finished round found, or the one under way has found already, which must be 0; NaN before the first "
-    "round is finished. owners: a seat in two live reservations; money: a sold seat that is not paid once at its "
-    "price; ownerless: an owner without a seat, or a seat without its owner; overdue: a hold that should have ended "
-    "long ago; log: a state that the log tells otherwise, or events that are missing from it; "
-    "cache: a map in Redis that is not the ledger's.",
+    "Violations of the last finished round and of the current one so far, which must be 0; NaN before the first round "
+    "is finished. owners: a seat in two live reservations; money: a sold seat that is not paid once at its price; "
+    "ownerless: an owner without a seat, or a seat without its owner; overdue: a hold that should have ended long ago; "
+    "log: a state that differs from the log, or missing events; cache: a map in Redis that differs from the ledger.",
     {"check": values.CHECKS},
     across="livemax",
 )
@@ -303,21 +302,19 @@ AUDIT_INTERVAL_SECONDS = AUDIT.gauge(
 )
 AUDIT_UNLOOKED = AUDIT.gauge(
     "rowlock_audit_unlooked",
-    "rows or maps",
-    "What the last finished round could not look at, and knows nothing of. events: open holds, and what looked wrong, "
-    "that could not be compared with the log, because open holds, new events or events without a number were too many, "
-    "or the log was trimmed meanwhile, is another one, or was read by the release before; maps: those that could not "
-    "be read in time, or 1 where Redis was away or the projector stood still.",
+    "parts",
+    "Parts that the last finished round could not check. events: 1 where log and ledger could not be compared, "
+    "because reservations or new events were too many, or because the log was trimmed or replaced meanwhile; maps: the "
+    "maps that could not be read in time, or 1 where Redis was down or the projector had stopped.",
     {"what": values.AUDITED},
     across="livemax",
 )
 AUDIT_CHECKED = AUDIT.counter(
     "rowlock_audit_checked_total",
     "rows",
-    "What this expirer's audit has looked at. holds: those that were overdue; events: also the open holds that were "
-    "compared with the log.",
+    "Rows that this expirer's audit has checked. holds: those that were overdue.",
     {"what": values.AUDITED},
 )
-AUDIT_REPAIRED = AUDIT.counter("rowlock_audit_repairs_total", "maps", "Maps that the audit has thrown out of Redis.")
+AUDIT_REPAIRED = AUDIT.counter("rowlock_audit_repairs_total", "maps", "Wrong maps that the audit has deleted in Redis.")
 
 GROUPS: Final = (HTTP, OPERATIONS, WRITES, DATABASE, MAPS, SIGN_IN, PROCESS, LOOPS, OBSERVER, AUDIT)

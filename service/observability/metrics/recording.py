@@ -35,7 +35,7 @@ DATABASE_ERRORS: dict[type[Exception], str] = {
     asyncpg.SerializationError: "serialization",
     errors.OutcomeUnknown: "commit_unknown",
 }
-"""Every other error that is translated means that PostgreSQL is away."""
+"""Every other error that is translated means that PostgreSQL is down."""
 OUR_FAULTS = ("unavailable", "failed")
 """Outcomes of requests that count against the error budget."""
 CONFLICT, TOO_MANY, UNAVAILABLE = 409, 429, 503

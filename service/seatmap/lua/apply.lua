@@ -1,11 +1,11 @@
--- Brings seats up to date: each only if its version is newer, so that late writers can't go backwards.
--- KEYS: states, versions, meta. ARGV: the builder's token or '', then position, state, version of each seat.
--- Returns how many seats changed; -1 where the token is not the builder's any more, or there is no map.
+-- Changes seats, each only if the version is newer, so that a late writer can't undo a later change.
+-- KEYS: states, versions, meta. ARGV: the builder's token or '', then position, state and version of each seat.
+-- Returns the number of seats that changed; -1 if there is no map, or the token is no longer the builder's.
 local size = redis.call('STRLEN', KEYS[1])
 if size == 0 then
   return -1
 end
--- Redis may have evicted one key of the three: without all of them nobody can tell what is newer.
+-- Redis may have evicted one of the three keys. Without all of them it is unknown which version is newer.
 if redis.call('STRLEN', KEYS[2]) ~= 4 * (size - 1) or redis.call('EXISTS', KEYS[3]) == 0 then
   redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
   return -1

@@ -1,7 +1,7 @@
--- Makes a map whose seats are all available at version 0, marked as building. From here on changes are applied to it.
--- KEYS: states, versions, meta. ARGV: number of seats, the builder's token, milliseconds to live, when the showing is over
--- in ms: then the map goes before its time, but not within a minute, for who still looks at it.
--- Returns 1, or 0 where a complete map is there already.
+-- Creates a map that is marked as building, with all seats available at version 0. Changes are applied to it from now on.
+-- KEYS: states, versions, meta. ARGV: number of seats, the builder's token, lifetime in ms, end of the showing in ms.
+-- The map expires at the end of the showing if that is earlier, but not within the next minute, for its readers.
+-- Returns 1, or 0 if a complete map exists.
 if redis.call('GETRANGE', KEYS[1], 0, 0) == 'C' then
   return 0
 end

@@ -1,5 +1,5 @@
--- Lets somebody else build the map. KEYS: lock. ARGV: the token that took it.
--- Returns 1, or 0 where the lock has gone by itself, and may be somebody else's by now.
+-- Releases the lock of a builder. KEYS: lock. ARGV: the token that took it.
+-- Returns 1, or 0 if the lock has expired, and may be another builder's now.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end
