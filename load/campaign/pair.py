@@ -56,6 +56,11 @@ class Pair:
         """The primary."""
         return self.servers[self.primary]
 
+    @property
+    def standby(self) -> Postgres:
+        """The other server."""
+        return self.servers[1 - self.primary]
+
     async def connect(self) -> Connection:
         """A connection of one's own to the primary."""
         return await asyncpg.connect(self.leader.url())
@@ -66,8 +71,9 @@ class Pair:
         await self.add_standby()
 
     async def fail_over(self) -> None:
-        """The primary dies at once; the standby is promoted. There is no standby until `add_standby`."""
+        """The primary dies at once; the standby, which is started if it is down, is promoted. There is no standby until `add_standby`."""
         await asyncio.to_thread(lose, self.leader)
+        await asyncio.to_thread(self.standby.ensure_up)
         self.primary = 1 - self.primary
         connection = await asyncpg.connect(self.leader.url())
         try:
