@@ -88,7 +88,7 @@ def started(
 
 
 def watch(parts: list[Part]) -> None:
-    """Returns never. Raises Stopped after a signal, RunError when a part has ended."""
+    """Never returns. Raises Stopped after a signal, RunError when a part has ended."""
     while all(part.process.poll() is None for part in parts):
         go_on()
         stopping.wait(POLL_SECONDS)

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote
 
-from dev.processes import Account, Server, ServerError, free_port
-
-__all__ = ["Postgres", "free_port"]
+from dev.processes import Account, Server, ServerError
 
 SUPERUSER = "rowlock"
 OLDER = (15, 16, 17)

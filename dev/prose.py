@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-TEXTS = {".md", ".yaml", ".yml", ".txt", ".tpl"}
+TEXTS = {".lua", ".sql", ".toml", ".md", ".yaml", ".yml", ".txt", ".tpl"}
 LEFT_OUT = ("tests/", "load/tests/", "LICENSE", "dev/prose.py", ".github/")
 TEST_NAME_CHARACTERS_MAX = 60
 
@@ -30,6 +30,7 @@ RULES = {
     "fix, repair or correct": r"\bmend(?:s|ed|ing)?\b",
     "check, read or inspect": r"\blook(?:s|ed|ing)? (?:at|whether)\b",
     "is": r"\b(?:stands|stood)\b(?!-| for\b)",
+    "current": r"\bpresent (?:time|state|checkout)\b",
     "down, unreachable or gone": r"\b(?:is|are|was|were|be|been|goes|went) away\b",
     "release or return": r"\b(?:gives?|gave|given|giving) (?:\w+ )?back\b",
 }

@@ -1,4 +1,4 @@
 """The expirer: the process that releases unpaid seats and publishes events. Imports `service`, never its HTTP.
 
-May be imported by no other package.
+May be imported by no other package; its loops use `lease` and `thread`.
 """

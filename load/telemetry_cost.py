@@ -25,7 +25,7 @@ import uvloop
 from fastapi import FastAPI
 from prometheus_client import Metric
 
-from dev.postgres import free_port
+from dev.processes import free_port
 from load.servers import Servers, measured
 from service import app as product
 from service.migrate import migrate

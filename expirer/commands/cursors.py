@@ -12,6 +12,7 @@ from service.database import Connection, create_engine, transaction
 from service.errors import NotReady, Unavailable
 from service.events import cursors
 from service.events.cursors import Cursor
+from service.moments import rfc3339
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -55,6 +56,6 @@ async def _drop(connection: Connection, readers: Sequence[Cursor], name: str) ->
 
 def _line(cursor: Cursor) -> str:
     return (
-        f"{cursor.name:<12}  {cursor.unread:>9} unread  moved {cursor.moved_at:%Y-%m-%dT%H:%M:%SZ}"
+        f"{cursor.name:<12}  {cursor.unread:>9} unread  moved {rfc3339(cursor.moved_at.replace(microsecond=0))}"
         f"  {cursor.reader or 'not running'}"
     )

@@ -12,14 +12,13 @@ import pytest
 from dev.containers import Container
 from dev.postgres import Postgres
 from dev.servers import RabbitMQ
-from load.batches import compare
+from load.batches import RATIO_MIN, compare
 from service.database import create_engine
 from service.migrate import migrate
 from tests.stage.factories import make_settings
 from tests.stage.servers import Servers
 from tests.stage.verdict import broken_rules
 
-RATIO_MIN = 8
 ROUNDS = 3
 
 

@@ -13,7 +13,8 @@ import pytest
 from kombu import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from dev.postgres import Postgres, free_port
+from dev.postgres import Postgres
+from dev.processes import free_port
 from service.broker.link import Link, hear
 from service.broker.publisher import Published, Publisher
 from service.database import Connection as Sql

@@ -5,8 +5,6 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -22,10 +20,10 @@ from service.database import Connection
 from service.migrate import migrate
 from service.settings import Settings
 from tests.stage.broker import first_time, listening, message_count, versions_told
+from tests.stage.crews import Crew, crew_of
 from tests.stage.factories import hold_of, make_customer, make_overdue, make_session, make_settings
 from tests.stage.forcing import give, give_all, state_of
-from tests.stage.letters import consumers
-from tests.stage.processes import Process, expirer_process
+from tests.stage.processes import Process
 from tests.stage.servers import Servers
 from tests.stage.verdict import broken_rules
 from tests.stage.waiting import WAIT_SECONDS_MAX, until
@@ -62,39 +60,6 @@ IS_TRIMMED_AND_FORGOTTEN = """
 select not exists (select from events where at < clock_timestamp() - interval '999 hours')
 and not exists (select from hold_queues where ttl_ms = $1)
 """
-
-
-@dataclass(slots=True)
-class Crew:
-    """The expirers at work, the longest first."""
-
-    stack: AsyncExitStack
-    url: str
-    options: dict[str, Any]
-    members: list[Process] = field(default_factory=list)
-
-    async def hire(self) -> None:
-        """One more is at work."""
-        self.members.append(await self.stack.enter_async_context(expirer_process(self.url, **self.options)))
-
-    async def replace(self) -> None:
-        """The one that has been at work for longest is killed, and another begins."""
-        self.members.pop(0).kill_now()
-        await self.hire()
-
-
-@asynccontextmanager
-async def crew_of(count: int, database_url: str, **options: Any) -> AsyncIterator[Crew]:
-    """Expirers, of which each takes dead letters."""
-    async with AsyncExitStack() as stack:
-        crew = Crew(stack, database_url, {"hold_seconds": HOLD_SECONDS, **options})
-        await asyncio.gather(*[crew.hire() for _ in range(count)])
-
-        async def connected() -> bool:
-            return consumers(options["broker_url"]) == count
-
-        await until(connected, "the inboxes")
-        yield crew
 
 
 async def sell(sql: Connection, settings: Settings, holds: int, over_seconds: float) -> Sequence[int]:
@@ -150,7 +115,7 @@ async def test_killed_expirers_end_each_hold_once_and_publish_in_order(
 ) -> None:
     urls = {"redis_url": redis.url, "broker_url": rabbitmq.url}
     with listening(rabbitmq.url) as listener:
-        async with crew_of(EXPIRERS, postgres.url(), **urls) as crew:
+        async with crew_of(EXPIRERS, postgres.url(), hold_seconds=HOLD_SECONDS, **urls) as crew:
             before = await begun_at(sql)
             seat_ids = await die_in_each_wave(sql, settings, crew)
             await until_ended(sql, HOLDS)
@@ -192,7 +157,7 @@ async def test_loops_recover_from_a_postgresql_crash_and_park_nothing(
 ) -> None:
     settings = make_settings(fragile.url())
     urls = {"redis_url": redis.url, "broker_url": rabbitmq.url}
-    async with crew_of(1, fragile.url(), **urls, log_level="info") as crew:
+    async with crew_of(1, fragile.url(), hold_seconds=HOLD_SECONDS, log_level="info", **urls) as crew:
         (expirer,) = crew.members
         sql = await asyncpg.connect(fragile.url())
         seat_ids = await sell(sql, settings, HOLDS, HOLD_SECONDS - 1)

@@ -9,7 +9,8 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from dev.postgres import Postgres, free_port
+from dev.postgres import Postgres
+from dev.processes import free_port
 from service.broker.topology import EXPIRED_QUEUE, PARKED_QUEUE
 from service.database import Connection, create_engine
 from service.errors import BrokerAway, Busy, DatabaseAway, Unavailable

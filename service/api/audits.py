@@ -18,12 +18,12 @@ router = APIRouter(prefix="/manager", tags=["manager"])
 
 Check = Literal["owners", "money", "ownerless", "overdue", "log", "cache"]
 RULES: dict[Check, str] = {
-    "owners": "A seat is in no two live reservations.",
+    "owners": "No seat is in two live reservations.",
     "money": "A sold seat is paid once, at its price, and nothing else is paid.",
     "ownerless": "A live reservation has all of its seats, and a seat that is not available has one.",
-    "overdue": "A hold that was not paid has ended a minute after its deadline.",
-    "log": "No event is missing. The last event of each reservation has its present state, and the states and versions"
-    " of its seats. Each of the newest reservations has an event, since the log begins.",
+    "overdue": "Every unpaid hold ends within a minute of its deadline.",
+    "log": "No event is missing. The last event of each reservation agrees with its current state and its seats."
+    " Each of the newest reservations since the log began has an event.",
     "cache": "A seat map in Redis agrees with the ledger; a wrong one is deleted, and its next reader builds it again.",
 }
 
@@ -77,7 +77,7 @@ class AuditReply(Reply):
 )
 async def audit(context: InContext, _manager: AsManager) -> AuditReply:
     """The expirer checks all seats, reservations, events and maps, round after round. `finishedAt` is by PostgreSQL's
-    clock; when it is long ago, no expirer runs.
+    clock; if it is old, no expirer runs.
     """
     async with snapshot(context.engine) as connection:
         verdict = await verdicts.read_verdict(connection)

@@ -99,7 +99,7 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         404, "not-found", "Not found", lambda e: f"This {e.what} does not exist.", lambda e: {"what": e.what}
     ),
     errors.SeatsUnknown: Problem(
-        404, "seats-unknown", "Unknown seats", lambda e: f"Unknown seats: {_listed(e.seat_ids)}.", _seat_ids
+        404, "seats-unknown", "Unknown seats", lambda e: f"Unknown seats: {', '.join(map(str, e.seat_ids))}.", _seat_ids
     ),
     MethodNotAllowed: Problem(
         405,
@@ -109,7 +109,7 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         headers=lambda e: {"Allow": e.allow},
     ),
     errors.SeatsTaken: Problem(
-        409, "seats-taken", "Seats taken", lambda e: f"Not available: {_listed(e.seat_ids)}.", _seat_ids
+        409, "seats-taken", "Seats taken", lambda e: f"Not available: {', '.join(map(str, e.seat_ids))}.", _seat_ids
     ),
     errors.SaleClosed: Problem(
         409,
@@ -245,7 +245,3 @@ def body(error: RowlockError, problem: Problem) -> dict[str, Any]:
         "detail": problem.detail(error),
         **problem.facts(error),
     }
-
-
-def _listed(seat_ids: tuple[int, ...]) -> str:
-    return ", ".join(map(str, seat_ids))

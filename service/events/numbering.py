@@ -5,9 +5,7 @@ An identity is handed out before its commit. A reader by identity would see some
 
 from service.database import Connection
 
-LAST = "log"
-"""The cursor that has the last number given. It outlives the events, which are trimmed."""
-
+# The cursor `log` has the last number given. It outlives the events, which are trimmed.
 ADD_LAST = """
 insert into cursors (name, number)
 select 'log', greatest(coalesce(max(number), 0), (select coalesce(max(number), 0) from cursors))

@@ -1,4 +1,4 @@
--- The self-audit: whose turn it is, and what the last finished round has found. The row is made by who comes first.
+-- The self-audit: whose turn it is, and what the last finished round has found. The first replica inserts the row.
 create table audits (
     only_row boolean primary key default true check (only_row),
     owner text,

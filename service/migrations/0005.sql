@@ -1,6 +1,5 @@
--- The round of the self-audit that is under way: since when, what it has found, and where it is, for whoever takes it up.
--- The release before knows nothing of it: what is not newer than the last verdict counts for nothing.
--- And what the last finished round could not look at.
+-- The round of the self-audit that is in progress: when it began, its result so far and its position. And the parts that
+-- the last finished round could not check.
 alter table audits
     add column round_began_at timestamptz,
     add column round jsonb,

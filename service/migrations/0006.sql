@@ -1,5 +1,5 @@
--- Another replica no longer continues a round of the self-audit, it begins a new one. What the current round has found is
--- added to the violations of the last one, also before the first one is finished.
+-- Another replica no longer continues a round of the self-audit, it begins a new one. The violations of the current round are added
+-- to those of the last one, also before the first round has finished.
 
 alter table audits
     drop column round_began_at,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from service.cache import Cache
 
-WATERMARK = "rowlock:watermark:2"
-"""Epoch, moment by Redis's clock, and moment by PostgreSQL's clock. The number in the name is the format's."""
+WATERMARK = "rowlock:watermark"
+"""Epoch, moment by Redis's clock, and moment by PostgreSQL's clock."""
 BUMP = "rowlock:bump"
 """`INCR rowlock:bump` begins a new epoch, so that every map is built again. Needed after manual changes of seats."""
 PLACE = "rowlock:place"

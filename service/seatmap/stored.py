@@ -69,7 +69,7 @@ group by sessions.id
 """
 
 # Whole columns: building 100,000 records costs the process more than the query costs PostgreSQL. Its transaction begins
-# before its snapshot is taken, the statement's own time may be later: see eventlog's READ_COMMITTED.
+# before its snapshot is taken, the statement's own time may be later: see `READ_COMMITTED` in `service.events.log`.
 READ_STATES = """
 select string_agg(left(state, 1), '' order by position) as states, now() as as_of
 from seats

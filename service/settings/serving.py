@@ -40,7 +40,7 @@ class Processes(BaseModel):
         NoDecode,
         BeforeValidator(_split),
         Field(
-            description="Networks of the proxies whose `X-Forwarded-For` is believed, such as `10.0.0.0/8, 192.0.2.7`."
+            description="Networks of the proxies whose `X-Forwarded-For` is trusted, such as `10.0.0.0/8, 192.0.2.7`."
             " Otherwise a request's address is that of its connection"
         ),
     ] = ()

@@ -6,7 +6,8 @@ import sys
 import httpx
 import pytest
 
-from dev.postgres import Postgres, free_port
+from dev.postgres import Postgres
+from dev.processes import free_port
 from service.app import create_app
 from service.database import Connection
 from service.errors import NotReady

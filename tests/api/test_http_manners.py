@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import asyncpg
 import httpx
 
-from dev.postgres import Postgres, free_port
+from dev.postgres import Postgres
+from dev.processes import free_port
 from service.app import create_app
 from service.database import Connection
 from service.migrate import migrate

@@ -17,6 +17,7 @@ BAD = {
     "fix, repair": ("Mend the data.",),
     "check, read": ("It looks at the log.", "Look whether it runs."),
     "is": ("It stands in the log.",),
+    "current": ("PostgreSQL's present time.",),
     "down, unreachable": ("PostgreSQL is away.",),
     "release or return": ("It gives seats back.",),
 }

@@ -2,7 +2,8 @@
 
 import pytest
 
-from dev.postgres import Postgres, free_port
+from dev.postgres import Postgres
+from dev.processes import free_port
 from service.database import Connection
 from service.events import cursors
 from tests.stage.commands import expirer_command

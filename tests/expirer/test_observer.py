@@ -6,7 +6,8 @@ import math
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from dev.postgres import Postgres, free_port
+from dev.postgres import Postgres
+from dev.processes import free_port
 from expirer.loops import sweep
 from expirer.loops.observer import Observer
 from service.audit import observations

@@ -11,7 +11,8 @@ import orjson
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from dev.postgres import Postgres, free_port
+from dev.postgres import Postgres
+from dev.processes import free_port
 from service.broker.messages import Hint
 from service.broker.parked import Why
 from service.broker.topology import DELIVERIES_MAX, EXPIRED_QUEUE, PARKED_QUEUE

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import httpx
 import pytest
 
-from dev.postgres import free_port
+from dev.processes import free_port
 from service.settings import Settings
 from tests.image.docker import docker
 

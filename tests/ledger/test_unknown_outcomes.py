@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import httpx
@@ -132,7 +133,8 @@ async def test_look_up_waits_for_a_commit_that_is_on_its_way(
     monkeypatch: pytest.MonkeyPatch, proxy: Proxy, sql: Connection, settings: Settings
 ) -> None:
     # The test says when the COMMITs arrive, however long it takes to see the look-ups wait.
-    monkeypatch.setattr(database, "IDLE_IN_TRANSACTION_SECONDS", 60)
+    patient_engine = partial(database.create_engine, idle_in_transaction_seconds=60)
+    monkeypatch.setattr("service.app.create_engine", patient_engine)
     patient = through(proxy, statement_timeout_ms=1_000, outcome_wait_ms=30_000)
     asks = [await prepare(write, sql, settings) for write in WRITES]
     before = await outcome(sql)

@@ -18,7 +18,8 @@ from starlette.responses import Response
 
 from dev.containers import Container
 from dev.monitoring.rules import rules
-from dev.postgres import SUPERUSER, Postgres, free_port
+from dev.postgres import SUPERUSER, Postgres
+from dev.processes import free_port
 from dev.servers import RabbitMQ, Redis
 from service.app import create_app
 from service.database import Connection

@@ -6,7 +6,8 @@ import httpx
 from prometheus_client import REGISTRY, Metric
 
 from dev.containers import Container
-from dev.postgres import Postgres, free_port
+from dev.postgres import Postgres
+from dev.processes import free_port
 from dev.servers import Redis
 from service import VERSION
 from service.app import create_app

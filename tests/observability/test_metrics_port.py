@@ -15,7 +15,8 @@ import pytest
 from prometheus_client.mmap_dict import MmapedDict
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from dev.postgres import Postgres, free_port
+from dev.postgres import Postgres
+from dev.processes import free_port
 from service import VERSION
 from service.database import snapshot
 from service.observability.metrics import exposition

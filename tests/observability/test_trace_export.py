@@ -7,7 +7,8 @@ import time
 
 import httpx
 
-from dev.postgres import Postgres, free_port
+from dev.postgres import Postgres
+from dev.processes import free_port
 from service.database import Connection
 from service.observability.spans import LINKS_MAX, Spans
 from service.settings import Settings

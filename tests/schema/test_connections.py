@@ -8,7 +8,8 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from dev.postgres import Postgres, free_port
+from dev.postgres import Postgres
+from dev.processes import free_port
 from service.database import Connection, create_engine, snapshot, transaction
 from service.errors import DatabaseAway
 from service.ledger.booking import TRIES_MAX

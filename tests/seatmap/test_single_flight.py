@@ -71,7 +71,7 @@ async def test_work_goes_on_when_the_first_who_asked_is_cancelled() -> None:
 async def test_more_work_than_allowed_is_refused() -> None:
     flights, work = SingleFlight[str, int]("work", flights_max=1), Work()
     (asked,) = await begin(flights, work, "a")
-    with pytest.raises(Busy, match="work"):
+    with pytest.raises(Busy, match="SHARED_WORK"):
         await flights.run("b", work)
     (joined,) = await begin(flights, work, "a")
     work.may_end.set()
