@@ -44,7 +44,7 @@ select (select count(*) from reservations where state = 'HELD') + (select count(
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command was asked for. `postgresql` None is the newest version."""
+    """The command's options. `postgresql` None is the newest version."""
 
     seconds: float
     seed: int
@@ -56,7 +56,7 @@ class Options:
 
 @dataclass(slots=True)
 class Result:
-    """What a campaign has shown."""
+    """The outcome of a campaign."""
 
     history: History
     violations: list[Violation]
@@ -150,7 +150,7 @@ def _issued_earlier(token: str) -> str:
 
 
 async def _renew_sessions(system: System, ground: Field) -> None:
-    """Puts a new session on sale now and then, whatever is away at the moment."""
+    """Puts a new session on sale now and then, also during a fault."""
     while True:
         await asyncio.sleep(NEW_SESSIONS_EVERY_SECONDS / SESSIONS)
         try:
@@ -184,7 +184,7 @@ async def _settle_down(system: System, ground: Field, clients: Sequence[Client])
 
 
 async def _audited(system: System, manager: Account) -> tuple[str, ...]:
-    """What the first round of the self-audit that began after the campaign has found, a line a fault."""
+    """The violations of the first self-audit that began after the campaign, a line each."""
     since = datetime.now(UTC)
     async with httpx.AsyncClient(base_url=system.apis[-1].url, headers=manager.headers) as client:
         for _ in range(AUDIT_TRIES_MAX):

@@ -21,7 +21,7 @@ UNCHANGED = {"busy", "database-away", "not-ready", "too-many-requests"}
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the service was started with, and the bounds that it is held to."""
+    """The service's settings, and the bounds that are checked."""
 
     hold_seconds: float
     seats_per_customer_max: int
@@ -66,7 +66,7 @@ class Operation:
 
     @property
     def is_unknown(self) -> bool:
-        """Whether the answer, or its absence, leaves open what was done."""
+        """Whether the outcome is open: the answer is missing, or says so."""
         return self.status is None or self.problem == "outcome-unknown"
 
     @property
@@ -77,7 +77,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What the nemesis did, from when to when."""
+    """A fault with its begin and end."""
 
     kind: str
     began: int
@@ -149,7 +149,7 @@ class History:
     reservations: dict[str, Reservation] = field(default_factory=dict)
     seats: dict[int, Seat] = field(default_factory=dict)
     audit: tuple[str, ...] = ()
-    """What the self-audit has found in the end, a line a fault."""
+    """The self-audit's violations at the end, a line each."""
     deadlocks: int = 0
     """How many PostgreSQL has ended."""
     published: frozenset[int] | None = None
@@ -177,7 +177,7 @@ def line(row: Any) -> bytes:
 
 
 def last_line(history: History) -> bytes:
-    """What was found out at the end of the campaign."""
+    """The facts of the campaign's end."""
     published = None if history.published is None else sorted(history.published)
     end = {"row": "end", "audit": history.audit, "deadlocks": history.deadlocks, "published": published}
     return orjson.dumps(end) + b"\n"
@@ -193,7 +193,7 @@ def write(path: Path, history: History) -> None:
 
 
 def read(path: Path) -> History:
-    """Reads what `write` has written. Raises ValueError where the file has no limits."""
+    """Reads the file of `write`. Raises ValueError where the file has no limits."""
     rows: dict[str, list[dict[str, Any]]] = {}
     with path.open("rb") as file:
         for text in file:

@@ -49,7 +49,7 @@ MUTANTS = (
         "a hold reads the clock before its locks", HOLDING, "select clock_timestamp()", "select transaction_timestamp()"
     ),
     Mutant(
-        "the limit does not count what is paid",
+        "the limit does not count paid seats",
         HOLDING,
         "where r.state in ('HELD', 'CONFIRMED')\nunion all",
         "where r.state = 'HELD'\nunion all",
@@ -113,7 +113,7 @@ MUTANTS = (
         "rabbitmq-killed,expirer-killed,rabbitmq-alarmed",
     ),
     Mutant(
-        "a map takes changes that are older than what it has",
+        "a map accepts changes that are older than its own",
         "service/seatmap/lua/apply.lua",
         "version > struct.unpack('>I4', known)",
         "true",

@@ -71,7 +71,7 @@ class Pair:
         await self.add_standby()
 
     async def fail_over(self) -> None:
-        """The primary dies at once; the standby, which is started if it is down, is promoted. There is no standby until `add_standby`."""
+        """Kills the primary at once and promotes the standby. `add_standby` makes a new standby."""
         await asyncio.to_thread(lose, self.leader)
         await asyncio.to_thread(self.standby.ensure_up)
         self.primary = 1 - self.primary

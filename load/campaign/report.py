@@ -1,4 +1,4 @@
-"""What a campaign has shown, for people and as JSON."""
+"""The report of a campaign, as text and as JSON."""
 
 from collections import Counter
 from dataclasses import asdict

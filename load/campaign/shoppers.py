@@ -5,21 +5,18 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
-from load.campaign.history import HISTORY, HOLD, LIST, MAP, PAY, RELEASE, WRITES, Operation
-from load.campaign.wire import Answer, Wire
+from load.campaign.history import HISTORY, HOLD, LIST, MAP, PAY, RELEASE, Operation
+from load.campaign.requests import recorded, request_of
+from load.campaign.wire import Wire
 
 TRIES_MAX = 5
 TIMEOUT_SECONDS = 12.0
 KEPT_MAX = 20
 HANG_UP_SHARE = 0.02
-REFUSED, UNAVAILABLE = 400, 503
-LETTERS = {"AVAILABLE": "A", "HELD": "H", "SOLD": "S"}
+UNAVAILABLE = 503
 SHARES = {
     "hold": 34,
     "pay": 8,
@@ -55,7 +52,7 @@ class OnSale:
 
 @dataclass(slots=True)
 class Field:
-    """What all clients share: where the service is, what is on sale, and where operations are recorded."""
+    """Shared by all clients: the service's addresses, the sessions on sale, and the record of operations."""
 
     urls: Sequence[str]
     sessions: Sequence[OnSale]
@@ -65,7 +62,7 @@ class Field:
     sold: Counter[int] = field(default_factory=Counter)
     numbers: int = 0
     recent: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=KEPT_MAX))
-    """Customers and their holds, for those who try to settle what is not theirs."""
+    """Recent holds with their customers, for attempts by other customers."""
 
     def next_number(self) -> int:
         """The id of the next operation."""
@@ -104,7 +101,7 @@ class Client:
         self._unknown: dict[tuple[str, str | None, str | None], Operation] = {}
 
     async def run(self) -> None:
-        """Acts until the campaign is over; then it finds out what is unknown."""
+        """Acts until the campaign is over."""
         actions = {
             "hold": self._hold, "pay": self._pay, "release": self._release, "late": self._come_late,
             "twice": self._pay_twice, "replay": self._replay, "foreign": self._settle_foreign,
@@ -118,7 +115,7 @@ class Client:
             wire.close()
 
     async def resolve(self) -> None:
-        """Repeats what is unknown until it is known, as its customer would: one truth for each."""
+        """Repeats each request with an unknown outcome, as its customer would, until the outcome is known."""
         for operation in list(self._unknown.values()):
             facts = {"session": operation.session, "seats": operation.seats, "key": operation.key}
             if operation.kind != HOLD:
@@ -172,7 +169,7 @@ class Client:
             self._ground.sold[held.session.id] -= len(held.seats)
 
     async def _pay_twice(self) -> None:
-        """Again, or releases what is paid, or pays what is released; sometimes both at once."""
+        """Settles a past hold again: pays it twice, releases it after the payment, or pays it after the release."""
         if self._past:
             held = self._chance.choice(self._past[-KEPT_MAX:])
             if self._ground.sold[held.session.id] < held.session.sold_max:
@@ -247,49 +244,3 @@ class Client:
             operation = recorded(operation, answered, answer)
         self._ground.record(operation)
         return operation
-
-
-def request_of(kind: str, facts: dict[str, Any]) -> tuple[str, str, bytes]:
-    """Method, path and body."""
-    match kind:
-        case "hold":
-            return "POST", "/customer/book", orjson.dumps({"seatIds": facts["seats"]})
-        case "pay":
-            return "PUT", f"/customer/pay/{facts['reservation']}", b""
-        case "release":
-            return "DELETE", f"/customer/reservation/{facts['reservation']}", b""
-        case "map":
-            return "GET", f"/customer/session/{facts['session']}", b""
-        case "list":
-            return "GET", "/customer/list-sessions?limit=100", b""
-        case _:
-            return "GET", "/customer/list-history?state=ALL&limit=20", b""
-
-
-def recorded(operation: Operation, answered: int, answer: Answer) -> Operation:
-    """The operation with what the checker reads of the answer."""
-    facts: dict[str, Any] = {"answered": answered, "status": answer.status}
-    if answer.status >= REFUSED:
-        problem = orjson.loads(answer.body)
-        return replace(operation, **facts, problem=problem["type"].rpartition(":")[2], body=answer.body.decode())
-    reply = orjson.loads(answer.body)
-    if operation.kind in WRITES:
-        facts |= {"body": answer.body.decode(), "replayed": answer.headers.get("idempotency-replayed") == "true"}
-        facts["reservation"] = reply["reservationId"]
-    elif operation.kind == MAP:
-        facts |= {
-            "body": "".join(LETTERS[seat["state"]] for seat in reply["seats"]),
-            "as_of": microseconds(reply["asOf"]),
-        }
-    elif operation.kind == LIST:
-        (counts,) = [item["seats"] for item in reply["sessions"] if item["sessionId"] == operation.session]
-        facts["body"] = orjson.dumps({name: counts[name] for name in ("available", "held", "sold")}).decode()
-    elif operation.kind == HISTORY:
-        facts["body"] = orjson.dumps({line["reservationId"]: line["state"] for line in reply["reservations"]}).decode()
-    return replace(operation, **facts)
-
-
-def microseconds(text: str) -> int:
-    """A time of a reply, in microseconds since the epoch."""
-    moment = datetime.fromisoformat(text)
-    return int(moment.timestamp()) * 1_000_000 + moment.microsecond

@@ -1,4 +1,4 @@
-"""A subscriber of `rowlock.events` with a durable queue: what it has received in the end was published."""
+"""A subscriber of `rowlock.events` with a durable queue, which proves that events were published."""
 
 import orjson
 from kombu import Exchange, Queue

@@ -1,4 +1,4 @@
-"""What the log says of each seat and each reservation, as periods of time. Built by replaying the log."""
+"""The log of each seat and each reservation as periods of time, built by replaying it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -54,7 +54,7 @@ class Period:
 
 @dataclass(slots=True)
 class Story:
-    """What the log says of one reservation."""
+    """The events of one reservation."""
 
     held: Event
     ended: Event | None = None

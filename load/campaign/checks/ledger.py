@@ -1,6 +1,6 @@
 """The tables in the end: they are what the log says, money equals sold seats, and the self-audit agrees.
 
-And what the log alone shows: nobody had more seats than the limit, no deadlock happened, every event was published.
+Also: no customer exceeded the limit, no deadlock happened, and every event was published.
 """
 
 from collections.abc import Iterator

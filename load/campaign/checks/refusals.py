@@ -10,7 +10,7 @@ from load.campaign.timeline import AVAILABLE, HELD, Story, Timeline, Violation, 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What the explanations look up."""
+    """The data for the explanations."""
 
     history: History
     timeline: Timeline
@@ -22,7 +22,7 @@ Explanation = Callable[[Ledger, Operation], bool]
 
 
 def check(history: History, timeline: Timeline) -> Iterator[Violation]:
-    """Refusals without a reason; outcomes that no one found out are left to `answers`."""
+    """Refusals without a reason."""
     ledger = _ledger(history, timeline)
     for operation in history.of(HOLD, PAY, RELEASE):
         if operation.problem is None or operation.problem not in EXPLANATIONS or operation.answered is None:
