@@ -156,6 +156,21 @@ async def roll_back(connection: Connection) -> None:
     await connection.execute("rollback")
 
 
+# A COMMIT without a record of its own in the WAL waits neither for the disk nor for a synchronous standby.
+EMIT_RECORD = """
+select pg_logical_emit_message(true, 'rowlock', '')
+"""
+
+
+async def make_durable(connection: Connection) -> None:
+    """Makes the COMMIT wait until the changes that this transaction has read are on the disk and on the standby.
+
+    A transaction that was cut off while it waited for a synchronous standby is visible, and may be lost in a failover:
+    https://www.postgresql.org/docs/current/warm-standby.html#SYNCHRONOUS-REPLICATION
+    """
+    await connection.execute(EMIT_RECORD)
+
+
 async def _commit(connection: Connection) -> None:
     try:
         with catalogue.COMMIT_SECONDS.of().time():

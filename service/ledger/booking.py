@@ -18,7 +18,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.backoff import delay_after
-from service.database import Connection, roll_back, transaction
+from service.database import Connection, make_durable, roll_back, transaction
 from service.errors import Busy, BusyReason, DatabaseAway, HoldExpired, OutcomeUnknown, Unavailable
 from service.ledger import holding, settling
 from service.ledger.claims import Held, HoldRequest, Overdue, Render, Rules
@@ -145,7 +145,8 @@ class BoxOffice:
         async with transaction(self.engine) as connection:
             answers = await write(connection, requests)
             if not any(map(_has_changed, answers)):
-                await roll_back(connection)
+                # An earlier request made this change, and its COMMIT may not have reached the standby.
+                await (make_durable if any(map(_acknowledges, answers)) else roll_back)(connection)
         return answers
 
     async def _look_up(self, write: Write[R, A], requests: Sequence[R]) -> Sequence[A | Exception]:
@@ -175,6 +176,11 @@ class BoxOffice:
 
 def _busy_if_overdue(answer: Held | Overdue | Exception) -> Held | Exception:
     return Busy(BusyReason.OVERDUE_HOLD) if isinstance(answer, Overdue) else answer
+
+
+def _acknowledges(answer: object) -> bool:
+    """Whether the answer promises that a change is stored."""
+    return isinstance(answer, (Held, Settled))
 
 
 def _has_changed(answer: object) -> bool:

@@ -1,0 +1,1 @@
+"""Random operations under random faults, and a checker that reads every answer: `python -m load.campaign`."""

@@ -1,0 +1,52 @@
+"""Damages a good history in one place, as a defect of the product would. The checker must find each damage.
+
+A mutator changes the history and returns the name of the rule that must find it. It raises Inapplicable if the history
+has no place for the damage.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+
+from load.campaign.history import History
+from load.campaign.mutators import answers, ledger
+from load.campaign.mutators.picking import Inapplicable
+
+__all__ = ["MUTATORS", "Inapplicable", "Mutator"]
+
+Mutator = Callable[[History, random.Random], str]
+
+MUTATORS: Sequence[Mutator] = (
+    ledger.lost_hold,
+    ledger.lost_payment,
+    ledger.lost_release,
+    ledger.second_owner,
+    ledger.late_payment,
+    ledger.early_expiry,
+    ledger.late_expiry,
+    ledger.forgotten_hold,
+    answers.swapped_order,
+    ledger.missing_version,
+    ledger.doubled_event,
+    ledger.half_a_hold,
+    answers.stale_map,
+    answers.impossible_letter,
+    answers.wrong_counts,
+    answers.other_bytes,
+    answers.other_content,
+    answers.other_seat,
+    answers.unexplained_taken,
+    answers.unexplained_limit,
+    answers.unexplained_expiry,
+    answers.unexplained_reuse,
+    answers.unasked_hold,
+    answers.unasked_payment,
+    ledger.unpaid_seat,
+    ledger.doubled_payment,
+    ledger.seat_without_owner,
+    ledger.over_limit,
+    ledger.clock_before_lock,
+    ledger.unpublished,
+    answers.foreign_payment,
+    ledger.deadlocked,
+    answers.defect,
+)

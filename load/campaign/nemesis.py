@@ -1,0 +1,71 @@
+"""The nemesis carries out a plan of faults, and in the end restores every part."""
+
+import asyncio
+import random
+import signal
+import time
+from contextlib import suppress
+
+import asyncpg
+
+from dev.processes import ServerError
+from load.campaign.faults import FAULTS
+from load.campaign.history import Fault
+from load.campaign.plan import Planned
+from load.campaign.system import System
+
+OWN = {
+    "api": "api", "expirer": "expirer", "clock": "api", "postgres": "postgres", "backends": "postgres",
+    "rows": "postgres", "redis": "redis", "rabbitmq": "rabbitmq", "letters": "rabbitmq", "commit": "proxy",
+    "connections": "proxy",
+}  # fmt: skip
+"""The part that a kind of fault works on: two faults of one part never overlap, those of different parts may."""
+
+
+class Nemesis:
+    """Carries out a plan. A fault that can't begin because of another one is recorded as skipped."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._locks = {part: asyncio.Lock() for part in set(OWN.values())}
+        self.done: list[Fault] = []
+        self.skipped: list[tuple[str, str]] = []
+
+    async def run(self, planned: list[Planned]) -> None:
+        """Returns when the last fault is undone."""
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for fault in planned:
+                await asyncio.sleep(max(0.0, began + fault.at - time.monotonic()))
+                group.create_task(self._do(fault))
+
+    async def _do(self, fault: Planned) -> None:
+        async with self._locks[OWN[fault.kind.partition("-")[0]]]:
+            began = time.time_ns() // 1_000
+            try:
+                await FAULTS[fault.kind](self._system, random.Random(fault.seed), fault.seconds)
+            except (
+                OSError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                AssertionError,
+                TimeoutError,
+                ServerError,
+            ) as error:
+                self.skipped.append((fault.kind, repr(error)))
+            self.done.append(Fault(fault.kind, began, time.time_ns() // 1_000))
+
+
+async def heal(system: System) -> None:
+    """Restores every part after the last fault."""
+    for server in (system.redis, system.rabbitmq):
+        await asyncio.to_thread(server.ensure_up)
+    for where in system.proxies:
+        where.strikes.clear()
+    if system.pair.leader.process is None:
+        await asyncio.to_thread(system.pair.leader.start)
+    for process in (*system.apis, *system.expirers):
+        process.send(signal.SIGCONT)
+        if process.process is None or process.process.returncode is not None:
+            with suppress(RuntimeError):
+                await process.start()

@@ -1,0 +1,156 @@
+"""PostgreSQL as a primary with one standby, by streaming replication, and the failover between the two."""
+
+import asyncio
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import psutil
+
+from dev import postgres
+from dev.postgres import Postgres
+from dev.processes import ServerError, free_port
+from service.database import Connection
+
+OPTIONS = {
+    "synchronous_commit": "on",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "wal_level": "replica",
+    "hot_standby": "on",
+    "wal_receiver_status_interval": "1s",
+    "wal_retrieve_retry_interval": "200ms",
+    "deadlock_timeout": "200ms",
+}
+REPLICA_POLL_SECONDS, REPLICA_TRIES_MAX = 0.05, 600
+
+
+@dataclass(slots=True)
+class Pair:
+    """Two servers; `servers[primary]` takes writes. With `synchronous` each commit waits for the standby."""
+
+    folder: Path
+    servers: list[Postgres]
+    synchronous: bool
+    primary: int = 0
+    ports: tuple[int, int] | None = None
+    """Other ports to reach the two by, such as those of proxies."""
+
+    @property
+    def url(self) -> str:
+        """Both servers, of which a client takes the primary."""
+        return self.url_by(self.servers[0].port, self.servers[1].port)
+
+    def url_by(self, *ports: int) -> str:
+        """The same through other ports."""
+        parts = urlsplit(self.servers[0].url())
+        account = parts.netloc.rpartition("@")[0]
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+        return f"postgresql://{account}@{hosts}{parts.path}?target_session_attrs=primary"
+
+    @property
+    def leader(self) -> Postgres:
+        """The primary."""
+        return self.servers[self.primary]
+
+    @property
+    def standby(self) -> Postgres:
+        """The other server."""
+        return self.servers[1 - self.primary]
+
+    async def connect(self) -> Connection:
+        """A connection of one's own to the primary."""
+        return await asyncpg.connect(self.leader.url())
+
+    async def start(self) -> None:
+        """Starts the primary, copies it, starts the standby, and waits until it is in step."""
+        await asyncio.to_thread(self.leader.start)
+        await self.add_standby()
+
+    async def fail_over(self) -> None:
+        """Kills the primary at once and promotes the standby. `add_standby` makes a new standby."""
+        await asyncio.to_thread(lose, self.leader)
+        await asyncio.to_thread(self.standby.ensure_up)
+        self.primary = 1 - self.primary
+        connection = await asyncpg.connect(self.leader.url())
+        try:
+            await connection.execute("alter system set synchronous_standby_names = ''")
+            await connection.execute("select pg_reload_conf()")
+            assert await connection.fetchval("select pg_promote(true, 30)")
+        finally:
+            await connection.close()
+
+    async def add_standby(self) -> None:
+        """Makes the other server a standby of the primary, from a new copy of it."""
+        other = self.servers[1 - self.primary]
+        await asyncio.to_thread(other.kill)
+        await asyncio.to_thread(self._copy, other)
+        await asyncio.to_thread(other.start)
+        connection = await self.connect()
+        try:
+            await _until(connection, IS_STREAMING)
+            if self.synchronous:
+                await connection.execute("alter system set synchronous_standby_names = '*'")
+                await connection.execute("select pg_reload_conf()")
+                await _until(connection, IS_SYNCHRONOUS)
+        finally:
+            await connection.close()
+
+    def _copy(self, other: Postgres) -> None:
+        """`pg_basebackup` with the settings of a standby, as the account that runs the servers."""
+        data = other.folder / "data"
+        shutil.rmtree(data, ignore_errors=True)
+        leader = self.leader.url().replace("/postgres", "/postgres?application_name=standby")
+        command = [str(self.leader.binaries / "pg_basebackup"), "--pgdata", str(data), "--dbname", leader]
+        command += ["--write-recovery-conf", "--wal-method", "stream", "--checkpoint", "fast", "--no-sync"]
+        result = self.leader.account.run(command, cwd=other.folder)
+        if result.returncode != 0:
+            raise ServerError(f"pg_basebackup failed: {result.stderr}")
+
+    def count_deadlocks(self) -> int:
+        """How many the two have ended, by their logs."""
+        logs = [server.folder / "log" for server in self.servers]
+        return sum(log.read_text(errors="replace").count("deadlock detected") for log in logs if log.exists())
+
+    def stop(self) -> None:
+        """Ends both."""
+        for server in self.servers:
+            server.kill()
+
+
+IS_STREAMING = "select exists (select from pg_stat_replication where state = 'streaming')"
+IS_SYNCHRONOUS = "select exists (select from pg_stat_replication where sync_state in ('sync', 'quorum'))"
+
+
+async def _until(connection: Connection, question: str) -> None:
+    """Returns when the answer is yes. Raises PostgresError where it does not come."""
+    for _ in range(REPLICA_TRIES_MAX):
+        if await connection.fetchval(question):
+            return
+        await asyncio.sleep(REPLICA_POLL_SECONDS)
+    raise ServerError(f"the standby did not come: {question}")
+
+
+def lose(server: Postgres) -> None:
+    """As when its machine is lost: no process of it does anything any more, not even for those that it had answered."""
+    assert server.process is not None
+    first = psutil.Process(server.process.pid)
+    server.pause()
+    for process in (first, *first.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    server.kill()
+
+
+def make(folder: Path, binaries: Path, *, synchronous: bool) -> Pair:
+    """Two servers below the folder, not yet started."""
+    # The servers' account must be able to enter it.
+    folder.chmod(0o755)
+    first = postgres.prepare(folder / "one", binaries, OPTIONS)
+    second = replace(first, folder=folder / "two", port=free_port())
+    second.folder.mkdir(mode=0o700)
+    second.account.take(second.folder)
+    return Pair(folder, [first, second], synchronous)
