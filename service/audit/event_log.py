@@ -1,7 +1,5 @@
 """Whether the ledger agrees with its log: no number is missing, the log mentions each of the newest reservations, and
 the last event of each reservation agrees with its current state, and with the states and versions of its seats.
-
-The log is read once, in its order. Whether something is a fault is decided after that, in one statement.
 """
 
 from dataclasses import dataclass, field
