@@ -29,6 +29,7 @@ EXAMPLES: dict[str, list[Example]] = {
     "service.accounts.accounts.FORGET_FAILURES": [Example("decode(md5('1') || md5('1'), 'hex')")],
     "service.accounts.accounts.TRIM_FAILURES": [Example("15, 1000", rows_max=2_000, pages_max=10_000)],
     "service.accounts.accounts.PROMOTE_ACCOUNT": [Example("'4711@Example.com'")],
+    "service.database.EMIT_RECORD": [Example()],
     "service.database.PING": [Example()],
     "service.events.log.INSERT_EVENTS": [
         Example(
