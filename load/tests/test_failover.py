@@ -3,8 +3,9 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx
@@ -15,8 +16,10 @@ from load.campaign import pair
 from load.campaign.pair import Pair, lose
 from service.migrate import migrate
 from tests.conftest import serving
-from tests.stage.factories import Account, book, make_customer, make_session, make_settings, pay
+from tests.stage.factories import Account, book, make_customer, make_session, make_settings, pay, release
 from tests.stage.waiting import until
+
+Settle = Callable[[httpx.AsyncClient, Account, str], Coroutine[Any, Any, httpx.Response]]
 
 WAITS_FOR_STANDBY = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'"
 END_WAITING = "select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'"
@@ -98,6 +101,24 @@ async def test_a_hold_that_the_standby_lacks_is_not_acknowledged(servers: Pair) 
         assert repeated.status_code == httpx.codes.SERVICE_UNAVAILABLE
         await servers.fail_over()
         assert await states(servers) == []
+
+
+@pytest.mark.parametrize("settle", [pay, release])
+async def test_a_payment_that_the_standby_lacks_is_not_acknowledged(servers: Pair, settle: Settle) -> None:
+    customer, seats = await prepare(servers)
+    settings = make_settings(servers.url, outcome_wait_ms=500, statement_timeout_ms=1_000, lock_timeout_ms=500)
+    async with serving(settings) as client:
+        held = (await book(client, customer, seats[0])).json()["reservationId"]
+        await asyncio.to_thread(servers.standby.kill)
+        asking = asyncio.create_task(settle(client, customer, held))
+        await (await until_a_commit_waits(servers)).close()
+        await asyncio.to_thread(lose, servers.leader)
+        await asyncio.to_thread(servers.leader.start)
+        await asking
+        assert await states(servers) != ["HELD"]
+        assert (await settle(client, customer, held)).status_code == httpx.codes.SERVICE_UNAVAILABLE
+        await servers.fail_over()
+        assert await states(servers) == ["HELD"]
 
 
 async def test_a_hold_is_acknowledged_once_the_standby_has_it(servers: Pair) -> None:
