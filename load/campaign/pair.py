@@ -36,8 +36,6 @@ class Pair:
     servers: list[Postgres]
     synchronous: bool
     primary: int = 0
-    ports: tuple[int, int] | None = None
-    """Other ports to reach the two by, such as those of proxies."""
 
     @property
     def url(self) -> str:
