@@ -68,12 +68,13 @@ expirer.keda needs triggers if PostgreSQL's address is a URL in a Secret, becaus
 {{- range $store, $external := dict "Postgresql" .Values.externalPostgresql "Rabbitmq" .Values.externalRabbitmq "Redis" .Values.externalRedis }}
 {{- $own := index $.Values (lower $store) }}
 {{- $block := printf "external%s" $store }}
+{{- $hosts := or $external.host $external.hosts }}
 {{- if $own.enabled }}
-{{- if or $external.host $external.password $external.existingSecret $external.secretKeys.url }}
+{{- if or $hosts $external.password $external.existingSecret $external.secretKeys.url }}
 {{ $block }} is set but not used: set {{ lower $store }}.enabled to false
 {{- end }}
 {{- else }}
-{{- if not (or $external.host $external.secretKeys.url) }}
+{{- if not (or $hosts $external.secretKeys.url) }}
 {{ lower $store }}.enabled is false, and no external server is configured: set {{ $block }}.host
 {{- end }}
 {{- if and $external.secretKeys.url (not $external.existingSecret) }}
@@ -89,6 +90,9 @@ expirer.keda needs triggers if PostgreSQL's address is a URL in a Secret, becaus
 {{ $block }}.tls.caSecret is set, but {{ $block }}.tls.enabled is false
 {{- end }}
 {{- end }}
+{{- end }}
+{{- if and .Values.externalRabbitmq.host .Values.externalRabbitmq.hosts }}
+externalRabbitmq.host and externalRabbitmq.hosts are both set: choose one
 {{- end }}
 {{- $tls := .Values.externalPostgresql.tls }}
 {{- if and (not .Values.postgresql.enabled) (hasPrefix "verify-" $tls.mode) (not $tls.caSecret) (not .Values.externalPostgresql.secretKeys.url) }}

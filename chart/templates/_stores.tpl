@@ -1,5 +1,5 @@
 {{/*
-The connection to each store, bundled or external, as YAML: host, port, user, the Secret with the password, and its keys.
+The connection to each store, bundled or external, as YAML: host (RabbitMQ: hosts), port, user, the Secret with the password, and its keys.
 `urlKey` names the key with a whole URL; then only the port is used besides it.
 */}}
 {{- define "rowlock.postgresql" -}}
@@ -57,7 +57,7 @@ urlKey: {{ $external.secretKeys.url | quote }}
 {{- $name := include "rowlock.fullname" . -}}
 {{- if .Values.rabbitmq.enabled -}}
 {{- $own := .Values.rabbitmq -}}
-host: {{ $name }}-rabbitmq
+hosts: [{{ $name }}-rabbitmq]
 port: 5672
 username: {{ $own.auth.username }}
 vhost: rowlock
@@ -66,7 +66,7 @@ secret: {{ default (printf "%s-rabbitmq" $name) $own.auth.existingSecret }}
 passwordKey: {{ $own.auth.secretKeys.password }}
 {{- else -}}
 {{- $external := .Values.externalRabbitmq -}}
-host: {{ $external.host | quote }}
+hosts: {{ default (list $external.host) $external.hosts | toJson }}
 port: {{ $external.port }}
 username: {{ $external.username }}
 vhost: {{ $external.vhost | quote }}
@@ -121,8 +121,12 @@ The URLs of the other two contain the password, so it must not need escaping in 
 {{ include "rowlock.secretVariable" (dict "name" "ROWLOCK_BROKER_URL" "secret" $rabbitmq.secret "key" $rabbitmq.urlKey) }}
 {{- else }}
 {{ include "rowlock.secretVariable" (dict "name" "RABBITMQ_PASSWORD" "secret" $rabbitmq.secret "key" $rabbitmq.passwordKey) }}
+{{- $urls := list }}
+{{- range $rabbitmq.hosts }}
+{{- $urls = append $urls (printf "%s://%s:$(RABBITMQ_PASSWORD)@%s:%v/%s" $rabbitmq.scheme $rabbitmq.username . $rabbitmq.port $rabbitmq.vhost) }}
+{{- end }}
 - name: ROWLOCK_BROKER_URL
-  value: {{ printf "%s://%s:$(RABBITMQ_PASSWORD)@%s:%v/%s" $rabbitmq.scheme $rabbitmq.username $rabbitmq.host $rabbitmq.port $rabbitmq.vhost | quote }}
+  value: {{ join ";" $urls | quote }}
 {{- end }}
 {{- if and (not .Values.rabbitmq.enabled) .Values.externalRabbitmq.tls.caSecret }}
 # The broker's driver has no setting for a CA. OpenSSL reads the CAs that it trusts by default from here.

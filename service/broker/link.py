@@ -1,6 +1,11 @@
-"""A connection to RabbitMQ that opens on first use, limits every wait, and closes after any error."""
+"""A connection to RabbitMQ that opens on first use, limits every wait, and closes after any error.
+
+Each connection goes to the next one of several nodes. kombu's own failover would compare the certificate of every node
+with the host name of the first.
+"""
 
 import ssl
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -50,7 +55,7 @@ class Link:
 
     def __init__(self, settings: Settings) -> None:
         assert settings.broker_url is not None
-        self._url = settings.broker_url.get_secret_value()
+        self._nodes = deque(settings.broker_nodes)
         self._connect_seconds = settings.broker_connect_timeout_ms / 1000
         self._answer_seconds = settings.confirm_timeout_ms / 1000
         self._ttl_ms = settings.hold_seconds * 1000
@@ -66,32 +71,44 @@ class Link:
         try:
             yield self.connection or self._connect()
         except ERRORS as error:
+            address = urlsplit(self._nodes[0]).netloc.rpartition("@")[2]
             self.close()
-            raise BrokerAway(f"RabbitMQ does not answer as it should: {error!r}") from error
+            raise BrokerAway(f"RabbitMQ at {address} does not answer as it should: {error!r}") from error
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Closes the socket without a closing handshake, which would wait for an answer."""
+        """Closes the socket without a closing handshake, which would wait for an answer. The next node comes next: this
+        one may accept connections and answer nothing else.
+        """
         connection, self.connection = self.connection, None
         if connection is not None:
+            self._nodes.rotate(-1)
             with suppress(Exception):
                 connection.collect(socket_timeout=1)
 
     def _connect(self) -> Connection:
-        connection = Connection(
-            self._url,
-            connect_timeout=self._connect_seconds,
-            heartbeat=HEARTBEAT_SECONDS,
-            ssl=_tls_options(self._url),
-        )
-        self.connection = connection
-        connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
+        connection = self._open()
         self._bound_waits(connection.connection)
         if not declare(connection, self._ttl_ms, self._length_max):
             log.warning("the queue of holds keeps its old maximum length", setting="hold_queue_length_max")
         return connection
+
+    def _open(self) -> Connection:
+        """A connection to the first node that accepts one; each is tried once."""
+        for _ in range(len(self._nodes) - 1):
+            with suppress(*ERRORS):
+                return self._open_to(self._nodes[0])
+            self.close()
+        return self._open_to(self._nodes[0])
+
+    def _open_to(self, url: str) -> Connection:
+        self.connection = Connection(
+            url, connect_timeout=self._connect_seconds, heartbeat=HEARTBEAT_SECONDS, ssl=_tls_options(url)
+        )
+        self.connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
+        return self.connection
 
     def _bound_waits(self, driver: Any) -> None:
         """The driver's timeouts do not end a wait for the second half of an answer; a timeout of its socket does."""

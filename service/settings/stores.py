@@ -8,9 +8,27 @@ from pydantic import AfterValidator, BaseModel, Field, PostgresDsn, SecretStr
 
 from service.settings.schemes import with_scheme
 
+BROKER_NODES_MAX = 5
+"""A call that needs a connection may try them all, each for `broker_connect_timeout_ms`."""
+
+_is_broker_url = with_scheme("amqp", "amqps")
+
 
 def _is_postgresql_url(value: SecretStr) -> SecretStr:
     PostgresDsn(value.get_secret_value())
+    return value
+
+
+def _nodes_of(value: SecretStr) -> tuple[str, ...]:
+    return tuple(url.strip() for url in value.get_secret_value().split(";"))
+
+
+def _are_broker_urls(value: SecretStr | None) -> SecretStr | None:
+    nodes = () if value is None else _nodes_of(value)
+    if len(nodes) > BROKER_NODES_MAX:
+        raise ValueError(f"{len(nodes)} URLs are given, at most {BROKER_NODES_MAX} are allowed")
+    for url in nodes:
+        _is_broker_url(SecretStr(url))
     return value
 
 
@@ -68,15 +86,17 @@ class RabbitMQ(BaseModel):
 
     broker_url: Annotated[
         SecretStr | None,
-        AfterValidator(with_scheme("amqp", "amqps")),
+        AfterValidator(_are_broker_urls),
         Field(
-            description="RabbitMQ 3.10 or later: `amqp://account:password@host:5672/vhost`; without it only the sweep"
-            " releases unpaid seats, and events are removed after `ROWLOCK_LOG_KEEP_HOURS` without being published."
-            " If it is set later, publishing starts with the events from then on"
+            description="RabbitMQ 3.10 or later: `amqp://account:password@host:5672/vhost`. The nodes of a cluster have"
+            f" a whole URL each, separated by `;`, at most {BROKER_NODES_MAX}: if one is down, the next is tried."
+            " Without RabbitMQ only the sweep releases unpaid seats, and events are removed after"
+            " `ROWLOCK_LOG_KEEP_HOURS` without being published. If it is set later, publishing starts with the events"
+            " from then on"
         ),
     ] = None
     broker_connect_timeout_ms: Annotated[
-        int, Field(ge=100, le=60_000, description="Longest wait for a new connection to RabbitMQ")
+        int, Field(ge=100, le=60_000, description="Longest wait for a new connection to a node of RabbitMQ")
     ] = 3_000
     confirm_timeout_ms: Annotated[
         int, Field(ge=100, le=60_000, description="Longest wait for an answer of RabbitMQ, such as a confirm")
@@ -105,6 +125,11 @@ class RabbitMQ(BaseModel):
     relay_interval_ms: Annotated[
         int, Field(ge=5, le=10_000, description="Pause of the relay when there are no events")
     ] = 50
+
+    @property
+    def broker_nodes(self) -> tuple[str, ...]:
+        """The URL of each node, in the order in which they are tried."""
+        return () if self.broker_url is None else _nodes_of(self.broker_url)
 
 
 class EventLog(BaseModel):

@@ -8,6 +8,7 @@ from dev.settings_table import PAGE, page
 from service import settings
 from service.errors import NotReady
 from service.settings import Settings
+from service.settings.stores import BROKER_NODES_MAX
 from tests.stage.factories import TOKEN_SECRET
 
 DATABASE_URL = "postgresql://ada:very-secret@127.0.0.1/rowlock"
@@ -79,6 +80,24 @@ def test_an_invalid_text_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, 
 @pytest.mark.parametrize("url", ["postgres://127.0.0.1/rowlock", "postgresql://database.example:6432/rowlock"])
 def test_both_schemes_of_postgresql_are_accepted(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     assert load_with(monkeypatch, database_url=url).database_url.get_secret_value() == url
+
+
+def test_nodes_of_rabbitmq_are_separated_by_semicolons(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load_with(monkeypatch, broker_url="amqp://a:5672/shop; amqps://b/shop")
+    assert loaded.broker_nodes == ("amqp://a:5672/shop", "amqps://b/shop")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("amqp://a;http://b", "the URL's scheme should be amqp or amqps"),
+        ("amqp://a;", "the URL's scheme should be amqp or amqps"),
+        (";".join(["amqp://a"] * (BROKER_NODES_MAX + 1)), "6 URLs are given, at most 5 are allowed"),
+    ],
+)
+def test_bad_nodes_of_rabbitmq_are_refused(monkeypatch: pytest.MonkeyPatch, url: str, message: str) -> None:
+    with pytest.raises(NotReady, match=f"^settings: ROWLOCK_BROKER_URL: .*{message}"):
+        load_with(monkeypatch, broker_url=url)
 
 
 @pytest.mark.parametrize("given", ["::1", "[::1]"])

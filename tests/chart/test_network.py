@@ -131,6 +131,16 @@ def test_external_stores_are_reachable_by_port_or_by_peer() -> None:
     assert not _allows(policies, "Egress", _labels("api"), Peer(STRAY, "elsewhere"), ("", 6432))
 
 
+def test_every_node_of_rabbitmq_is_reachable_by_its_peers() -> None:
+    zones = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": f"zone-{zone}"}}} for zone in "ab"]
+    nodes = {"externalRabbitmq": {"hosts": ["a.example", "b.example"], "port": 5673, "password": "secret"}}
+    peers = {"networkPolicy": {"externalPeers": {"rabbitmq": zones}}}
+    policies = list(of_kind(rendered({"rabbitmq": {"enabled": False}} | nodes | peers), "NetworkPolicy").values())
+    for namespace in ("zone-a", "zone-b", "elsewhere"):
+        allowed = _allows(policies, "Egress", _labels("expirer"), Peer(STRAY, namespace), ("", 5673))
+        assert allowed == (namespace != "elsewhere"), namespace
+
+
 def test_only_api_and_expirer_get_the_extra_egress() -> None:
     receiver = [{"ports": [{"port": 4318, "protocol": "TCP"}]}]
     policies = list(of_kind(rendered({"networkPolicy": {"extraEgress": receiver}}), "NetworkPolicy").values())

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from service.settings.stores import BROKER_NODES_MAX
 from tests.chart.rendering import CHART, refusal, rendered
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -68,7 +69,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"externalRedis": {"existingSecret": "cache"}}, "externalRedis is set but not used"),
     ({"externalRabbitmq": {"password": "p"}}, "externalRabbitmq is set but not used"),
+    ({"externalRabbitmq": {"hosts": ["a"]}}, "externalRabbitmq is set but not used"),
     ({"externalRedis": {"secretKeys": {"url": "uri"}}}, "externalRedis is set but not used"),
+    (
+        {"rabbitmq": {"enabled": False}, "externalRabbitmq": {"host": "a", "hosts": ["b"], "password": "p"}},
+        "externalRabbitmq.host and externalRabbitmq.hosts are both set: choose one",
+    ),
     (
         {"postgresql": {"enabled": False}},
         "postgresql.enabled is false, and no external server is configured: set externalPostgresql.host",
@@ -195,6 +201,11 @@ def test_a_typo_is_rejected_by_name_in_every_block(path: tuple[str, ...]) -> Non
         ({"expirer": {"replicas": 0}}, "at '/expirer/replicas': minimum: got 0, want 1"),
         ({"api": {"trustedProxies": ["traefik"]}}, "at '/api/trustedProxies/0'"),
         ({"api": {"pdb": {"maxUnavailable": 0}}}, "at '/api/pdb/maxUnavailable'"),
+        (
+            {"externalRabbitmq": {"hosts": ["a"] * (BROKER_NODES_MAX + 1)}},
+            f"at '/externalRabbitmq/hosts': maxItems: got {BROKER_NODES_MAX + 1}, want {BROKER_NODES_MAX}",
+        ),
+        ({"externalRabbitmq": {"hosts": [""]}}, "at '/externalRabbitmq/hosts/0'"),
         ({"redis": None}, "at '': missing property 'redis'"),
         ({"api": {"pdb": None}}, "at '/api': missing property 'pdb'"),
         ({"image": {"digest": "sha256:short"}}, "at '/image/digest'"),

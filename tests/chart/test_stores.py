@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.chart.rendering import RELEASE, Object, api_variables, of_kind, pod_specs, rendered
+from tests.stage.factories import make_settings
 
 EXTERNAL: Object = {
     "postgresql": {"enabled": False},
@@ -71,6 +72,17 @@ def test_external_stores_replace_the_bundled_ones() -> None:
     assert not of_kind(objects, "StatefulSet")
     password = of_kind(objects, "Secret")["rowlock-external-postgresql"]["data"]["password"]
     assert b64decode(password).decode() == "p@ss/word"
+
+
+def test_each_node_of_rabbitmq_has_a_url() -> None:
+    nodes = {"host": "", "hosts": ["a.example", "b.example"], "password": "secret", "vhost": "seats"}
+    values = {"rabbitmq": {"enabled": False}, "externalRabbitmq": nodes}
+    given = api_variables(values)["ROWLOCK_BROKER_URL"]
+    loaded = make_settings("postgresql://127.0.0.1/rowlock", broker_url=given)
+    assert loaded.broker_nodes == (
+        "amqp://rowlock:$(RABBITMQ_PASSWORD)@a.example:5672/seats",
+        "amqp://rowlock:$(RABBITMQ_PASSWORD)@b.example:5672/seats",
+    )
 
 
 def test_ca_certificates_are_mounted_where_urls_point() -> None:

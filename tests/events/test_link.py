@@ -1,11 +1,16 @@
-"""The connection to RabbitMQ closes after any error. Heartbeats keep it, and reveal that it is lost."""
+"""The connection to RabbitMQ closes after any error, and the next goes to the next node. Heartbeats keep it, and reveal
+that it is lost.
+"""
 
 import time
+from contextlib import suppress
 
 import pytest
+from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 
 from dev.postgres import Postgres
+from dev.processes import free_port
 from service.broker.consumer import DeadLetters
 from service.broker.link import Link
 from service.database import Connection
@@ -29,6 +34,35 @@ def with_heartbeats(settings: Settings) -> Settings:
     assert settings.broker_url is not None
     url = f"{settings.broker_url.get_secret_value()}?heartbeat=1"
     return settings.model_copy(update={"broker_url": SecretStr(url)})
+
+
+def with_nodes(settings: Settings, *urls: str) -> Settings:
+    """With these nodes."""
+    return settings.model_copy(update={"broker_url": SecretStr(";".join(urls))})
+
+
+def test_nodes_that_are_down_are_passed_over(settings: Settings, rabbitmq: Broker) -> None:
+    link = Link(with_nodes(settings, *(f"amqp://127.0.0.1:{free_port()}" for _ in range(2)), rabbitmq.url))
+    with link.connected() as connection:
+        assert connection.connected
+    link.close()
+
+
+def test_the_last_of_the_nodes_gives_the_error(settings: Settings) -> None:
+    down = [free_port(), free_port()]
+    link = Link(with_nodes(settings, *(f"amqp://127.0.0.1:{port}" for port in down)))
+    with pytest.raises(BrokerAway, match=f"^RabbitMQ at 127.0.0.1:{down[1]} does not answer"), link.connected():
+        pass
+
+
+def test_the_next_connection_goes_to_the_next_node(settings: Settings, rabbitmq: Broker) -> None:
+    link = Link(with_nodes(settings, *(f"{rabbitmq.url}?heartbeat={seconds}" for seconds in (7, 9))))
+    used = []
+    for _ in range(3):
+        with suppress(BrokerAway), link.connected() as connection:
+            used.append(connection.heartbeat)
+            raise OperationalError
+    assert used == [7, 9, 7]
 
 
 def test_a_connection_ends_with_an_error_that_is_not_of_rabbitmq(settings: Settings) -> None:
