@@ -123,6 +123,7 @@ class Server(ABC):
 
     stop_signal: ClassVar[int] = signal.SIGTERM
     kill_signal: ClassVar[int] = signal.SIGKILL
+    start_seconds_max: ClassVar[int] = START_SECONDS_MAX
 
     @abstractmethod
     def launch(self) -> None:
@@ -142,7 +143,7 @@ class Server(ABC):
 
         Raises ServerError with the end of the log where the server ended or took too long; then it is stopped.
         """
-        deadline = time.monotonic() + START_SECONDS_MAX
+        deadline = time.monotonic() + self.start_seconds_max
         while not self.is_up():
             on_poll()
             if not self.is_running() or time.monotonic() > deadline:

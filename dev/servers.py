@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,10 +61,14 @@ class Epmd(Server):
 
 @dataclass(slots=True)
 class RabbitMQ(Server):
-    """A node with its own name, cookie and epmd, so that it never meets another node of this machine."""
+    """A node with its own name, cookie and epmd, so that it never meets another node of this machine. Where `peers` has
+    the names of several nodes, those that are new form a cluster.
+    """
 
     distribution_port: int = field(default_factory=free_port)
     node: str = field(default_factory=lambda: f"rowlock-{secrets.token_hex(4)}@localhost")
+    cookie: str = field(default_factory=lambda: secrets.token_hex(16))
+    peers: Sequence[str] = ()
     epmd: Epmd = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,11 +91,12 @@ class RabbitMQ(Server):
             "log.file = false\n"
             "vm_memory_high_watermark.absolute = 1GB\n"
             "disk_free_limit.absolute = 10MB\n"
+            + "".join(f"cluster_formation.classic_config.nodes.{n} = {name}\n" for n, name in enumerate(self.peers, 1))
         )
         cookie = self.folder / ".erlang.cookie"
         if not cookie.exists():
             cookie.touch(0o600)
-            cookie.write_text(secrets.token_hex(16))
+            cookie.write_text(self.cookie)
             cookie.chmod(0o400)
         self.epmd.ensure_up()
         self._run([program], self._environment())
@@ -111,14 +117,17 @@ class RabbitMQ(Server):
 
     def control(self, *arguments: str) -> str:
         """The output of rabbitmqctl. Raises ServerError."""
-        result = subprocess.run(  # noqa: S603 - our own command
-            [str(RABBITMQ / "rabbitmqctl"), "--node", self.node, *arguments],
-            env=os.environ | self._environment(),
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=START_SECONDS_MAX,
-        )
+        try:
+            result = subprocess.run(  # noqa: S603 - our own command
+                [str(RABBITMQ / "rabbitmqctl"), "--node", self.node, *arguments],
+                env=os.environ | self._environment(),
+                check=False,
+                capture_output=True,
+                text=True,
+                timeout=START_SECONDS_MAX,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ServerError(f"{error}") from None
         if result.returncode != 0:
             raise ServerError(f"rabbitmqctl {' '.join(arguments)}: {result.stderr}")
         return result.stdout

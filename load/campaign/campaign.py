@@ -12,7 +12,7 @@ from typing import IO
 import httpx
 import jwt
 
-from load.campaign import subscriber
+from load.campaign import faults, subscriber
 from load.campaign.checks import check
 from load.campaign.final import read_ledger
 from load.campaign.history import Fault, History, Limits, Operation, last_line, line
@@ -72,6 +72,7 @@ async def run(options: Options, log: Path) -> Result:
         async with started(
             options.postgresql,
             synchronous=options.synchronous,
+            three_brokers=not faults.NEED_THREE_BROKERS.isdisjoint(options.faults),
             hold_seconds=HOLD_SECONDS,
             seats_per_customer_max=SEATS_PER_CUSTOMER_MAX,
             audit_interval_seconds=1,

@@ -9,8 +9,10 @@ from typing import Any
 
 from redis.asyncio import Redis as RedisClient
 
+from dev.rabbitmq_cluster import Cluster
 from load.campaign.pair import lose
 from load.campaign.system import LOCK_TIMEOUT_MS, System
+from service.broker.topology import EXPIRED_QUEUE
 from tests.stage import letters, proxy
 
 Do = Callable[[System, random.Random, float], Awaitable[None]]
@@ -173,10 +175,19 @@ async def redis_paused(system: System, _chance: random.Random, seconds: float) -
 
 
 async def rabbitmq_killed(system: System, _chance: random.Random, seconds: float) -> None:
-    """Killed; comes back with its queues."""
+    """Killed, all of its nodes; comes back with its queues."""
     await asyncio.to_thread(system.rabbitmq.kill)
     await asyncio.sleep(seconds)
     await asyncio.to_thread(system.rabbitmq.start)
+
+
+async def rabbitmq_node_killed(system: System, _chance: random.Random, seconds: float) -> None:
+    """Of three nodes the one with the leader of the inbox's queue is killed; comes back."""
+    assert isinstance(system.rabbitmq, Cluster)
+    node = await asyncio.to_thread(system.rabbitmq.leader_of, EXPIRED_QUEUE.name)
+    await asyncio.to_thread(node.kill)
+    await asyncio.sleep(seconds)
+    await asyncio.to_thread(node.start)
 
 
 async def rabbitmq_paused(system: System, _chance: random.Random, seconds: float) -> None:
@@ -205,12 +216,14 @@ FAULTS: Mapping[str, Do] = {
     for do in (
         api_killed, api_stopped, expirer_killed, expirer_stopped, clock_wrong, postgres_restarted,
         postgres_failed_over, commit_cut, connections_cut, backends_terminated, rows_locked, redis_killed,
-        redis_emptied, redis_restored, redis_paused, rabbitmq_killed, rabbitmq_paused, rabbitmq_alarmed,
-        letters_altered,
+        redis_emptied, redis_restored, redis_paused, rabbitmq_killed, rabbitmq_node_killed,
+        rabbitmq_paused, rabbitmq_alarmed, letters_altered,
     )
 }  # fmt: skip
-SLOW = {"postgres-failed-over", "clock-wrong", "rabbitmq-killed", "rabbitmq-alarmed"}
+SLOW = {"postgres-failed-over", "clock-wrong", "rabbitmq-killed", "rabbitmq-node-killed", "rabbitmq-alarmed"}
 """They take several seconds of a core."""
+NEED_THREE_BROKERS = {"rabbitmq-node-killed"}
+"""Without them RabbitMQ is one node, which starts in a third of the time."""
 
 
 def kinds(names: str) -> list[str]:

@@ -19,6 +19,7 @@ import httpx
 
 from dev import postgres
 from dev.processes import free_port
+from dev.rabbitmq_cluster import Cluster
 from dev.servers import RabbitMQ, Redis
 from load.campaign import pair
 from load.campaign.pair import Pair
@@ -81,15 +82,19 @@ class System:
     folder: Path
     pair: Pair
     redis: Redis
-    rabbitmq: RabbitMQ
+    rabbitmq: RabbitMQ | Cluster
     proxies: list[Proxy] = field(default_factory=list)
     apis: list[Process] = field(default_factory=list)
     expirers: list[Process] = field(default_factory=list)
 
 
 @asynccontextmanager
-async def started(major: int | None, *, synchronous: bool, **settings: Any) -> AsyncIterator[System]:
-    """Starts all, and ends and removes all whatever happens. `major` None is the newest PostgreSQL."""
+async def started(
+    major: int | None, *, synchronous: bool, three_brokers: bool, **settings: Any
+) -> AsyncIterator[System]:
+    """Starts all, and ends and removes all whatever happens. `major` None is the newest PostgreSQL. A cluster of three
+    RabbitMQs takes a minute of a busy machine to start, so it is there only for the fault that needs it.
+    """
     folder = Path(tempfile.mkdtemp(prefix="rowlock-campaign-"))
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -98,7 +103,7 @@ async def started(major: int | None, *, synchronous: bool, **settings: Any) -> A
             folder,
             pair.make(folder, binaries, synchronous=synchronous),
             Redis(folder / "redis"),
-            RabbitMQ(folder / "rabbitmq"),
+            (Cluster if three_brokers else RabbitMQ)(folder / "rabbitmq"),
         )
         stack.callback(system.pair.stop)
         for server in (system.redis, system.rabbitmq):

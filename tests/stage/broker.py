@@ -57,6 +57,9 @@ def bound_queue(connection: Connection, name: str, routing_key: str = "#", **arg
     return bound
 
 
+QUORUM = {"x-queue-type": "quorum"}
+"""Arguments of a queue that outlives a node of a cluster."""
+
 FULL_AFTER_ONE: dict[str, Any] = {"x-max-length": 1, "x-overflow": "reject-publish"}
 """Arguments of a queue that is full with one message, and refuses others: the policy that the relay warns of."""
 
@@ -125,12 +128,13 @@ class Listener:
     """A durable queue of another system with all events; `events` has those that were read, in order."""
 
     url: str
+    arguments: dict[str, Any] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def queue(self) -> Queue:
         """It outlives RabbitMQ."""
-        return Queue("tests.listener", Exchange(EVENTS.name, "topic"), "#")
+        return Queue("tests.listener", Exchange(EVENTS.name, "topic"), "#", queue_arguments=self.arguments)
 
     def read(self) -> list[dict[str, Any]]:
         """Takes the waiting events. Returns all that were ever received."""
@@ -151,9 +155,9 @@ class Listener:
 
 
 @contextmanager
-def listening(url: str) -> Iterator[Listener]:
-    """Listens from now on."""
-    listener = Listener(url)
+def listening(url: str, arguments: dict[str, Any] | None = None) -> Iterator[Listener]:
+    """Listens from now on, by a queue with these arguments."""
+    listener = Listener(url, arguments or {})
     with connected(url) as connection:
         listener.queue(connection.channel()).declare()
     try:
