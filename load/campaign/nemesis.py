@@ -41,9 +41,9 @@ class Nemesis:
 
     async def _do(self, fault: Planned) -> None:
         async with self._locks[OWN[fault.kind.partition("-")[0]]]:
-            began = time.time_ns() // 1_000
+            began, back = time.time_ns() // 1_000, None
             try:
-                await FAULTS[fault.kind](self._system, random.Random(fault.seed), fault.seconds)
+                back = await FAULTS[fault.kind](self._system, random.Random(fault.seed), fault.seconds)
             except (
                 OSError,
                 asyncpg.PostgresError,
@@ -53,7 +53,7 @@ class Nemesis:
                 ServerError,
             ) as error:
                 self.skipped.append((fault.kind, repr(error)))
-            self.done.append(Fault(fault.kind, began, time.time_ns() // 1_000))
+            self.done.append(Fault(fault.kind, began, time.time_ns() // 1_000, back))
 
 
 async def heal(system: System) -> None:

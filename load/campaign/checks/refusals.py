@@ -51,7 +51,7 @@ def _taken(ledger: Ledger, operation: Operation) -> bool:
 
 
 def _was_taken(ledger: Ledger, seat: int, operation: Operation) -> bool:
-    for period in at_some_moment(ledger.timeline.seats[seat], operation.invoked, operation.ended):
+    for period in at_some_moment(ledger.timeline.seats.get(seat, []), operation.invoked, operation.ended):
         if period.state == AVAILABLE or period.event is None or period.event.reservation is None:
             continue
         deadline = ledger.timeline.deadline(ledger.history, period.event.reservation)

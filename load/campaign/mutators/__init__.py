@@ -49,4 +49,6 @@ MUTATORS: Sequence[Mutator] = (
     answers.foreign_payment,
     ledger.deadlocked,
     answers.defect,
+    answers.unresolved,
+    answers.lost_session,
 )
