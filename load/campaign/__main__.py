@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--faults", type=faults.kinds, default=faults.kinds("all"), help="all, none, fast, or names")
     parser.add_argument("--every", type=float, default=3.0, help="seconds between two faults, on average")
+    parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--postgresql", type=int, help="an older major version of Debian's")
     parser.add_argument("--asynchronous", action="store_true", help="commits do not wait for the standby")
     parser.add_argument("--history", type=Path, help="where the history is written")
@@ -32,7 +33,13 @@ def main() -> None:
         sys.stdout.writelines(f"{violation.rule}: {violation.text}\n" for violation in found)
         sys.exit(bool(found))
     options = Options(
-        given.seconds, given.seed, given.faults, given.every, given.postgresql, synchronous=not given.asynchronous
+        seconds=given.seconds,
+        seed=given.seed,
+        faults=given.faults,
+        every_seconds=given.every,
+        clients=given.clients,
+        postgresql=given.postgresql,
+        synchronous=not given.asynchronous,
     )
     with tempfile.TemporaryDirectory(prefix="rowlock-history-") as folder:
         result = asyncio.run(campaign.run(options, given.history or Path(folder) / "history.jsonl"))

@@ -26,7 +26,7 @@ from service.database import Connection
 from tests.stage.factories import TOKEN_SECRET, Account, make_customers, make_manager, make_session, make_settings
 
 SESSIONS, SEATS, SOLD_MAX = 4, 24, 14
-CUSTOMERS, CLIENTS = 25, 100
+CUSTOMERS = 25
 HOLD_SECONDS = 1
 SEATS_PER_CUSTOMER_MAX = 4
 LATE_SECONDS_MAX = 4.0
@@ -52,6 +52,7 @@ class Options:
     seed: int
     faults: Sequence[str]
     every_seconds: float = 3.0
+    clients: int = 100
     postgresql: int | None = None
     synchronous: bool = True
 
@@ -94,7 +95,8 @@ async def _storm(options: Options, system: System, history: History, file: IO[by
     ground = await _prepare(options, system, history, file)
     customers = await _customers(system)
     clients = [
-        Client(ground, customers[number % len(customers)], f"{options.seed}-{number}") for number in range(CLIENTS)
+        Client(ground, customers[number % len(customers)], f"{options.seed}-{number}")
+        for number in range(options.clients)
     ]
     nemesis = Nemesis(system)
     planned = plan(options.seed, options.seconds, options.faults, every_seconds=options.every_seconds)

@@ -9,7 +9,7 @@ from load.campaign.campaign import Options, Result
 from load.campaign.history import History, Operation
 from load.campaign.timeline import Violation
 
-SHOWN_MAX = 10
+SHOWN_MAX, EXAMPLES_MAX = 10, 3
 
 
 def table(options: Options, result: Result) -> str:
@@ -25,9 +25,10 @@ def table(options: Options, result: Result) -> str:
         f"checked {len(history.events)} events and {len(history.reservations)} reservations"
         f" in {result.check_seconds:.1f} s"
     )
-    for violation in result.violations[:SHOWN_MAX]:
-        lines += shown(history, violation)
     rules = Counter(violation.rule for violation in result.violations)
+    for rule in rules:
+        for violation in [found for found in result.violations if found.rule == rule][:EXAMPLES_MAX]:
+            lines += shown(history, violation)
     lines.append(
         f"VIOLATED: {', '.join(f'{rule} {n}' for rule, n in rules.most_common())}" if rules else "no violation"
     )
