@@ -13,8 +13,8 @@ KEPT_MAX = 20
 OTHER_SEATS_SHARE = 0.7
 NEWEST_SHARE = 0.7
 SHARES = {
-    "hold": 26,
-    "together": 2,
+    "hold": 24,
+    "together": 4,
     "pay": 8,
     "release": 18,
     "late": 3,
