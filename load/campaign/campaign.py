@@ -34,7 +34,7 @@ QUIET_POLL_SECONDS, QUIET_TRIES_MAX = 0.2, 300
 MAP_AGE_SECONDS_MAX = 3.0
 TOKEN_AGE_SECONDS = 2 * 3_600
 AUDIT_POLL_SECONDS, AUDIT_TRIES_MAX = 0.5, 120
-NEW_SESSIONS_EVERY_SECONDS = 30
+NEW_SESSIONS_EVERY_SECONDS = 16
 """Seats that are sold stay sold, so sessions are added, and the oldest go out of use."""
 
 START, SHOWTIME = datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
@@ -90,7 +90,7 @@ async def run(options: Options, log: Path) -> Result:
 
 
 async def _storm(options: Options, system: System, history: History, file: IO[bytes]) -> tuple[Nemesis, str]:
-    """What the nemesis did, and the version of PostgreSQL."""
+    """The nemesis with its record, and the version of PostgreSQL."""
     await asyncio.to_thread(subscriber.subscribe, system.rabbitmq.url)
     ground = await _prepare(options, system, history, file)
     customers = await _customers(system)

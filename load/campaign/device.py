@@ -1,4 +1,4 @@
-"""One device of a customer: sends requests, records each with its answer, and repeats what has no outcome."""
+"""One device of a customer: it sends requests, records each with its answer, and repeats those without an outcome."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""What all clients share: the service's addresses, the sessions on sale, and the record of operations."""
+"""The ground that all clients share: the service's addresses, the sessions on sale, and the record of operations."""
 
 import time
 from collections import Counter, deque

@@ -31,7 +31,7 @@ class Mutant:
 
 
 HOLDING, SETTLING, BOOKING = "service/ledger/holding.py", "service/ledger/settling.py", "service/ledger/booking.py"
-EXPIRING, CLAIMS, RELAY = "service/ledger/expiring.py", "service/ledger/claims.py", "expirer/loops/relay.py"
+CLAIMS, RELAY = "service/ledger/claims.py", "expirer/loops/relay.py"
 MUTANTS = (
     Mutant(
         "a hold does not lock its customer",
@@ -92,11 +92,10 @@ MUTANTS = (
         "if now < reservation.expires_at or target is State.CONFIRMED:",
     ),
     Mutant(
-        "the sweep waits for locked holds",
-        EXPIRING,
-        "for no key update skip locked",
-        "for no key update",
-        "rows-locked",
+        "a repeated payment is refused",
+        "service/reservation.py",
+        "if target in (state, State.EXPIRED):",
+        "if target is State.EXPIRED:",
     ),
     Mutant(
         "an unknown COMMIT is reported as not done",
@@ -117,7 +116,7 @@ MUTANTS = (
         "service/seatmap/lua/apply.lua",
         "version > struct.unpack('>I4', known)",
         "true",
-        "expirer-killed,expirer-stopped",
+        "redis-emptied,redis-killed,expirer-stopped",
     ),
 )
 

@@ -11,6 +11,8 @@ from load.campaign.history import HISTORY, HOLD, LIST, MAP, PAY, RELEASE, Operat
 
 KEPT_MAX = 20
 OTHER_SEATS_SHARE = 0.7
+AT_ONCE_SHARE = 0.3
+"""Of the holds are paid at once: later is often too late."""
 NEWEST_SHARE = 0.7
 SHARES = {
     "hold": 24,
@@ -75,7 +77,10 @@ class Client:
     async def _hold(self) -> None:
         session = self._chance.choice(self._ground.sessions)
         seats, key = self._choose(session), self._next_key()
-        self._remember(session, key, await self.device.send_until_known(HOLD, session=session.id, seats=seats, key=key))
+        operation = await self.device.send_until_known(HOLD, session=session.id, seats=seats, key=key)
+        self._remember(session, key, operation)
+        if operation.succeeded and self._chance.random() < AT_ONCE_SHARE:
+            await self._pay()
 
     async def _hold_together(self) -> None:
         """Sends a hold to each API at once: a double click with one key, or two devices near the limit."""

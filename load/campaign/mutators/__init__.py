@@ -51,4 +51,5 @@ MUTATORS: Sequence[Mutator] = (
     answers.defect,
     answers.unresolved,
     answers.lost_session,
+    answers.refused_repetition,
 )

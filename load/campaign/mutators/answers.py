@@ -172,3 +172,10 @@ def lost_session(history: History, chance: random.Random) -> str:
     history.reservations = {id_: row for id_, row in history.reservations.items() if row.session != session}
     history.events[:] = [event for event in history.events if event.session != session]
     return "lost"
+
+
+def refused_repetition(history: History, chance: random.Random) -> str:
+    """A repeated payment is refused because the reservation is paid."""
+    operation = an_operation(history, chance, PAY)
+    put_operation(history, replace(operation, status=409, problem="reservation-paid"))
+    return "refusal"
