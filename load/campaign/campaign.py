@@ -26,7 +26,7 @@ from service.database import Connection
 from tests.stage.factories import TOKEN_SECRET, Account, make_customers, make_manager, make_session, make_settings
 
 SESSIONS, SEATS, SOLD_MAX = 4, 24, 14
-CUSTOMERS = 25
+CUSTOMERS = 12
 HOLD_SECONDS = 1
 SEATS_PER_CUSTOMER_MAX = 4
 LATE_SECONDS_MAX = 4.0

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass
+from datetime import datetime
 
 from load.campaign.device import Device
 from load.campaign.ground import Customer, Field, OnSale
@@ -14,12 +15,14 @@ OTHER_SEATS_SHARE = 0.7
 AT_ONCE_SHARE = 0.3
 """Of the holds are paid at once: later is often too late."""
 NEWEST_SHARE = 0.7
+EARLY_SECONDS_MAX, LATE_SECONDS_MAX = 0.05, 0.1
+"""Around the deadline: a moment later the hold has been released."""
 SHARES = {
     "hold": 24,
     "together": 4,
-    "pay": 8,
-    "release": 18,
-    "late": 3,
+    "pay": 7,
+    "release": 16,
+    "late": 6,
     "twice": 3,
     "replay": 4,
     "reuse": 3,
@@ -39,7 +42,7 @@ class Held:
     seats: tuple[int, ...]
     key: str
     reservation: str
-    since: float
+    expires_at: float
 
 
 class Client:
@@ -107,10 +110,12 @@ class Client:
         return f"{self._seed}-{self._keys}"
 
     def _remember(self, session: OnSale, key: str, operation: Operation) -> None:
-        """Keeps a hold that was granted."""
-        if operation.succeeded and operation.reservation:
+        """Keeps a hold that was granted, once."""
+        known = {held.reservation for held in self._held}
+        if operation.succeeded and operation.reservation and operation.reservation not in known:
             self._ground.recent.append((self._customer.id, operation.reservation))
-            self._held.append(Held(session, operation.seats, key, operation.reservation, time.monotonic()))
+            expires_at = datetime.fromisoformat(operation.reply["expiresAt"]).timestamp()
+            self._held.append(Held(session, operation.seats, key, operation.reservation, expires_at))
             del self._held[:-KEPT_MAX]
 
     async def _pay(self) -> None:
@@ -135,8 +140,8 @@ class Client:
         if held is None or self._ground.sold[held.session.id] + len(held.seats) > held.session.sold_max:
             return
         self._ground.sold[held.session.id] += len(held.seats)
-        due = held.since + self._ground.hold_seconds * self._chance.uniform(0.95, 1.1)
-        await asyncio.sleep(max(0.0, min(due, self._ground.ends_at) - time.monotonic()))
+        due = held.expires_at + self._chance.uniform(-EARLY_SECONDS_MAX, LATE_SECONDS_MAX)
+        await asyncio.sleep(max(0.0, due - time.time()))
         operation = await self.device.send_until_known(PAY, reservation=held.reservation)
         if operation.changed_nothing:
             self._ground.sold[held.session.id] -= len(held.seats)
