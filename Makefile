@@ -30,9 +30,9 @@ faults: $(BIN)/.installed ## runs the long tests of faults and punctuality, whic
 	@$(BIN)/python -m pytest -n 0 -p tests.conftest $(or $(ARGS),load/tests)
 	@$(if $(ARGS),,ROWLOCK_TEST_STORM_SECONDS=60 $(BIN)/python -m pytest -n 0 tests/events/test_sequencer.py -k storm)
 
-campaign: $(BIN)/.installed ## runs random operations under random faults and checks every answer; SECONDS=90 SEED=1 FAULTS=all
+campaign: $(BIN)/.installed ## runs random operations under random faults and checks every answer; SECONDS=90 SEED=1 FAULTS=all ARGS=
 	@dev/install-packages $(PACKAGES) gcc libc6-dev
-	@$(BIN)/python -m load.campaign --seconds $(or $(SECONDS),90) --seed $(or $(SEED),1) --faults $(or $(FAULTS),all)
+	@$(BIN)/python -m load.campaign --seconds $(or $(SECONDS),90) --seed $(or $(SEED),1) --faults $(or $(FAULTS),all) $(ARGS)
 
 newest: $(BIN)/.installed ## tests broker and cache on the newest servers, in containers; needs Docker
 	@dev/need-docker
@@ -76,6 +76,7 @@ check: $(BIN)/.installed ## checks formatting, lint, types, generated files and 
 	@$(BIN)/python -m dev.metrics_table --check
 	@$(BIN)/python -m dev.monitoring --check
 	@$(BIN)/python -m dev.chart_docs --check
+	@$(BIN)/python -m load.campaign.page --check
 	@$(BIN)/python -m dev.prose
 
 workflows: $(BIN)/.installed ## checks the GitHub workflows, skaffold.yaml and the chart's README; needs Go
@@ -87,11 +88,12 @@ fmt: $(BIN)/.installed ## formats the code and applies lint's fixes
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-docs: $(BIN)/.installed ## generates tables, the chart's README and schema, dashboards and alerts; needs Go
+docs: $(BIN)/.installed ## generates tables, figures, the chart's README and schema, dashboards and alerts; needs Go
 	@$(BIN)/python -m dev.settings_table
 	@$(BIN)/python -m dev.metrics_table
 	@$(BIN)/python -m dev.monitoring
 	@$(BIN)/python -m dev.chart_docs
+	@$(BIN)/python -m load.campaign.page
 	@dev/chart-readme
 
 lock: $(BIN)/.installed ## pins the newest compatible dependencies, with hashes

@@ -15,27 +15,29 @@ import jwt
 from load.campaign import faults, subscriber
 from load.campaign.checks import check
 from load.campaign.final import read_ledger
+from load.campaign.ground import Customer, Field, OnSale
 from load.campaign.history import Fault, History, Limits, Operation, last_line, line
 from load.campaign.nemesis import Nemesis, heal
 from load.campaign.plan import plan
-from load.campaign.shoppers import Client, Customer, Field, OnSale
+from load.campaign.shoppers import Client
 from load.campaign.system import System, started
 from load.campaign.timeline import Violation
 from service.database import Connection
 from tests.stage.factories import TOKEN_SECRET, Account, make_customers, make_manager, make_session, make_settings
 
 SESSIONS, SEATS, SOLD_MAX = 4, 24, 14
-CUSTOMERS, CLIENTS = 25, 100
+CUSTOMERS = 12
 HOLD_SECONDS = 1
-SEATS_PER_CUSTOMER_MAX = 12
+SEATS_PER_CUSTOMER_MAX = 4
 LATE_SECONDS_MAX = 4.0
 QUIET_POLL_SECONDS, QUIET_TRIES_MAX = 0.2, 300
 MAP_AGE_SECONDS_MAX = 3.0
 TOKEN_AGE_SECONDS = 2 * 3_600
 AUDIT_POLL_SECONDS, AUDIT_TRIES_MAX = 0.5, 120
-NEW_SESSIONS_EVERY_SECONDS = 30
+NEW_SESSIONS_EVERY_SECONDS = 16
 """Seats that are sold stay sold, so sessions are added, and the oldest go out of use."""
 
+START, SHOWTIME = datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 
 COUNT_UNSETTLED = """
 select (select count(*) from reservations where state = 'HELD') + (select count(*) from events where number is null)
@@ -50,6 +52,7 @@ class Options:
     seed: int
     faults: Sequence[str]
     every_seconds: float = 3.0
+    clients: int = 100
     postgresql: int | None = None
     synchronous: bool = True
 
@@ -60,6 +63,7 @@ class Result:
 
     history: History
     violations: list[Violation]
+    postgresql: str
     skipped: list[tuple[str, str]] = field(default_factory=list)
     check_seconds: float = 0.0
 
@@ -77,21 +81,23 @@ async def run(options: Options, log: Path) -> Result:
             seats_per_customer_max=SEATS_PER_CUSTOMER_MAX,
             audit_interval_seconds=1,
         ) as system:
-            nemesis = await _storm(options, system, history, file)
+            nemesis, postgresql = await _storm(options, system, history, file)
         for row in (*nemesis.done, *history.events, *history.reservations.values(), *history.seats.values()):
             file.write(line(row))
         file.write(last_line(history))
     began = time.monotonic()
     violations = await asyncio.to_thread(check, history)
-    return Result(history, violations, nemesis.skipped, time.monotonic() - began)
+    return Result(history, violations, postgresql, nemesis.skipped, time.monotonic() - began)
 
 
-async def _storm(options: Options, system: System, history: History, file: IO[bytes]) -> Nemesis:
+async def _storm(options: Options, system: System, history: History, file: IO[bytes]) -> tuple[Nemesis, str]:
+    """The nemesis with its record, and the version of PostgreSQL."""
     await asyncio.to_thread(subscriber.subscribe, system.rabbitmq.url)
     ground = await _prepare(options, system, history, file)
     customers = await _customers(system)
     clients = [
-        Client(ground, customers[number % len(customers)], f"{options.seed}-{number}") for number in range(CLIENTS)
+        Client(ground, customers[number % len(customers)], f"{options.seed}-{number}")
+        for number in range(options.clients)
     ]
     nemesis = Nemesis(system)
     planned = plan(options.seed, options.seconds, options.faults, every_seconds=options.every_seconds)
@@ -111,9 +117,10 @@ async def _storm(options: Options, system: System, history: History, file: IO[by
         history.audit = await _audited(system, manager)
         history.deadlocks = system.pair.count_deadlocks()
         history.published = await asyncio.to_thread(subscriber.received, system.rabbitmq.url)
+        postgresql: str = await connection.fetchval("show server_version")
     finally:
         await connection.close()
-    return nemesis
+    return nemesis, postgresql
 
 
 async def _prepare(options: Options, system: System, history: History, file: IO[bytes]) -> Field:
@@ -131,7 +138,10 @@ async def _prepare(options: Options, system: System, history: History, file: IO[
 
 
 async def _session(system: System, connection: Connection) -> OnSale:
-    made = await make_session(connection, make_settings(system.pair.url), SEATS)
+    now = datetime.now(UTC)
+    # A later session has an earlier showtime, so that those on sale are the first in the list.
+    showtime = SHOWTIME - (now - START)
+    made = await make_session(connection, make_settings(system.pair.url), SEATS, showtime)
     return OnSale(made.id, made.seat_ids, SOLD_MAX)
 
 
@@ -169,7 +179,7 @@ async def _renew_sessions(system: System, ground: Field) -> None:
 
 async def _settle_down(system: System, ground: Field, clients: Sequence[Client]) -> None:
     """Resolves unknown outcomes, waits until no hold is left, and reads every map and list for the last time."""
-    await asyncio.gather(*(client.resolve() for client in clients))
+    await asyncio.gather(*(client.device.resolve() for client in clients))
     connection = await system.pair.connect()
     try:
         for _ in range(QUIET_TRIES_MAX):
@@ -197,10 +207,11 @@ async def _audited(system: System, manager: Account) -> tuple[str, ...]:
 
 
 async def _show_progress(ground: Field, history: History, nemesis: Nemesis) -> None:
+    statuses: Counter[str] = Counter()
     while True:
         await asyncio.sleep(10)
         left = max(0.0, ground.ends_at - time.monotonic())
-        statuses = Counter(str(operation.status) for operation in history.operations)
+        statuses.update(str(operation.status) for operation in history.operations[statuses.total() :])
         shown = ", ".join(f"{status}: {count}" for status, count in statuses.most_common(6))
         print(f"{left:4.0f} s left, {len(history.operations)} operations ({shown}), {len(nemesis.done)} faults")  # noqa: T201
 

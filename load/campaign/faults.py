@@ -4,6 +4,7 @@ import asyncio
 import random
 import shutil
 import signal
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -15,7 +16,8 @@ from load.campaign.system import LOCK_TIMEOUT_MS, System
 from service.broker.topology import EXPIRED_QUEUE
 from tests.stage import letters, proxy
 
-Do = Callable[[System, random.Random, float], Awaitable[None]]
+Do = Callable[[System, random.Random, float], Awaitable[int | None]]
+"""It may return when the part served again, in microseconds since the epoch, where that was before the end."""
 CLOCK_OFFSET_SECONDS_MAX = 3_600
 MEMORY, LITTLE_MEMORY = "1GB", "1MB"
 
@@ -72,11 +74,19 @@ async def postgres_restarted(system: System, _chance: random.Random, _seconds: f
     await asyncio.to_thread(server.start)
 
 
-async def postgres_failed_over(system: System, _chance: random.Random, seconds: float) -> None:
-    """The primary dies at once, the standby takes over, and the old one comes back as a standby."""
+async def postgres_failed_over(system: System, _chance: random.Random, seconds: float) -> int:
+    """The primary dies at once, the standby takes over, and the old one comes back as a standby.
+
+    An asynchronous standby is left behind before that, so that the loss does not depend on luck.
+    """
+    if not system.pair.synchronous:
+        await system.pair.detach_standby()
+        await asyncio.sleep(seconds / 2)
     await system.pair.fail_over()
+    promoted = time.time_ns() // 1_000
     await asyncio.sleep(seconds / 2)
     await system.pair.add_standby()
+    return promoted
 
 
 async def commit_cut(system: System, chance: random.Random, seconds: float) -> None:

@@ -70,6 +70,12 @@ class Operation:
         return self.status is None or self.problem == "outcome-unknown"
 
     @property
+    def question(self) -> tuple[object, ...]:
+        """Equal for a request and its repetitions, whose answers resolve its outcome."""
+        name = self.key if self.kind == HOLD else self.reservation
+        return self.kind, self.customer, name, self.seats
+
+    @property
     def changed_nothing(self) -> bool:
         """Whether the answer promises that nothing was changed."""
         return self.status is not None and not self.succeeded and not self.is_unknown
@@ -77,11 +83,12 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault with its begin and end."""
+    """A fault with its begin and end. `back` is when the part served again, where that was before the end."""
 
     kind: str
     began: int
     ended: int
+    back: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+CLIENTS = 40
 COPIED = ("service", "expirer", "dev", "load", "tests", "pyproject.toml")
 
 
@@ -30,7 +31,7 @@ class Mutant:
 
 
 HOLDING, SETTLING, BOOKING = "service/ledger/holding.py", "service/ledger/settling.py", "service/ledger/booking.py"
-EXPIRING, CLAIMS, RELAY = "service/ledger/expiring.py", "service/ledger/claims.py", "expirer/loops/relay.py"
+CLAIMS, RELAY = "service/ledger/claims.py", "expirer/loops/relay.py"
 MUTANTS = (
     Mutant(
         "a hold does not lock its customer",
@@ -67,11 +68,10 @@ MUTANTS = (
         "order by r.id\n",
     ),
     Mutant(
-        "a settlement reads the clock before its locks",
-        SETTLING,
-        "(select clock_timestamp()) as now",
-        "(select transaction_timestamp()) as now",
-        "rows-locked",
+        "an overdue hold keeps its seats from other customers",
+        CLAIMS,
+        "for seat_id, owner in owners.items() if owner not in self.overdue_holders)",
+        "for seat_id in owners)",
     ),
     Mutant(
         "a customer may settle another's reservation",
@@ -92,16 +92,15 @@ MUTANTS = (
         "if now < reservation.expires_at or target is State.CONFIRMED:",
     ),
     Mutant(
-        "the sweep waits for locked holds",
-        EXPIRING,
-        "for no key update skip locked",
-        "for no key update",
-        "rows-locked",
+        "a repeated payment is refused",
+        "service/reservation.py",
+        "if target in (state, State.EXPIRED):",
+        "if target is State.EXPIRED:",
     ),
     Mutant(
         "an unknown COMMIT is reported as not done",
         BOOKING,
-        'recording.retried("outcome_unknown")\n            return await self._look_up(write, requests)',
+        "return await self._look_up(write, requests)",
         "raise DatabaseAway from None",
         "commit-cut,connections-cut,backends-terminated",
     ),
@@ -117,7 +116,7 @@ MUTANTS = (
         "service/seatmap/lua/apply.lua",
         "version > struct.unpack('>I4', known)",
         "true",
-        "expirer-killed,expirer-stopped",
+        "redis-emptied,redis-killed,expirer-stopped",
     ),
 )
 
@@ -125,40 +124,49 @@ MUTANTS = (
 def main() -> None:
     """Exits with 1 where a mutant survives."""
     parser = argparse.ArgumentParser(prog="python -m load.campaign.mutants", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=40)
+    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--json", type=Path, help="where the table for docs/reliability is written")
     parser.add_argument("names", nargs="*", help="parts of the mutants' names; all without")
     given = parser.parse_args()
-    survivors = 0
+    rows = []
     for mutant in MUTANTS:
         if given.names and not any(name in mutant.name for name in given.names):
             continue
         began = time.monotonic()
-        rules = sorted(_rules_that_find(mutant, given.seconds))
-        survivors += not rules
-        found = ", ".join(rules) or "SURVIVES"
-        sys.stdout.write(f"| {mutant.name} | {found} | {time.monotonic() - began:.0f} s |\n")
-        sys.stdout.flush()
-    sys.exit(bool(survivors))
+        rules = _rules_that_find(mutant, given.seconds)
+        seconds = round(time.monotonic() - began)
+        rows.append({"name": mutant.name, "file": mutant.file, "rules": rules, "seconds": seconds})
+        found = ", ".join(f"{rule} {count}" for rule, count in rules.items()) or "SURVIVES"
+        print(f"| {mutant.name} | {found} | {seconds} s |", flush=True)  # noqa: T201
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1) + "\n")
+    sys.exit(not all(row["rules"] for row in rows))
 
 
-def _rules_that_find(mutant: Mutant, seconds: float) -> set[str]:
-    """The rules that a campaign on the mutant breaks."""
+def _rules_that_find(mutant: Mutant, seconds: float) -> dict[str, int]:
+    """The rules that a campaign on the mutant breaks, and how often. Raises RuntimeError where it could not end."""
     with tempfile.TemporaryDirectory(prefix="rowlock-mutant-") as folder:
         copy = Path(folder)
         for name in COPIED:
             source = ROOT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
         path = copy / mutant.file
-        text = path.read_text()
-        if mutant.old not in text:
-            raise SystemExit(f"{mutant.name}: {mutant.file} does not have the line any more")
-        path.write_text(text.replace(mutant.old, mutant.new))
+        path.write_text(mutated(mutant, path.read_text()))
         summary = copy / "summary.json"
-        command = [sys.executable, "-m", "load.campaign", "--seconds", str(seconds), "--faults", mutant.faults]
-        subprocess.run([*command, "--json", str(summary)], cwd=copy, check=False, capture_output=True)  # noqa: S603
+        command = [sys.executable, "-m", "load.campaign", "--seconds", str(seconds), "--clients", str(CLIENTS)]
+        command += ["--faults", mutant.faults, "--json", str(summary)]
+        ended = subprocess.run(command, cwd=copy, check=False, capture_output=True, text=True)  # noqa: S603
         if not summary.exists():
-            return {"the campaign could not end"}
-        return {violation["rule"] for violation in json.loads(summary.read_bytes())["violations"]}
+            raise RuntimeError(f"{mutant.name}: the campaign could not end: {ended.stderr[-2_000:]}")
+        found: dict[str, int] = json.loads(summary.read_bytes())["violations_by_rule"]
+        return found
+
+
+def mutated(mutant: Mutant, text: str) -> str:
+    """The text with the defect. Raises ValueError where it does not have the line any more."""
+    if mutant.old not in text:
+        raise ValueError(f"{mutant.name}: {mutant.file} does not have the line any more")
+    return text.replace(mutant.old, mutant.new)
 
 
 if __name__ == "__main__":

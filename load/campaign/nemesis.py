@@ -4,7 +4,7 @@ import asyncio
 import random
 import signal
 import time
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import asyncpg
 
@@ -20,6 +20,8 @@ OWN = {
     "connections": "proxy",
 }  # fmt: skip
 """The part that a kind of fault works on: two faults of one part never overlap, those of different parts may."""
+ALSO = {"clock": "expirer"}
+"""The second part that a kind works on."""
 
 
 class Nemesis:
@@ -40,10 +42,12 @@ class Nemesis:
                 group.create_task(self._do(fault))
 
     async def _do(self, fault: Planned) -> None:
-        async with self._locks[OWN[fault.kind.partition("-")[0]]]:
-            began = time.time_ns() // 1_000
+        async with AsyncExitStack() as stack:
+            for part in sorted(_parts(fault.kind)):
+                await stack.enter_async_context(self._locks[part])
+            began, back = time.time_ns() // 1_000, None
             try:
-                await FAULTS[fault.kind](self._system, random.Random(fault.seed), fault.seconds)
+                back = await FAULTS[fault.kind](self._system, random.Random(fault.seed), fault.seconds)
             except (
                 OSError,
                 asyncpg.PostgresError,
@@ -51,9 +55,15 @@ class Nemesis:
                 AssertionError,
                 TimeoutError,
                 ServerError,
+                RuntimeError,
             ) as error:
                 self.skipped.append((fault.kind, repr(error)))
-            self.done.append(Fault(fault.kind, began, time.time_ns() // 1_000))
+            self.done.append(Fault(fault.kind, began, time.time_ns() // 1_000, back))
+
+
+def _parts(kind: str) -> set[str]:
+    name = kind.partition("-")[0]
+    return {OWN[name], ALSO.get(name, OWN[name])}
 
 
 async def heal(system: System) -> None:

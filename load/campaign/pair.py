@@ -81,6 +81,16 @@ class Pair:
         finally:
             await connection.close()
 
+    async def detach_standby(self) -> None:
+        """The standby gets no more commits. Only an asynchronous one can be left behind like this."""
+        connection = await asyncpg.connect(self.standby.url())
+        try:
+            await connection.execute("alter system set primary_conninfo = ''")
+            await connection.execute("select pg_reload_conf()")
+            await _until(connection, IS_DETACHED)
+        finally:
+            await connection.close()
+
     async def add_standby(self) -> None:
         """Makes the other server a standby of the primary, from a new copy of it."""
         other = self.servers[1 - self.primary]
@@ -121,6 +131,7 @@ class Pair:
 
 IS_STREAMING = "select exists (select from pg_stat_replication where state = 'streaming')"
 IS_SYNCHRONOUS = "select exists (select from pg_stat_replication where sync_state in ('sync', 'quorum'))"
+IS_DETACHED = "select not exists (select from pg_stat_wal_receiver)"
 
 
 async def _until(connection: Connection, question: str) -> None:

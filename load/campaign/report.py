@@ -1,4 +1,4 @@
-"""The report of a campaign, as text and as JSON."""
+"""The report of a campaign as text."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -9,7 +9,7 @@ from load.campaign.campaign import Options, Result
 from load.campaign.history import History, Operation
 from load.campaign.timeline import Violation
 
-SHOWN_MAX = 10
+SHOWN_MAX, EXAMPLES_MAX = 10, 3
 
 
 def table(options: Options, result: Result) -> str:
@@ -25,15 +25,18 @@ def table(options: Options, result: Result) -> str:
         f"checked {len(history.events)} events and {len(history.reservations)} reservations"
         f" in {result.check_seconds:.1f} s"
     )
-    for violation in result.violations[:SHOWN_MAX]:
-        lines += shown(history, violation)
-    count = len(result.violations)
-    lines.append(f"VIOLATED: {count} violations" if count else "no violation")
+    rules = Counter(violation.rule for violation in result.violations)
+    for rule in rules:
+        for violation in [found for found in result.violations if found.rule == rule][:EXAMPLES_MAX]:
+            lines += shown(history, violation)
+    lines.append(
+        f"VIOLATED: {', '.join(f'{rule} {n}' for rule, n in rules.most_common())}" if rules else "no violation"
+    )
     return "\n".join(lines) + "\n"
 
 
 def shown(history: History, violation: Violation) -> list[str]:
-    """The violation with the shortest part of the history that shows it."""
+    """The violation with the operations and events that it names."""
     operations = {operation.id: operation for operation in history.operations}
     events = {event.id: event for event in history.events}
     lines = [f"* {violation.rule}: {violation.text}"]
@@ -54,21 +57,9 @@ def _operation(operation: Operation) -> str:
     return orjson.dumps(facts).decode()
 
 
-def summary(options: Options, result: Result) -> bytes:
-    """The figures for docs/reliability."""
-    history = result.history
-    return orjson.dumps(
-        {
-            "seed": options.seed,
-            "seconds": options.seconds,
-            "postgresql": options.postgresql or "newest",
-            "operations": len(history.operations),
-            "outcomes": {
-                f"{k} {o}": n
-                for (k, o), n in Counter((op.kind, op.problem or str(op.status)) for op in history.operations).items()
-            },
-            "faults": dict(Counter(fault.kind for fault in history.faults if fault.kind != "heal")),
-            "violations": [asdict(violation) for violation in result.violations],
-        },
-        option=orjson.OPT_INDENT_2,
-    )
+def shortest(violation: Violation, part: History) -> str:
+    """The shortest part of the history that shows the violation, in the order of time."""
+    rows: list[tuple[float, str]] = [(op.invoked, _operation(op)) for op in part.operations]
+    rows += [(event.at, orjson.dumps(asdict(event)).decode()) for event in part.events]
+    lines = [f"the shortest part of the history that shows this: {violation.rule}: {violation.text}"]
+    return "\n".join([*lines, *(f"    {text}" for _, text in sorted(rows))]) + "\n"

@@ -1,5 +1,6 @@
 """How an operation is sent over HTTP, and which facts of its answer are recorded."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -10,6 +11,8 @@ from load.campaign.history import HISTORY, LIST, MAP, WRITES, Operation
 from load.campaign.wire import Answer
 
 REFUSED = 400
+LISTED_MAX = 20
+"""Sessions on sale are the first in the list."""
 LETTERS = {"AVAILABLE": "A", "HELD": "H", "SOLD": "S"}
 
 
@@ -25,7 +28,7 @@ def request_of(kind: str, facts: dict[str, Any]) -> tuple[str, str, bytes]:
         case "map":
             return "GET", f"/customer/session/{facts['session']}", b""
         case "list":
-            return "GET", "/customer/list-sessions?limit=100", b""
+            return "GET", f"/customer/list-sessions?limit={LISTED_MAX}", b""
         case _:
             return "GET", "/customer/list-history?state=ALL&limit=20", b""
 
@@ -46,11 +49,18 @@ def recorded(operation: Operation, answered: int, answer: Answer) -> Operation:
             "as_of": microseconds(reply["asOf"]),
         }
     elif operation.kind == LIST:
-        (counts,) = [item["seats"] for item in reply["sessions"] if item["sessionId"] == operation.session]
-        facts["body"] = orjson.dumps({name: counts[name] for name in ("available", "held", "sold")}).decode()
+        facts["body"] = orjson.dumps(_counts(reply["sessions"], operation.session)).decode()
     elif operation.kind == HISTORY:
         facts["body"] = orjson.dumps({line["reservationId"]: line["state"] for line in reply["reservations"]}).decode()
     return replace(operation, **facts)
+
+
+def _counts(listed: Sequence[Mapping[str, Any]], session: int) -> dict[str, int] | None:
+    """The counts of the session, or None where the list lacks it: it was lost, or has long been out of use."""
+    for item in listed:
+        if item["sessionId"] == session:
+            return {name: item["seats"][name] for name in ("available", "held", "sold")}
+    return None
 
 
 def microseconds(text: str) -> int:

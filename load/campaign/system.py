@@ -158,9 +158,7 @@ def _api(log: Path, database_url: str, settings: Mapping[str, Any]) -> Process:
     port = free_port()
     gunicorn = str(Path(sys.executable).with_name("gunicorn"))
     command = [gunicorn, "--config", "service/gunicorn.conf.py", "service.app:create_app()"]
-    return Process(
-        command, environment(database_url, port=port, **settings), f"http://127.0.0.1:{port}", "/readyz", log
-    )
+    return Process(command, environment(database_url, port=port, **settings), f"http://127.0.0.1:{port}", "/livez", log)
 
 
 def _expirer(log: Path, database_url: str, settings: Mapping[str, Any]) -> Process:

@@ -24,12 +24,13 @@ STATE_AFTER = {
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A broken rule, in words, with the operations and events that show it."""
+    """A broken rule, in words, with the operations and events that show it, and the seats that they don't name."""
 
     rule: str
     text: str
     operations: tuple[int, ...] = ()
     events: tuple[int, ...] = ()
+    seats: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
-from load.campaign.history import HOLD, PAY, RELEASE, History, Operation, Reservation
+from load.campaign.history import HOLD, PAY, RELEASE, UNCHANGED, WRITES, History, Operation, Reservation
 from load.campaign.timeline import Timeline, Violation
 
 END_OF = {PAY: "reservation.confirmed", RELEASE: "reservation.cancelled"}
@@ -23,6 +23,20 @@ def check(history: History, timeline: Timeline) -> Iterator[Violation]:
             yield from _check_end(history, timeline, operation)
     yield from _check_replies(history)
     yield from _check_requests(history, timeline)
+    for operation in unresolved(history):
+        text = f"the outcome of {operation.kind} {operation.id} is unknown, and no repetition has resolved it"
+        yield Violation("unresolved", text, (operation.id,))
+
+
+def unresolved(history: History) -> Iterator[Operation]:
+    """The writes with an unknown outcome that were not repeated later with a known one."""
+    known: dict[tuple[object, ...], int] = {}
+    for operation in history.of(*WRITES):
+        if not operation.is_unknown and operation.problem not in UNCHANGED:
+            known[operation.question] = max(known.get(operation.question, 0), operation.invoked)
+    for operation in history.of(*WRITES):
+        if operation.is_unknown and known.get(operation.question, 0) <= operation.invoked:
+            yield operation
 
 
 def _check_hold(history: History, timeline: Timeline, operation: Operation) -> Iterator[Violation]:
@@ -77,10 +91,11 @@ def _check_requests(history: History, timeline: Timeline) -> Iterator[Violation]
     for operation in history.of(PAY, RELEASE):
         ends.setdefault((operation.reservation or "", END_OF[operation.kind]), []).append(operation)
     for row in history.reservations.values():
+        story = timeline.stories.get(row.id)
         asked = holds.get((row.customer, row.key), [])
         if row.key is not None and not any(_may_have_made(operation, row) for operation in asked):
-            yield Violation("unasked", f"reservation {row.id} (key {row.key}) was made by no request")
-        story = timeline.stories.get(row.id)
+            held = (story.held.id,) if story else ()
+            yield Violation("unasked", f"reservation {row.id} (key {row.key}) was made by no request", (), held)
         if story is None or story.ended is None or story.ended.kind not in END_OF.values():
             continue
         asked = ends.get((row.id, story.ended.kind), [])

@@ -10,9 +10,10 @@ def check(history: History, timeline: Timeline) -> Iterator[Violation]:
     """Holds that ended too late, and holds that have not ended at all. `replay` finds the ones that ended early."""
     bound = int(history.limits.late_seconds_max * 1_000_000)
     for row in history.reservations.values():
-        if row.state == "HELD":
-            yield Violation("overdue", f"{row.id} is held, {len(row.seats)} seats, after the end of the campaign")
         story = timeline.stories.get(row.id)
+        if row.state == "HELD":
+            text = f"{row.id} is held, {len(row.seats)} seats, after the end of the campaign"
+            yield Violation("overdue", text, (), (story.held.id,) if story else ())
         if story is None or story.ended is None or story.ended.kind != "reservation.expired":
             continue
         due = calm_since(history.faults, row.expires_at, bound)

@@ -16,7 +16,10 @@ def check(history: History, timeline: Timeline) -> Iterator[Violation]:
     for seat in sorted(history.seats.values(), key=lambda seat: seat.position):
         by_session.setdefault(seat.session, []).append(seat.id)
     for operation in history.of(MAP):
-        if operation.succeeded:
+        if operation.succeeded and operation.session not in by_session:
+            text = f"session {operation.session}, whose map {operation.id} was read, is lost"
+            yield Violation("lost", text, (operation.id,))
+        elif operation.succeeded:
             yield from _check_map(timeline, by_session[operation.session], operation)
     yield from _check_last(history, by_session)
 
@@ -30,7 +33,7 @@ def _check_map(timeline: Timeline, seats: Sequence[int], operation: Operation) -
     for seat, letter in zip(seats, letters, strict=True):
         if letter not in possible(timeline.seats[seat], operation.as_of, operation.ended):
             text = f"map {operation.id} shows seat {seat} as {letter}, which it was not at {operation.as_of} or later"
-            yield Violation("map", text, (operation.id,))
+            yield Violation("map", text, (operation.id,), seats=(seat,))
 
 
 def possible(periods: Sequence[Period], as_of: float, read: float) -> set[str]:

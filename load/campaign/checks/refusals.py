@@ -51,7 +51,7 @@ def _taken(ledger: Ledger, operation: Operation) -> bool:
 
 
 def _was_taken(ledger: Ledger, seat: int, operation: Operation) -> bool:
-    for period in at_some_moment(ledger.timeline.seats[seat], operation.invoked, operation.ended):
+    for period in at_some_moment(ledger.timeline.seats.get(seat, []), operation.invoked, operation.ended):
         if period.state == AVAILABLE or period.event is None or period.event.reservation is None:
             continue
         deadline = ledger.timeline.deadline(ledger.history, period.event.reservation)
@@ -87,14 +87,17 @@ def _expired(ledger: Ledger, operation: Operation) -> bool:
     return ledger.timeline.deadline(ledger.history, operation.reservation or "") <= operation.ended
 
 
-def _ended_as(kind: str) -> Explanation:
+def _ended_as(kind: str, *, asked: str) -> Explanation:
+    """It had ended in this way, and something else was asked for: a repetition is granted again."""
+
     def explained(ledger: Ledger, operation: Operation) -> bool:
         story = ledger.timeline.stories.get(operation.reservation or "")
         return (
-            story is not None
+            operation.kind == asked
+            and story is not None
             and story.ended is not None
             and story.ended.kind == kind
-            and (story.ended.at <= operation.ended)
+            and story.ended.at <= operation.ended
         )
 
     return explained
@@ -118,8 +121,8 @@ EXPLANATIONS: Mapping[str, Explanation] = {
     "seats-taken": _taken,
     "seat-limit-reached": _limit,
     "hold-expired": _expired,
-    "reservation-paid": _ended_as("reservation.confirmed"),
-    "reservation-cancelled": _ended_as("reservation.cancelled"),
+    "reservation-paid": _ended_as("reservation.confirmed", asked=RELEASE),
+    "reservation-cancelled": _ended_as("reservation.cancelled", asked=PAY),
     "idempotency-key-reused": _reused,
     "not-found": _unknown_reservation,
     # The campaign asks for seats that exist, of one session on sale, with good tokens and bodies.

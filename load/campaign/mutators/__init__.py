@@ -49,4 +49,7 @@ MUTATORS: Sequence[Mutator] = (
     answers.foreign_payment,
     ledger.deadlocked,
     answers.defect,
+    answers.unresolved,
+    answers.lost_session,
+    answers.refused_repetition,
 )

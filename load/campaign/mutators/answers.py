@@ -152,3 +152,30 @@ def defect(history: History, chance: random.Random) -> str:
     operation = an_operation(history, chance, HOLD, "seats-taken")
     put_operation(history, replace(operation, status=500, problem="internal-error"))
     return "defect"
+
+
+def unresolved(history: History, chance: random.Random) -> str:
+    """A hold has an unknown outcome for ever."""
+    operation = an_operation(history, chance, HOLD, "seats-taken")
+    put_operation(
+        history, replace(operation, status=None, answered=None, problem=None, body=None, key="one of its own")
+    )
+    return "unresolved"
+
+
+def lost_session(history: History, chance: random.Random) -> str:
+    """A session whose map was read is lost, with everything in it."""
+    session = pick([op for op in history.of(MAP) if op.succeeded], chance).session
+    seats = {id_: seat for id_, seat in history.seats.items() if seat.session != session}
+    history.seats.clear()
+    history.seats.update(seats)
+    history.reservations = {id_: row for id_, row in history.reservations.items() if row.session != session}
+    history.events[:] = [event for event in history.events if event.session != session]
+    return "lost"
+
+
+def refused_repetition(history: History, chance: random.Random) -> str:
+    """A repeated payment is refused because the reservation is paid."""
+    operation = an_operation(history, chance, PAY)
+    put_operation(history, replace(operation, status=409, problem="reservation-paid"))
+    return "refusal"

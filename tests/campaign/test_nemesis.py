@@ -1,0 +1,55 @@
+"""The nemesis keeps faults of one part apart, and goes on where one can't be carried out."""
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+
+from dev import servers
+from load.campaign import faults, pair
+from load.campaign.nemesis import Nemesis
+from load.campaign.plan import Planned
+from load.campaign.system import System
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> System:
+    """Nothing of it runs."""
+    return System(
+        tmp_path,
+        pair.Pair(tmp_path, [], synchronous=True),
+        servers.Redis(tmp_path / "redis"),
+        servers.RabbitMQ(tmp_path / "rabbitmq"),
+    )
+
+
+async def short(_system: System, _chance: random.Random, _seconds: float) -> int:
+    """A fault without an effect, whose part served again at 7."""
+    await asyncio.sleep(0.05)
+    return 7
+
+
+async def failing(_system: System, _chance: random.Random, _seconds: float) -> None:
+    """A fault whose process does not start again."""
+    raise RuntimeError("it did not start")
+
+
+async def test_a_wrong_clock_and_a_killed_expirer_do_not_overlap(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("clock-wrong", "expirer-killed"):
+        monkeypatch.setitem(faults.FAULTS, kind, short)
+    nemesis = Nemesis(system)
+    await nemesis.run([Planned("clock-wrong", 0, 1, 1), Planned("expirer-killed", 0, 1, 1)])
+    first, second = nemesis.done
+    assert first.ended <= second.began
+    assert first.back == 7
+
+
+async def test_a_fault_that_fails_is_recorded(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(faults.FAULTS, "api-killed", failing)
+    nemesis = Nemesis(system)
+    await nemesis.run([Planned("api-killed", 0, 1, 1)])
+    assert nemesis.skipped == [("api-killed", "RuntimeError('it did not start')")]
+    assert [fault.kind for fault in nemesis.done] == ["api-killed"]
