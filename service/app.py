@@ -28,6 +28,7 @@ from service.api.requestlog import RequestLog
 from service.cache import Cache
 from service.database import create_engine, ping
 from service.errors import NotReady, RowlockError, Unavailable
+from service.ledger import booking
 from service.ledger.booking import BoxOffice
 from service.ledger.claims import Rules
 from service.observability import logs, tracing
@@ -132,8 +133,8 @@ def _context_of(loaded: Settings, engine: AsyncEngine, cache: Cache | None) -> C
         box_office=BoxOffice(
             engine,
             Rules(loaded.hold_seconds, loaded.seats_per_customer_max),
-            loaded.writes_max,
-            loaded.outcome_wait_ms,
+            customer.render_hold,
+            booking.limits(loaded),
         ),
         sessions=SessionList(engine, seat_maps, loaded.counts_seconds),
         seat_maps=seat_maps,

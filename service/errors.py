@@ -135,6 +135,7 @@ class BusyReason(Enum):
     CONNECTION = "Timed out waiting for a database connection"
     COLLISION = "The transaction collided with another one"
     WRITE_QUEUE = "Too many holds, payments and releases are in progress"
+    WRITE_TURN = "Timed out waiting for earlier holds, payments and releases"
     OVERDUE_HOLD = "An overdue hold of the seats was not released in time"
     HASH_QUEUE = "Too many password checks are waiting"
     MAP_READ = "Timed out waiting to read a seat map"
@@ -151,13 +152,21 @@ class Busy(Unavailable):
     reason: BusyReason
 
 
+@dataclass(eq=False)
+class SessionBusy(Unavailable):
+    """Too many holds of this session are in progress. Nothing was changed, and other sessions are not affected."""
+
+    session_id: int
+
+
 def concerns_all(error: Exception) -> bool:
     """Whether PostgreSQL or the pool is unavailable, so that every other member of a list would fail too.
 
-    A row lock that times out concerns one hold. A statement that times out may have waited for several locks.
+    A row lock that times out concerns one hold, and so does a collision. A statement that times out may have waited for
+    several locks.
     """
     if isinstance(error, Busy):
-        return error.reason not in (BusyReason.ROW_LOCK, BusyReason.STATEMENT)
+        return error.reason not in (BusyReason.ROW_LOCK, BusyReason.STATEMENT, BusyReason.COLLISION)
     return isinstance(error, Unavailable)
 
 

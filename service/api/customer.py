@@ -30,10 +30,11 @@ from service.errors import (
     SeatsOfSeveralSessions,
     SeatsTaken,
     SeatsUnknown,
+    SessionBusy,
     TooManyRequests,
     Unauthenticated,
 )
-from service.ledger.claims import Held, HoldRequest
+from service.ledger.claims import HoldRequest
 from service.ledger.settling import SettleRequest
 from service.observability.metrics.recording import operation
 from service.reservation import Reservation, Seat, State
@@ -66,7 +67,7 @@ ReservationId = Annotated[UUID, Path(alias="reservationId", examples=[shown.RESE
 SIGNED_IN = (Unauthenticated, Forbidden, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway)
 HOLD_REFUSALS = (
     SeatsUnknown, SeatsTaken, SaleClosed, SeatLimitReached, SeatsOfSeveralSessions, IdempotencyKeyReused,
-    OutcomeUnknown, *refusals.BODY, *SIGNED_IN,
+    OutcomeUnknown, SessionBusy, *refusals.BODY, *SIGNED_IN,
 )  # fmt: skip
 
 
@@ -179,9 +180,7 @@ async def _hold(
 ) -> Response:
     request = HoldRequest(uuid7(), customer.account_id, tuple(sorted(seat_ids)), idempotency_key)
     with operation("hold") as running:
-        (answer,) = await context.box_office.hold([request], render_hold)
-        if not isinstance(answer, Held):
-            raise answer
+        answer = await context.box_office.hold(request)
         running.changed = not answer.replayed
         running.seats = len(seat_ids)
     headers = time_header(answer.now) | ({REPLAYED_HEADER: "true"} if answer.replayed else {})
@@ -218,9 +217,7 @@ async def _settle(
     request = SettleRequest(reservation_id, customer.account_id, target)
     name = "pay" if target is State.CONFIRMED else "release"
     with operation(name) as running:
-        (answer,) = await context.box_office.settle([request])
-        if isinstance(answer, Exception):
-            raise answer
+        answer = await context.box_office.settle(request)
         reservation = answer.reservation
         running.changed, running.seats = answer.changed, len(answer.seats)
         running.total, running.currency = reservation.total, reservation.currency

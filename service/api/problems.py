@@ -201,6 +201,17 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         lambda e: f"{e.reason.value}. Nothing was changed: try again.",
         headers=_retry_after,
     ),
+    errors.SessionBusy: Problem(
+        503,
+        "session-busy",
+        "The session is busy",
+        lambda e: (
+            f"Too many holds of session {e.session_id} are in progress. Nothing was changed: try again. Other sessions"
+            " are not affected."
+        ),
+        lambda e: {"sessionId": e.session_id},
+        headers=_retry_after,
+    ),
     errors.DatabaseAway: Problem(
         503,
         "database-away",

@@ -30,6 +30,7 @@ EXAMPLES: Mapping[type[RowlockError], RowlockError] = {
         errors.ReservationPaid(UUID("01926e2c-5a00-7000-8000-000000000001")),
         errors.ReservationCancelled(UUID("01926e2c-5a00-7000-8000-000000000001")),
         errors.Busy(errors.BusyReason.ROW_LOCK),
+        errors.SessionBusy(3),
         errors.TooManyRequests("account", 600, 3),
     )
 }

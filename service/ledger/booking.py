@@ -1,16 +1,16 @@
-"""The two writes as their callers know them: each call is a transaction of its own, committed before it returns.
+"""The two writes as their callers know them: each is committed before its call returns.
 
 Lock order, everywhere and also when freeing: the customers by id, then the reservations by id, then the seats by id.
 `holding`, `settling` and `expiring` keep it. No other code locks or changes reservations and seats.
 
 This module handles the failures of such a transaction. Overdue holds of the seats are ended first. A failure that
 changed nothing is retried with backoff. A COMMIT without an answer is looked up. A list whose locks time out is tried
-one by one. A caller that is cancelled cancels no write.
+one by one.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
@@ -21,81 +21,100 @@ from service.backoff import delay_after
 from service.database import Connection, make_durable, roll_back, transaction
 from service.errors import Busy, BusyReason, DatabaseAway, HoldExpired, OutcomeUnknown, Unavailable
 from service.ledger import holding, settling
-from service.ledger.claims import Held, HoldRequest, Overdue, Render, Rules
+from service.ledger.claims import Held, HoldRequest, LockedSeat, Overdue, Render, Rules
+from service.ledger.gathering import LANES, Bounds, Gathering
 from service.ledger.one_by_one import at_once, together_then_one_by_one
 from service.ledger.settling import Settled, SettleRequest
-from service.observability.metrics import catalogue, recording
+from service.observability.metrics import recording
 from service.reservation import State
+from service.settings import Settings
 
 TRIES_MAX = 3
 BACKOFF_MS = 40
 BACKOFF_MS_MAX = 80
 LOOK_UP_BACKOFF_MS = 100
+SEATS_REMEMBERED_MAX = 100_000
 
 R = TypeVar("R")
 A = TypeVar("A")
-T = TypeVar("T")
 Write = Callable[[Connection, Sequence[R]], Coroutine[Any, Any, Sequence[A]]]
 
 
 @dataclass(frozen=True, slots=True)
-class BoxOffice:
-    """One per process. It raises Busy beyond `writes_max` calls at once, and looks up an unanswered COMMIT for
-    `outcome_wait_ms`.
-    """
+class Limits:
+    """Of one process. `list_lock_timeout_ms` is the longest wait of a list for a row lock."""
 
-    engine: AsyncEngine
-    rules: Rules
     writes_max: int
+    session_writes_max: int
+    wait_ms: int
     outcome_wait_ms: int
-    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    list_lock_timeout_ms: int
+    alone_max: int
 
-    async def hold(self, requests: Sequence[HoldRequest], render: Render) -> list[Held | Exception]:
-        """One answer for each request, in their order; an exception is what the caller should raise for it."""
-        return await self._detached(self._hold(partial(holding.hold, rules=self.rules, render=render), requests))
+    @property
+    def bounds(self) -> Bounds:
+        """Those of a gathering."""
+        return Bounds(self.writes_max, self.session_writes_max, self.wait_ms / 1000, self.alone_max)
 
-    async def settle(self, requests: Sequence[SettleRequest]) -> list[Settled | Exception]:
-        """One answer for each request, in their order; an exception is what the caller should raise for it."""
-        return await self._detached(self._settle(requests))
+
+class BoxOffice:
+    """One per process. Concurrent requests share transactions: see `service.ledger.gathering`."""
+
+    def __init__(self, engine: AsyncEngine, rules: Rules, render: Render, limits: Limits) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._sessions: dict[int, int] = {}
+        self._write_holds = partial(holding.hold, rules=rules, render=render, note_sessions=self._note_sessions)
+        self._holds = Gathering("hold", self._hold_together, self.hold_all, limits.bounds)
+        self._settlements = Gathering("settle", self._settle_together, self.settle_all, limits.bounds)
+
+    async def hold(self, request: HoldRequest) -> Held:
+        """The hold, committed. Raises a Refusal, Busy, SessionBusy, DatabaseAway, OutcomeUnknown."""
+        return await self._holds.ask(request, self._sessions.get(request.seat_ids[0]))
+
+    async def settle(self, request: SettleRequest) -> Settled:
+        """The payment or release, committed. Raises a Refusal, Busy, DatabaseAway, OutcomeUnknown."""
+        return await self._settlements.ask(request, None)
 
     async def drain(self) -> None:
         """Returns when no write is under way."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._holds.drain()
+        await self._settlements.drain()
 
-    async def _detached(self, work: Coroutine[Any, Any, T]) -> T:
-        """Finishes the work even if the caller is cancelled: an abandoned transaction would keep its locks."""
-        if len(self._tasks) >= self.writes_max:
-            work.close()
-            raise Busy(BusyReason.WRITE_QUEUE)
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        in_progress = catalogue.WRITES_IN_PROGRESS.of()
-        in_progress.inc()
-        task.add_done_callback(lambda _: in_progress.dec())
-        return await asyncio.shield(task)
-
-    async def _hold(
-        self, hold: Write[HoldRequest, Held | Overdue | Exception], requests: Sequence[HoldRequest]
-    ) -> list[Held | Exception]:
-        answers = await self._write(hold, requests)
+    async def hold_all(self, requests: Sequence[HoldRequest]) -> list[Held | Exception]:
+        """One answer for each request, in their order; an exception is what the caller should raise for it."""
+        answers = await self._write(self._write_holds, requests)
         overdue = {id_ for answer in answers if isinstance(answer, Overdue) for id_ in answer.reservation_ids}
         if overdue:
             recording.retried("overdue")
             await self._expire(sorted(overdue))
             delayed = [n for n, answer in enumerate(answers) if isinstance(answer, Overdue)]
-            for n, answer in zip(delayed, await self._write(hold, [requests[n] for n in delayed]), strict=True):
+            again = await self._write(self._write_holds, [requests[n] for n in delayed])
+            for n, answer in zip(delayed, again, strict=True):
                 answers[n] = answer
         return list(map(_busy_if_overdue, answers))
 
+    async def settle_all(self, requests: Sequence[SettleRequest]) -> list[Settled | Exception]:
+        """One answer for each request, in their order; an exception is what the caller should raise for it."""
+        return [*await self._write(settling.settle, requests)]
+
+    async def _hold_together(self, requests: Sequence[HoldRequest]) -> list[Held | Exception | None]:
+        answers = await self._write_together(self._write_holds, requests, self._limits.list_lock_timeout_ms)
+        return [None if isinstance(answer, Overdue) else answer for answer in answers]
+
+    async def _settle_together(self, requests: Sequence[SettleRequest]) -> Sequence[Settled | Exception]:
+        return await self._write_together(settling.settle, requests, self._limits.list_lock_timeout_ms)
+
+    def _note_sessions(self, seats: Mapping[int, LockedSeat]) -> None:
+        """Remembers the sessions of these seats, so that the holds of sessions can take turns."""
+        if len(self._sessions) > SEATS_REMEMBERED_MAX:
+            self._sessions.clear()
+        self._sessions.update((seat_id, seat.session_id) for seat_id, seat in seats.items())
+
     async def _expire(self, reservation_ids: Iterable[UUID]) -> None:
-        answers = await self._settle([SettleRequest(id_, None, State.EXPIRED) for id_ in reservation_ids])
+        answers = await self.settle_all([SettleRequest(id_, None, State.EXPIRED) for id_ in reservation_ids])
         changed = [answer.reservation for answer in answers if isinstance(answer, Settled) and answer.changed]
         recording.holds_ended("buyer", changed)
-
-    async def _settle(self, requests: Sequence[SettleRequest]) -> list[Settled | Exception]:
-        return [*await self._write(settling.settle, requests)]
 
     async def _write(self, write: Write[R, A], requests: Sequence[R]) -> list[A | Exception]:
         """The answers of one transaction, or of one for each request where the first fails: a request's lock or data
@@ -122,27 +141,33 @@ class BoxOffice:
         recording.retried("one_by_one")
         return await at_once(requests, write_alone)
 
-    async def _write_together(self, write: Write[R, A], requests: Sequence[R]) -> Sequence[A | Exception]:
+    async def _write_together(
+        self, write: Write[R, A], requests: Sequence[R], lock_timeout_ms: int | None = None
+    ) -> Sequence[A | Exception]:
         try:
-            return await self._try_to_write(write, requests)
+            return await self._try_to_write(write, requests, lock_timeout_ms)
         except OutcomeUnknown:
             recording.retried("outcome_unknown")
             return await self._look_up(write, requests)
 
-    async def _try_to_write(self, write: Write[R, A], requests: Sequence[R]) -> Sequence[A]:
+    async def _try_to_write(
+        self, write: Write[R, A], requests: Sequence[R], lock_timeout_ms: int | None
+    ) -> Sequence[A]:
         for n in range(1, TRIES_MAX):
             try:
-                return await self._write_once(write, requests)
+                return await self._write_once(write, requests, lock_timeout_ms)
             except (DatabaseAway, Busy) as error:
                 # Waiting again for a lock or a connection would only make the queue longer.
                 if isinstance(error, Busy) and error.reason is not BusyReason.COLLISION:
                     raise
                 recording.retried("collision" if isinstance(error, Busy) else "away")
                 await asyncio.sleep(delay_after(n, BACKOFF_MS, BACKOFF_MS_MAX, jitter=True) / 1000)
-        return await self._write_once(write, requests)
+        return await self._write_once(write, requests, lock_timeout_ms)
 
-    async def _write_once(self, write: Write[R, A], requests: Sequence[R]) -> Sequence[A]:
-        async with transaction(self.engine) as connection:
+    async def _write_once(
+        self, write: Write[R, A], requests: Sequence[R], lock_timeout_ms: int | None = None
+    ) -> Sequence[A]:
+        async with transaction(self._engine, lock_timeout_ms) as connection:
             answers = await write(connection, requests)
             if not any(map(_has_changed, answers)):
                 # An earlier request made this change, and its COMMIT may not have reached the standby.
@@ -155,7 +180,7 @@ class BoxOffice:
         They take the same first lock, so they wait for the lost backend, and then find its changes or make them. A
         request whose lock times out must not hide the outcome of the others.
         """
-        deadline = asyncio.get_running_loop().time() + self.outcome_wait_ms / 1000
+        deadline = asyncio.get_running_loop().time() + self._limits.outcome_wait_ms / 1000
         try:
             return await self._write_once(write, requests)
         except Unavailable:
@@ -192,3 +217,16 @@ def _has_changed(answer: object) -> bool:
             return changed
         case _:
             return isinstance(answer, HoldExpired)
+
+
+def limits(settings: Settings) -> Limits:
+    """Those of this process. The lanes of both kinds, and members alone, leave connections for reads."""
+    alone_max = (settings.pool_size - 2 * LANES) // 2
+    return Limits(
+        settings.writes_max,
+        settings.session_writes_max,
+        settings.pool_wait_ms,
+        settings.outcome_wait_ms,
+        settings.list_lock_timeout_ms,
+        max(1, alone_max),
+    )

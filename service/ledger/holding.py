@@ -3,7 +3,7 @@
 The caller owns the transaction and keeps the lock order: see `service.ledger.booking`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -103,14 +103,23 @@ from updated_seats
 
 
 async def hold(
-    connection: Connection, requests: Sequence[HoldRequest], rules: Rules, render: Render
+    connection: Connection,
+    requests: Sequence[HoldRequest],
+    rules: Rules,
+    render: Render,
+    note_sessions: Callable[[Mapping[int, LockedSeat]], None] | None = None,
 ) -> list[Held | Overdue | Refusal]:
-    """One answer for each request, in their order. A later member finds the seats of an earlier one taken."""
+    """One answer for each request, in their order. A later member finds the seats of an earlier one taken.
+
+    `note_sessions` gets the locked seats.
+    """
     customer_ids = sorted({request.customer_id for request in requests})
     customers = await lock_rows(connection, "customers", LOCK_CUSTOMERS, customer_ids)
     remembered = await _find_remembered(connection, requests)
     new = [request for request in requests if find_remembered(remembered, request) is None]
     seats = await _lock_seats_to_hold(connection, {seat_id for request in new for seat_id in request.seat_ids})
+    if note_sessions:
+        note_sessions(seats)
     now: datetime = await connection.fetchval(READ_CLOCK)
     claims, overdue_holders = await _read_claims(connection, new, seats, now)
     situation = Situation(

@@ -126,8 +126,15 @@ class Batch:
     done: set[object] = field(default_factory=set)
 
     def join(self, traceparents: Mapping[Any, str | None]) -> None:
-        """Adds the traced members that are new. Each gets a span in its own trace."""
+        """Adds the traced members that are new. Each gets a span in its own trace. One that is known, such as the
+        payment of a hold, gets a link.
+        """
         spans = recording.spans
+        if spans:
+            for key in self.members.keys() & traceparents.keys():
+                traceparent = traceparents[key]
+                if traceparent and f"{self.members[key].get_span_context().trace_id:032x}" not in traceparent:
+                    spans.link(self.members[key], traceparent)
         traced = {key: value for key, value in traceparents.items() if value and key not in self.members}
         if spans is None or not traced:
             return

@@ -83,8 +83,17 @@ class Limits(BaseModel):
     """Limits on requests. The limits per minute are shared by all replicas where Redis is available."""
 
     writes_max: Annotated[
-        int, Field(ge=1, le=100_000, description="Holds, payments and releases in progress per process, then 503")
+        int,
+        Field(
+            ge=1,
+            le=100_000,
+            description="Holds in progress per process, and as many payments and releases, then 503",
+        ),
     ] = 1_000
+    session_writes_max: Annotated[
+        int,
+        Field(ge=1, le=100_000, description="Of these, holds in progress in one session, then 503 for that session"),
+    ] = 500
     body_bytes_max: Annotated[int, Field(ge=1_024, le=1_048_576, description="Longest request body")] = 65_536
     session_body_bytes_max: Annotated[
         int, Field(ge=65_536, le=16_777_216, description="Longest body of `POST /manager/create`")

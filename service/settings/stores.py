@@ -52,6 +52,15 @@ class Database(BaseModel):
     lock_timeout_ms: Annotated[int, Field(ge=10, le=60_000, description="Longest wait for a row lock, then 503")] = (
         2_000
     )
+    list_lock_timeout_ms: Annotated[
+        int,
+        Field(
+            ge=10,
+            le=60_000,
+            description="Longest wait for a row lock of holds, payments and releases that share a transaction; then"
+            " each is tried alone, for `ROWLOCK_LOCK_TIMEOUT_MS`",
+        ),
+    ] = 100
     statement_timeout_ms: Annotated[
         int, Field(ge=100, le=60_000, description="Longest run of a request's statement, including its lock waits")
     ] = 5_000

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.postgres import Postgres
-from service.api.customer import render_hold
 from service.database import Connection, create_engine
 from service.errors import Busy, BusyReason, OutcomeUnknown
 from service.ledger.booking import BoxOffice
@@ -45,19 +44,19 @@ def box_office(engine: AsyncEngine) -> BoxOffice:
     ],
 )
 async def test_a_hold_with_data_that_can_not_be_stored_fails_alone(
-    box_office: BoxOffice, sql: Connection, settings: Settings, bad: dict[str, Any], message: str
+    engine: AsyncEngine, sql: Connection, settings: Settings, bad: dict[str, Any], message: str
 ) -> None:
     customers = await make_customers(sql, settings, 3)
     seats = (await make_session(sql, settings)).seat_ids
     middle = hold_of(customers[1], bad.get("seat_id", seats[1]), key=bad.get("key"))
     requests = [hold_of(customers[0], seats[0], key="a"), middle, hold_of(customers[2], seats[2], key="c")]
-    first, refused, last = await box_office.hold(requests, render_hold)
+    first, refused, last = await make_box_office(engine).hold_all(requests)
     assert isinstance(first, Held)
     assert isinstance(last, Held)
     assert isinstance(refused, (asyncpg.DataError, ValueError))
     assert message in str(refused)
     assert await sql.fetchval("select count(*) from reservations") == 2
-    assert checked_out(box_office.engine) == 0
+    assert checked_out(engine) == 0
 
 
 @pytest.mark.parametrize("table", ["accounts", "seats"])
@@ -68,12 +67,12 @@ async def test_a_hold_whose_lock_does_not_come_in_time_fails_alone(
     seats = (await make_session(sql, settings)).seat_ids
     requests = [hold_of(customer, seat) for customer, seat in zip(customers, seats, strict=False)]
     async with locked(postgres, table, customers[1].id if table == "accounts" else seats[1]):
-        first, busy, last = await box_office.hold(requests, render_hold)
+        first, busy, last = await box_office.hold_all(requests)
     assert isinstance(first, Held)
     assert isinstance(last, Held)
     assert isinstance(busy, Busy)
     assert busy.reason is BusyReason.ROW_LOCK
-    (retried,) = await box_office.hold(requests[1:2], render_hold)
+    (retried,) = await box_office.hold_all(requests[1:2])
     assert isinstance(retried, Held), "nothing of it was done before"
 
 
@@ -86,7 +85,7 @@ async def test_a_payment_whose_lock_does_not_come_in_time_fails_alone(
     ids = [await give(sql, customer, seat) for customer, seat in zip(customers, seats, strict=False)]
     requests = [settle_of(id_, State.CONFIRMED, who) for id_, who in zip(ids, customers, strict=True)]
     async with locked(postgres, table, ids[1] if table == "reservations" else seats[1]):
-        first, busy, last = await box_office.settle(requests)
+        first, busy, last = await box_office.settle_all(requests)
         assert [await state_of(sql, id_) for id_ in ids] == ["CONFIRMED", "HELD", "CONFIRMED"]
     assert isinstance(first, Settled)
     assert isinstance(last, Settled)
@@ -103,7 +102,7 @@ async def test_locks_of_many_that_do_not_come_are_waited_for_at_once(
     requests = [hold_of(customer, seat) for customer, seat in zip(customers, seats, strict=True)]
     async with locked(postgres, "seats", *seats):
         began = time.monotonic()
-        answers = await make_box_office(engine).hold(requests, render_hold)
+        answers = await make_box_office(engine).hold_all(requests)
         assert time.monotonic() - began < 8 * 0.5, "one after the other would take nine times as long"
     await engine.dispose()
     assert [type(answer) for answer in answers] == [Busy] * 8
@@ -119,7 +118,7 @@ async def test_unknown_outcome_is_looked_up_for_each_member(
         engine = create_engine(make_settings(proxy.url, lock_timeout_ms=2_000), "rowlock-test")
         proxy.strike(Fault.CUT_AFTER, COMMIT)
         async with locked(postgres, "seats", seats[0]):
-            holding = asyncio.create_task(make_box_office(engine).hold(requests, render_hold))
+            holding = asyncio.create_task(make_box_office(engine).hold_all(requests))
             await until_lock_waits(sql)
             # A transaction that waits for the second customer already comes before the look-up.
             in_the_way = asyncio.create_task(keep_locked(postgres, customers[1].id, holding))

@@ -132,20 +132,21 @@ async def test_clients_that_hang_up_leak_no_connection_and_no_lock(
         assert await unlocked(sql, "seats", *seats) == seats
         async with httpx.AsyncClient(base_url=api.url, timeout=30) as client:
             async with locked(postgres, "seats", seats[2]):
-                both = [asyncio.create_task(book(client, customer, seats[2])) for customer in customers[2:]]
-                # Both at once, so both connections of the pool are there.
-                await until_lock_waits(sql, 2)
+                both = []
+                for customer in customers[2:]:
+                    both.append(asyncio.create_task(book(client, customer, seats[2])))
+                    # Both at once, so both connections of the pool are there.
+                    await until_lock_waits(sql, len(both))
             assert sorted([(await asked).status_code for asked in both]) == [201, 409]
 
 
 async def hang_up(api: Process, sql: Connection, customers: Sequence[Account], seat_ids: Sequence[int]) -> None:
     """Each customer asks for a seat that is locked, and closes the socket when the hold is seen to wait."""
     async with httpx.AsyncClient(base_url=api.url) as client:
-        asked = [
-            asyncio.create_task(book(client, customer, seat_id))
-            for customer, seat_id in zip(customers, seat_ids, strict=True)
-        ]
-        await until_lock_waits(sql, len(asked))
+        asked = []
+        for customer, seat_id in zip(customers, seat_ids, strict=True):
+            asked.append(asyncio.create_task(book(client, customer, seat_id)))
+            await until_lock_waits(sql, len(asked))
         for request in asked:
             request.cancel()
         await asyncio.wait(asked)

@@ -52,7 +52,7 @@ def box_office(engine: AsyncEngine) -> BoxOffice:
 
 async def hold_all(box_office: BoxOffice, *requests: HoldRequest) -> list[Any]:
     """The answers to one list."""
-    return list(await box_office.hold(requests, render_hold))
+    return list(await box_office.hold_all(requests))
 
 
 async def hold_in_one(connection: Connection, *requests: HoldRequest) -> list[Any]:
@@ -119,7 +119,7 @@ async def test_later_member_sees_what_an_earlier_one_settled(
     asked = [(paid, State.CONFIRMED, b), (paid, State.CONFIRMED, a), (paid, State.CANCELLED, a)]
     asked += [(released, State.CANCELLED, a), (released, State.CONFIRMED, a), (paid, State.CONFIRMED, a)]
     asked += [(late, State.CONFIRMED, a)]
-    answers: list[Any] = await box_office.settle([settle_of(*one) for one in asked])
+    answers: list[Any] = await box_office.settle_all([settle_of(*one) for one in asked])
     kinds = [NotFound, Settled, ReservationPaid, Settled, ReservationCancelled, Settled, HoldExpired]
     assert [type(answer) for answer in answers] == kinds
     assert [answer.changed for answer in answers if isinstance(answer, Settled)] == [True, True, False]
@@ -153,9 +153,9 @@ async def test_lists_of_payments_and_releases_do_not_deadlock(
     # The reservations' order is not that of their seats.
     held = await give_all(sql, [hold_of(*pair) for pair in zip(customers, reversed(seats), strict=True)])
     async with locked(postgres, "seats", seats[0], seats[-1]):
-        paying = asyncio.create_task(box_office.settle([settle_of(id_, State.CONFIRMED) for id_ in held]))
+        paying = asyncio.create_task(box_office.settle_all([settle_of(id_, State.CONFIRMED) for id_ in held]))
         await until_lock_waits(sql)
-        releasing = asyncio.create_task(box_office.settle([settle_of(id_, State.CANCELLED) for id_ in held[::-1]]))
+        releasing = asyncio.create_task(box_office.settle_all([settle_of(id_, State.CANCELLED) for id_ in held[::-1]]))
         await until_lock_waits(sql, 2)
     assert {type(answer) for answer in await paying} == {Settled}
     assert {type(answer) for answer in await releasing} == {ReservationPaid}
@@ -170,7 +170,7 @@ async def test_lists_of_holds_and_releases_do_not_deadlock(
     seats = (await make_session(sql, settings)).seat_ids[:6]
     held = await give_all(sql, [hold_of(owner, seats[n], seats[n + 3]) for n, owner in enumerate(owners)][::-1])
     async with locked(postgres, "seats", seats[2]):
-        releasing = asyncio.create_task(box_office.settle([settle_of(id_, State.CANCELLED) for id_ in held]))
+        releasing = asyncio.create_task(box_office.settle_all([settle_of(id_, State.CANCELLED) for id_ in held]))
         await until_lock_waits(sql)
         buying = asyncio.create_task(hold_all(box_office, *(hold_of(buyer, seat_id) for seat_id in reversed(seats))))
         await until_lock_waits(sql, 2)
@@ -201,7 +201,7 @@ async def test_storm_of_overlapping_lists_has_no_deadlock(
             held.extend(one.reservation_id for one, answer in zip(asked, found, strict=True) if type(answer) is Held)
             wanted = dice.sample(held, min(len(held), LIST_MAX))
             targets = [dice.choice([State.CONFIRMED, State.CANCELLED, State.CANCELLED]) for _ in wanted]
-            answers += found + await box_office.settle(list(map(settle_of, wanted, targets)))
+            answers += found + await box_office.settle_all(list(map(settle_of, wanted, targets)))
         return answers
 
     async def sweep_on() -> list[object]:

@@ -10,6 +10,7 @@ import pytest
 
 from dev.postgres import Postgres
 from service.database import Connection
+from service.ledger import gathering
 from service.settings import Settings
 from tests.stage.crowd import PROCESSES, race, three_apis
 from tests.stage.factories import Account, book, make_customer, make_customers, make_session, release
@@ -28,19 +29,13 @@ async def apis(postgres: Postgres) -> AsyncIterator[list[httpx.AsyncClient]]:
         yield clients
 
 
-@pytest.fixture
-def connections(settings: Settings) -> int:
-    """How many requests can be at PostgreSQL at once."""
-    return PROCESSES * settings.pool_size
-
-
 async def test_five_hundred_customers_for_one_seat_have_one_winner(
-    apis: list[httpx.AsyncClient], postgres: Postgres, sql: Connection, settings: Settings, connections: int
+    apis: list[httpx.AsyncClient], postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     customers = await make_customers(sql, settings, 500)
     seat = (await make_session(sql, settings)).seat_ids[7]
     asks = [book(api, customer, seat) for api, customer in zip(cycle(apis), customers, strict=False)]
-    replies = await race(postgres, sql, [seat], connections, asks)
+    replies = await race(postgres, sql, [seat], PROCESSES * gathering.LANES, asks)
     assert Counter(reply.status_code for reply in replies) == {201: 1, 409: 499}
     refusals = [reply.json() for reply in replies if reply.status_code == 409]
     assert all((refusal["type"], refusal["seatIds"]) == (SEATS_TAKEN, [seat]) for refusal in refusals)
@@ -54,7 +49,7 @@ async def test_ten_customers_for_two_seats_have_two_winners(
     seats = (await make_session(sql, settings)).seat_ids[:2]
     wanted = [seats[n % 2] for n in range(10)]
     asks = [book(api, who, seat) for api, who, seat in zip(cycle(apis), customers, wanted, strict=False)]
-    replies = await race(postgres, sql, seats, len(asks), asks)
+    replies = await race(postgres, sql, seats, PROCESSES, asks)
     assert Counter(reply.status_code for reply in replies) == {201: 2, 409: 8}
     won = [reply.json()["seats"][0]["seatId"] for reply in replies if reply.status_code == 201]
     assert sorted(won) == seats
@@ -113,13 +108,13 @@ async def test_thousand_opposite_holds_never_deadlock(
 
 
 async def test_fifty_racing_requests_with_one_key_get_equal_bodies(
-    apis: list[httpx.AsyncClient], postgres: Postgres, sql: Connection, settings: Settings, connections: int
+    apis: list[httpx.AsyncClient], postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:
     customer = await make_customer(sql, settings)
     seats = (await make_session(sql, settings)).seat_ids[:2]
     (key,) = keys(1)
     asks = [book(api, customer, *seats, key=key) for api, _ in zip(cycle(apis), range(50), strict=False)]
-    replies = await race(postgres, sql, seats, connections, asks)
+    replies = await race(postgres, sql, seats, PROCESSES, asks)
     assert {reply.status_code for reply in replies} == {201}
     assert len({reply.content for reply in replies}) == 1
     assert Counter(reply.headers.get("Idempotency-Replayed") for reply in replies) == {None: 1, "true": 49}

@@ -14,10 +14,10 @@ import httpx
 import pytest
 
 from dev.postgres import Postgres
-from service.api.customer import render_hold
 from service.database import Connection, create_engine
 from service.errors import DatabaseAway
 from service.ledger.claims import Held
+from service.ledger.gathering import LANES
 from service.migrate import migrate
 from tests.stage.factories import Account, book, hold_of, make_customers, make_session, make_settings, pay
 from tests.stage.forcing import PATIENT, hold_one, locked, make_box_office, patient_settings
@@ -130,15 +130,17 @@ async def assert_away(client: httpx.AsyncClient, customer: Account, seat_id: int
     assert (await client.get("/livez")).status_code == 200
 
 
-async def assert_every_slot_works(
+async def assert_every_lane_works(
     server: Postgres, sql: Connection, client: httpx.AsyncClient, customers: Sequence[Account], seat_id: int
 ) -> None:
-    """As many holds at once as the pool has connections, each seen at work in PostgreSQL."""
+    """As many lists of holds at once as there may be, each seen at work in PostgreSQL."""
+    asked: list[asyncio.Task[httpx.Response]] = []
     async with locked(server, "seats", seat_id):
-        asked = [asyncio.create_task(book(client, customer, seat_id)) for customer in customers[:POOL_SIZE]]
-        await until_lock_waits(sql, POOL_SIZE)
+        for customer in customers[:LANES]:
+            asked.append(asyncio.create_task(book(client, customer, seat_id)))
+            await until_lock_waits(sql, len(asked))
     statuses = sorted([(await reply).status_code for reply in asked])
-    assert statuses == [201] + [409] * (POOL_SIZE - 1)
+    assert statuses == [201] + [409] * (LANES - 1)
 
 
 async def test_crash_of_postgresql_loses_nothing_acknowledged(
@@ -163,7 +165,7 @@ async def test_crash_of_postgresql_loses_nothing_acknowledged(
         await sql.close()
         sql = await asyncpg.connect(server.url())
         for client, seat in zip(clients, seats, strict=False):
-            await assert_every_slot_works(server, sql, client, customers, seat)
+            await assert_every_lane_works(server, sql, client, customers, seat)
         await assert_nothing_lost(sql, told)
         await sql.close()
 
@@ -208,7 +210,7 @@ async def test_crash_refuses_writes_in_flight_and_frees_their_slots(server: Post
         async with crashed(server):
             assert {type(answer) for answer in await asyncio.gather(*asked)} == {DatabaseAway}
             assert checked_out(engine) == 0
-            together = await box_office.hold(requests, render_hold)
+            together = await box_office.hold_all(requests)
             assert {type(answer) for answer in together} == {DatabaseAway}
     await sql.close()
     answers = await asyncio.gather(*[hold_one(box_office, request) for request in requests])

@@ -1,7 +1,7 @@
 """A COMMIT whose answer does not come: the request is answered with the truth, or with 503 and never a guess."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -117,9 +117,8 @@ async def test_write_whose_commit_is_swallowed_is_done_once(
     asks = [await prepare(write, sql, settings) for write in WRITES]
     patient = through(proxy, outcome_wait_ms=IDLE_IN_TRANSACTION_SECONDS * 1_000 + 5_000, **BLACK_HOLE)
     async with serving(patient) as client:
-        for _ in asks:
-            proxy.strike(fault)
-        replies = await asyncio.gather(*[ask(client) for ask in asks])
+        _, asked = await strike_each(proxy, fault, client, asks)
+        replies = await asyncio.gather(*asked)
         assert proxy.strikes == []
         assert [reply.status_code for reply in replies] == [201, 201, 200, 200]
         assert await outcome(sql) == ALL_DONE
@@ -139,8 +138,7 @@ async def test_look_up_waits_for_a_commit_that_is_on_its_way(
     asks = [await prepare(write, sql, settings) for write in WRITES]
     before = await outcome(sql)
     async with serving(patient) as client:
-        strikes = [proxy.strike(Fault.DELAY) for _ in asks]
-        asked = [asyncio.create_task(ask(client)) for ask in asks]
+        strikes, asked = await strike_each(proxy, Fault.DELAY, client, asks)
         await until_lock_waits(sql, len(asks))
         looked_up_at = await sql.fetchval("select clock_timestamp()")
         assert await outcome(sql) == before, "nothing is committed yet"
@@ -160,8 +158,9 @@ async def test_unknown_outcome_is_503_and_repeating_reveals_it(
     asks = [await prepare(write, sql, settings) for write in REPEATABLE]
     before = await outcome(sql)
     async with serving(through(proxy, outcome_wait_ms=100, **BLACK_HOLE)) as client:
-        strikes = [proxy.strike(Fault.DELAY if is_done_later else Fault.SWALLOW) for _ in asks]
-        for reply in await asyncio.gather(*[ask(client) for ask in asks]):
+        fault = Fault.DELAY if is_done_later else Fault.SWALLOW
+        strikes, asked = await strike_each(proxy, fault, client, asks)
+        for reply in await asyncio.gather(*asked):
             assert_unknown(reply)
         assert await outcome(sql) == before
         await end_of_the_first(sql, strikes)
@@ -170,6 +169,18 @@ async def test_unknown_outcome_is_503_and_repeating_reveals_it(
     assert [reply.status_code for reply in first] == [201, 200, 200]
     assert [reply.content for reply in first] == [reply.content for reply in second]
     assert await outcome(sql) == REPEATABLES_DONE
+
+
+async def strike_each(
+    proxy: Proxy, fault: Fault, client: httpx.AsyncClient, asks: Sequence[Ask]
+) -> tuple[list[Strike], list[asyncio.Task[httpx.Response]]]:
+    """Each request has a transaction of its own, and the fault happens to its COMMIT."""
+    strikes, asked = [], []
+    for ask in asks:
+        strikes.append(proxy.strike(fault))
+        asked.append(asyncio.create_task(ask(client)))
+        await strikes[-1].struck.wait()
+    return strikes, asked
 
 
 async def end_of_the_first(sql: Connection, strikes: list[Strike]) -> None:

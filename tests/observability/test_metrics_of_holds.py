@@ -208,6 +208,6 @@ async def test_a_failed_list_counts_as_tried_one_by_one(
     assert all(isinstance(one, Held) for one in held)
     async with locked(postgres, "seats", seats[0]):
         with moved() as grown:
-            await box_office.hold([hold_of(customers[0], seats[0]), hold_of(customers[1], seats[2])], lambda *_: "{}")
+            await box_office.hold_all([hold_of(customers[0], seats[0]), hold_of(customers[1], seats[2])])
     assert about(grown, "retries") == {"retries_total one_by_one": 1}
     await engine.dispose()

@@ -1,8 +1,10 @@
 """Bounded queues before PostgreSQL: the refusals, their time, and the return of every slot."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -12,13 +14,13 @@ from dev.postgres import Postgres
 from service.database import Connection
 from service.errors import Busy, BusyReason
 from service.ledger.booking import BoxOffice
-from service.ledger.claims import Held, Rules
+from service.ledger.claims import Held
 from service.ledger.settling import Settled
 from service.reservation import State
 from service.settings import Settings
 from tests.conftest import serving
-from tests.stage.factories import Account, book, hold_of, make_customer, make_customers, make_session
-from tests.stage.forcing import give, hold_one, locked, make_box_office, patient_settings, settle_one, state_of
+from tests.stage.factories import Account, book, hold_of, make_customer, make_customers, make_session, settle_of
+from tests.stage.forcing import LIMITS, give, hold_one, locked, make_box_office, patient_settings, state_of
 from tests.stage.pools import checked_out
 from tests.stage.waiting import until_lock_waits
 
@@ -48,9 +50,9 @@ async def every_slot_taken(
         yield waiting
 
 
-async def assert_one_winner(waiting: list[asyncio.Task[Held | Exception]]) -> None:
+async def assert_one_winner(waiting: Sequence[asyncio.Task[Any]]) -> None:
     """The holds that waited for one seat have all been answered, and one has it."""
-    answers = await asyncio.gather(*waiting)
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
     assert sorted(type(answer).__name__ for answer in answers) == ["Held", "SeatsTaken"]
 
 
@@ -97,18 +99,23 @@ async def test_writes_beyond_the_maximum_are_refused_at_once(
 ) -> None:
     customers = await make_customers(sql, settings, POOL_SIZE + 1)
     seats = (await make_session(sql, settings)).seat_ids
-    held = await give(sql, customers[-1], seats[1])
-    box_office = BoxOffice(engine, Rules(30, 10), writes_max=POOL_SIZE, outcome_wait_ms=1_000)
-    async with every_slot_taken(box_office, postgres, sql, customers, seats[0]) as waiting:
-        with pytest.raises(Busy) as refused:
-            await hold_one(box_office, hold_of(customers[-1], seats[2]))
-        assert refused.value.reason is BusyReason.WRITE_QUEUE
-        with pytest.raises(Busy) as refused:
-            await settle_one(box_office, held, State.CONFIRMED, customers[-1])
-        assert refused.value.reason is BusyReason.WRITE_QUEUE
-    await assert_one_winner(waiting)
-    assert isinstance(await hold_one(box_office, hold_of(customers[-1], seats[2])), Held)
-    assert isinstance(await settle_one(box_office, held, State.CONFIRMED, customers[-1]), Settled)
+    held = [await give(sql, customers[-1], seat_id) for seat_id in (*seats[1:3], seats[4])]
+    box_office = make_box_office(engine, limits=replace(LIMITS, writes_max=POOL_SIZE))
+    async with locked(postgres, "seats", *seats[:3]):
+        holds = [asyncio.create_task(box_office.hold(hold_of(who, seats[0]))) for who in customers[:POOL_SIZE]]
+        payments = [asyncio.create_task(box_office.settle(settle_of(id_, State.CONFIRMED))) for id_ in held[:POOL_SIZE]]
+        await until_lock_waits(sql, POOL_SIZE)
+        for refused in (
+            box_office.hold(hold_of(customers[-1], seats[3])),
+            box_office.settle(settle_of(held[-1], State.CONFIRMED)),
+        ):
+            with pytest.raises(Busy) as raised:
+                await refused
+            assert raised.value.reason is BusyReason.WRITE_QUEUE
+    await assert_one_winner(holds)
+    await asyncio.gather(*payments)
+    assert isinstance(await box_office.hold(hold_of(customers[-1], seats[3])), Held)
+    assert isinstance(await box_office.settle(settle_of(held[-1], State.CONFIRMED)), Settled)
 
 
 async def test_cancelled_write_is_finished_and_frees_its_slot(
@@ -120,8 +127,8 @@ async def test_cancelled_write_is_finished_and_frees_its_slot(
     asked = hold_of(holder, seats[0])
     async with locked(postgres, "seats", *seats[:2]):
         callers = [
-            asyncio.create_task(hold_one(box_office, asked)),
-            asyncio.create_task(settle_one(box_office, held, State.CONFIRMED, payer)),
+            asyncio.create_task(box_office.hold(asked)),
+            asyncio.create_task(box_office.settle(settle_of(held, State.CONFIRMED, payer))),
         ]
         await until_lock_waits(sql, 2)
         for caller in callers:
@@ -141,7 +148,7 @@ async def test_drain_returns_once_the_last_write_is_done(
     seat = (await make_session(sql, settings)).seat_ids[0]
     asked = hold_of(customer, seat)
     async with locked(postgres, "seats", seat):
-        caller = asyncio.create_task(hold_one(box_office, asked))
+        caller = asyncio.create_task(box_office.hold(asked))
         await until_lock_waits(sql)
         draining = asyncio.create_task(box_office.drain())
         await asyncio.wait([draining], timeout=0.1)

@@ -34,8 +34,8 @@ async def test_a_committed_change_is_in_the_map_with_or_without_number(
     held, paid = [await give(sql, customer, seat) for seat in on_sale.seat_ids[:2]]
     await give(sql, other, on_sale.seat_ids[-1])
     box_office = make_box_office(projection.engine)
-    await box_office.settle([SettleRequest(paid, customer.id, State.CONFIRMED)])
-    await box_office.settle([SettleRequest(held, customer.id, State.CANCELLED)])
+    await box_office.settle_all([SettleRequest(paid, customer.id, State.CONFIRMED)])
+    await box_office.settle_all([SettleRequest(held, customer.id, State.CANCELLED)])
     if numbered:
         await projection.number()
     await projection.step()

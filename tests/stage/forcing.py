@@ -13,14 +13,16 @@ from dev.postgres import Postgres
 from service.api.customer import render_hold
 from service.database import Connection
 from service.ledger import holding
-from service.ledger.booking import BoxOffice
+from service.ledger.booking import BoxOffice, Limits
 from service.ledger.claims import Held, HoldRequest, Rules
 from service.reservation import State
 from service.settings import Settings
 from tests.stage.factories import Account, hold_of, make_settings, settle_of
 from tests.stage.waiting import until
 
-PATIENT = {"lock_timeout_ms": 15_000, "statement_timeout_ms": 15_000, "pool_wait_ms": 15_000}
+PATIENT = {
+    "lock_timeout_ms": 15_000, "list_lock_timeout_ms": 15_000, "statement_timeout_ms": 15_000, "pool_wait_ms": 15_000,
+}  # fmt: skip
 """Settings for a test whose subject waits for as long as the test wants."""
 
 LOCK_ROWS = {
@@ -35,9 +37,18 @@ def patient_settings(postgres: Postgres, **changes: Any) -> Settings:
     return make_settings(postgres.url(), **(PATIENT | changes))
 
 
-def make_box_office(engine: AsyncEngine, hold_seconds: int = 30, seats_per_customer_max: int = 10) -> BoxOffice:
+LIMITS = Limits(
+    writes_max=1_000, session_writes_max=1_000, wait_ms=15_000, outcome_wait_ms=1_000, list_lock_timeout_ms=15_000,
+    alone_max=8,
+)  # fmt: skip
+"""Of a box office whose lists wait for as long as the test wants."""
+
+
+def make_box_office(
+    engine: AsyncEngine, hold_seconds: int = 30, seats_per_customer_max: int = 10, limits: Limits = LIMITS
+) -> BoxOffice:
     """The two writes over this pool."""
-    return BoxOffice(engine, Rules(hold_seconds, seats_per_customer_max), writes_max=1_000, outcome_wait_ms=1_000)
+    return BoxOffice(engine, Rules(hold_seconds, seats_per_customer_max), render_hold, limits)
 
 
 @asynccontextmanager
@@ -73,14 +84,14 @@ async def give_all(connection: Connection, requests: Sequence[HoldRequest], hold
 
 
 async def hold_one(box_office: BoxOffice, request: HoldRequest) -> Held | Exception:
-    """The answer to a list of one."""
-    (answer,) = await box_office.hold([request], render_hold)
+    """The answer to a list of one, in a transaction of its own."""
+    (answer,) = await box_office.hold_all([request])
     return answer
 
 
 async def settle_one(box_office: BoxOffice, reservation_id: UUID, target: State, customer: Account) -> Any:
-    """The answer to a list of one."""
-    (answer,) = await box_office.settle([settle_of(reservation_id, target, customer)])
+    """The answer to a list of one, in a transaction of its own."""
+    (answer,) = await box_office.settle_all([settle_of(reservation_id, target, customer)])
     return answer
 
 

@@ -9,8 +9,8 @@ from enum import Enum, auto
 from dev.postgres import Postgres
 
 CHUNK_BYTES = 65_536
-BEGIN, COMMIT = b"Q\x00\x00\x00\x0abegin\x00", b"Q\x00\x00\x00\x0bcommit\x00"
-"""The messages that asyncpg sends for them."""
+BEGIN, COMMIT = b"begin; set local", b"Q\x00\x00\x00\x0bcommit\x00"
+"""Parts of the messages that begin and end a write."""
 ANY_MESSAGE = b""
 HOST = "127.0.0.1"
 

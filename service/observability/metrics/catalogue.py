@@ -83,6 +83,16 @@ RETRIES = WRITES.counter(
     "its members were tried one by one; outcome_unknown: the outcome of an unanswered COMMIT was looked up.",
     {"reason": values.RETRIES},
 )
+LIST_MEMBERS = WRITES.histogram(
+    "rowlock_list_members",
+    "requests",
+    "Requests that shared a transaction: holds, or payments and releases (settle).",
+    {"kind": values.LISTS},
+    buckets=values.ITEMS[:8],
+)
+LIST_SECONDS = WRITES.histogram(
+    "rowlock_list_duration_seconds", "seconds", "Duration of such a transaction.", {"kind": values.LISTS}
+)
 WRITES_IN_PROGRESS = WRITES.gauge("rowlock_writes_in_progress", "writes", "Holds, payments and releases in progress.")
 
 DATABASE = Group("PostgreSQL", "both")

@@ -24,6 +24,7 @@ REASONS: dict[type[Exception], str] = {
     errors.ReservationPaid: "paid",
     errors.ReservationCancelled: "cancelled",
     errors.Unauthenticated: "no_account",
+    errors.SessionBusy: "busy",
     errors.DatabaseAway: "away",
     errors.OutcomeUnknown: "unknown",
 }
@@ -139,6 +140,12 @@ def batch_done(loop: str, items: int, seconds: float) -> None:
     if items:
         catalogue.BATCH_ITEMS.of(loop).observe(items)
         catalogue.BATCH_SECONDS.of(loop).observe(seconds)
+
+
+def list_written(kind: str, members: int, seconds: float) -> None:
+    """Requests have shared a transaction."""
+    catalogue.LIST_MEMBERS.of(kind).observe(members)
+    catalogue.LIST_SECONDS.of(kind).observe(seconds)
 
 
 def _outcome(error: Exception) -> str:

@@ -18,6 +18,7 @@ DATABASE_ERRORS: Final = (
 )  # fmt: skip
 BY: Final = ("inbox", "sweep", "buyer")
 BATCH_LOOPS: Final = ("inbox", "sweep", "sequencer", "relay", "projector", "keeper")
+LISTS: Final = ("hold", "settle")
 LOOPS: Final = (*BATCH_LOOPS, "queues", "observer", "audit")
 READERS: Final = ("sequencer", "relay", "projector")
 SOURCES: Final = ("redis", "postgresql")

@@ -1,0 +1,298 @@
+"""Gathering: concurrent requests share lists, groups take turns, and one that is stuck delays nobody for long."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from dev.postgres import Postgres
+from service.database import Connection
+from service.errors import Busy, BusyReason, DatabaseAway, HoldExpired, NotFound, SeatsTaken, SessionBusy
+from service.ledger.claims import Held
+from service.ledger.gathering import LANES, MEMBERS_MAX, Bounds, Gathering
+from service.ledger.settling import Settled
+from service.reservation import State
+from service.settings import Settings
+from tests.stage.factories import hold_of, make_customers, make_overdue, make_session, settle_of
+from tests.stage.forcing import LIMITS, give, locked, make_box_office, patient_settings, state_of
+from tests.stage.metering import moved
+from tests.stage.waiting import until, until_lock_waits
+
+BOUNDS = Bounds(in_progress_max=1_000, group_max=1_000, wait_seconds=30, alone_max=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request of the gathering alone."""
+
+    number: int
+
+    @property
+    def reservation_id(self) -> UUID:
+        """Its number."""
+        return UUID(int=self.number)
+
+
+@dataclass(slots=True)
+class Writer:
+    """Takes the place of PostgreSQL: writes end when the test opens the gate. It answers with the number."""
+
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    lists: list[list[int]] = field(default_factory=list)
+    alone: list[int] = field(default_factory=list)
+    at_once_max: int = 0
+    running: int = 0
+    failure: Exception | None = None
+    unfinished: set[int] = field(default_factory=set)
+
+    async def together(self, requests: Sequence[Request]) -> list[int | Exception | None]:
+        """A list in one transaction."""
+        self.lists.append([request.number for request in requests])
+        self.running += 1
+        self.at_once_max = max(self.at_once_max, self.running)
+        await self.gate.wait()
+        self.running -= 1
+        if self.failure:
+            raise self.failure
+        return [None if request.number in self.unfinished else request.number for request in requests]
+
+    async def whole(self, requests: Sequence[Request]) -> list[int | Exception]:
+        """What the list has left."""
+        self.alone += [request.number for request in requests]
+        return [request.number for request in requests]
+
+
+def gathering(writer: Writer, bounds: Bounds = BOUNDS) -> Gathering[Request, int]:
+    """One over the writer."""
+    return Gathering("hold", writer.together, writer.whole, bounds)
+
+
+def ask(gathered: Gathering[Request, int], *numbers: int, group: int | None = None) -> list[asyncio.Task[int]]:
+    """Requests that come in this order."""
+    return [asyncio.create_task(gathered.ask(Request(number), group)) for number in numbers]
+
+
+async def running(writer: Writer, lists: int) -> None:
+    """Returns when so many lists have begun."""
+
+    async def begun() -> bool:
+        return len(writer.lists) >= lists
+
+    await until(begun, "the lists")
+
+
+async def busy(gathered: Gathering[Request, int], writer: Writer) -> list[asyncio.Task[int]]:
+    """Occupies every lane with a list of one."""
+    occupying: list[asyncio.Task[int]] = []
+    for n in range(LANES):
+        occupying += ask(gathered, -n)
+        await running(writer, n + 1)
+    return occupying
+
+
+async def test_lone_request_is_written_at_once() -> None:
+    writer = Writer()
+    writer.gate.set()
+    assert await asyncio.gather(*ask(gathering(writer), 1)) == [1]
+    assert writer.lists == [[1]]
+
+
+async def test_requests_that_wait_share_the_next_list() -> None:
+    writer = Writer()
+    gathered = gathering(writer)
+    first = await busy(gathered, writer)
+    waiting = ask(gathered, *range(1, MEMBERS_MAX + 11))
+    await asyncio.sleep(0)
+    writer.gate.set()
+    await asyncio.gather(*first, *waiting)
+    assert list(map(len, writer.lists)) == [1] * LANES + [MEMBERS_MAX, 10]
+    assert writer.at_once_max == LANES
+
+
+async def test_groups_take_turns_in_a_list() -> None:
+    writer = Writer()
+    gathered = gathering(writer)
+    first = await busy(gathered, writer)
+    waiting = ask(gathered, *range(1, 301), group=1)
+    await asyncio.sleep(0)
+    waiting += ask(gathered, 1_001, 1_002, group=2)
+    await asyncio.sleep(0)
+    writer.gate.set()
+    await asyncio.gather(*first, *waiting)
+    assert writer.lists[LANES][:5] == [1, 1_001, 2, 1_002, 3]
+
+
+async def test_no_request_is_left_behind() -> None:
+    writer, dice = Writer(), random.Random(1)
+    writer.gate.set()
+    gathered = gathering(writer)
+
+    async def some(start: int) -> list[int]:
+        answers = []
+        for n in range(50):
+            for _ in range(dice.randint(0, 3)):
+                await asyncio.sleep(0)
+            answers.append(await gathered.ask(Request(start + n), start % 3))
+        return answers
+
+    answers = await asyncio.wait_for(asyncio.gather(*(some(1_000 * n) for n in range(40))), 30)
+    assert answers == [[1_000 * n + m for m in range(50)] for n in range(40)]
+    assert writer.alone == []
+
+
+async def test_too_many_requests_are_refused_at_once() -> None:
+    writer = Writer()
+    gathered = gathering(writer, replace(BOUNDS, in_progress_max=LANES + 1))
+    asked = await busy(gathered, writer) + ask(gathered, 1)
+    await asyncio.sleep(0)
+    with pytest.raises(Busy) as refused:
+        await gathered.ask(Request(2), None)
+    assert refused.value.reason is BusyReason.WRITE_QUEUE
+    writer.gate.set()
+    await asyncio.gather(*asked)
+    assert await gathered.ask(Request(3), None) == 3
+
+
+async def test_busy_session_is_refused_and_others_are_not() -> None:
+    writer = Writer()
+    gathered = gathering(writer, replace(BOUNDS, group_max=2))
+    asked = ask(gathered, 1, 2, group=7)
+    await running(writer, 1)
+    with pytest.raises(SessionBusy) as refused:
+        await gathered.ask(Request(3), 7)
+    assert refused.value.session_id == 7
+    asked += ask(gathered, 4, group=8) + ask(gathered, 5, 6, 9)
+    writer.gate.set()
+    assert await asyncio.gather(*asked) == [1, 2, 4, 5, 6, 9]
+    assert await gathered.ask(Request(3), 7) == 3
+
+
+async def test_request_that_waits_too_long_is_refused() -> None:
+    writer = Writer()
+    gathered = gathering(writer, replace(BOUNDS, wait_seconds=0.05))
+    asked = await busy(gathered, writer)
+    with pytest.raises(Busy) as refused:
+        await gathered.ask(Request(1), None)
+    assert refused.value.reason is BusyReason.WRITE_TURN
+    writer.gate.set()
+    await asyncio.gather(*asked)
+    assert all(1 not in written for written in writer.lists)
+
+
+async def test_caller_that_goes_while_it_waits_is_not_written() -> None:
+    writer = Writer()
+    gathered = gathering(writer)
+    asked = await busy(gathered, writer)
+    gone, stays = ask(gathered, 1, 2)
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.wait([gone])
+    writer.gate.set()
+    await asyncio.gather(*asked, stays)
+    assert writer.lists[LANES:] == [[2]]
+
+
+async def test_failed_list_is_tried_one_by_one() -> None:
+    writer = Writer(failure=Busy(BusyReason.ROW_LOCK))
+    writer.gate.set()
+    assert await asyncio.gather(*ask(gathering(writer), 1, 2, 3)) == [1, 2, 3]
+    assert sorted(writer.alone) == [1, 2, 3]
+
+
+async def test_failure_that_concerns_all_is_the_answer_of_all() -> None:
+    writer = Writer(failure=DatabaseAway())
+    writer.gate.set()
+    answers = await asyncio.gather(*ask(gathering(writer), 1, 2, 3), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [DatabaseAway] * 3
+    assert writer.alone == []
+
+
+async def test_unfinished_member_does_not_delay_its_list() -> None:
+    writer = Writer(unfinished={2})
+    writer.gate.set()
+    assert await asyncio.gather(*ask(gathering(writer), 1, 2, 3)) == [1, 2, 3]
+    assert writer.alone == [2]
+
+
+@pytest.fixture
+def settings(postgres: Postgres, sql: Connection) -> Settings:  # noqa: ARG001 - the database is emptied first
+    """No request times out while the test keeps a lock."""
+    return patient_settings(postgres)
+
+
+async def test_locked_seat_delays_its_neighbours_only_briefly(
+    engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
+) -> None:
+    customers = await make_customers(sql, settings, 12)
+    seats = (await make_session(sql, settings)).seat_ids
+    box_office = make_box_office(engine, limits=replace(LIMITS, list_lock_timeout_ms=50, alone_max=2))
+    async with locked(postgres, "seats", seats[0]):
+        stuck = asyncio.create_task(box_office.hold(hold_of(customers[0], seats[0])))
+        await until_lock_waits(sql)
+        asked = [hold_of(who, seat_id) for who, seat_id in zip(customers[1:], seats[1:], strict=False)]
+        answers = await asyncio.wait_for(asyncio.gather(*map(box_office.hold, asked)), 10)
+        assert {type(answer) for answer in answers} == {Held}
+        assert not stuck.done()
+    assert isinstance(await stuck, Held)
+
+
+async def test_locked_hold_delays_its_neighbours_only_briefly(
+    engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
+) -> None:
+    customers = await make_customers(sql, settings, 6)
+    seats = (await make_session(sql, settings)).seat_ids
+    held = [await give(sql, *pair) for pair in zip(customers, seats, strict=False)]
+    box_office = make_box_office(engine, limits=replace(LIMITS, list_lock_timeout_ms=50, alone_max=2))
+    async with locked(postgres, "reservations", held[0]):
+        stuck = asyncio.create_task(box_office.settle(settle_of(held[0], State.CONFIRMED)))
+        await until_lock_waits(sql)
+        paying = [box_office.settle(settle_of(id_, State.CONFIRMED)) for id_ in held[1:]]
+        answers = await asyncio.wait_for(asyncio.gather(*paying), 10)
+        assert {type(answer) for answer in answers} == {Settled}
+        assert not stuck.done()
+    assert isinstance(await stuck, Settled)
+
+
+async def test_hot_seat_has_one_winner_and_few_transactions(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    customers = await make_customers(sql, settings, 100)
+    seats = (await make_session(sql, settings)).seat_ids
+    box_office = make_box_office(engine)
+    asked = [box_office.hold(hold_of(who, seats[0])) for who in customers]
+    with moved() as grown:
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert sorted(type(answer).__name__ for answer in answers) == ["Held"] + [SeatsTaken.__name__] * 99
+    assert grown["list_members_count hold"] <= LANES + 1
+    assert await sql.fetchval("select count(*) from events where reservation_id is not null") == 1
+
+
+async def test_gathered_hold_of_an_overdue_seat_ends_the_old_hold(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    customers = await make_customers(sql, settings, 4)
+    seats = (await make_session(sql, settings)).seat_ids
+    overdue = await give(sql, customers[0], seats[0])
+    await make_overdue(sql, overdue)
+    box_office = make_box_office(engine)
+    asked = [box_office.hold(hold_of(who, seats[n])) for n, who in enumerate(customers[1:])]
+    assert {type(answer) for answer in await asyncio.gather(*asked)} == {Held}
+    assert await state_of(sql, overdue) == "EXPIRED"
+
+
+async def test_gathered_payments_get_answers_of_their_own(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    owner, stranger = await make_customers(sql, settings, 2)
+    seats = (await make_session(sql, settings)).seat_ids
+    held, late = await give(sql, owner, seats[0]), await give(sql, owner, seats[1])
+    await make_overdue(sql, late)
+    box_office = make_box_office(engine)
+    asked = [settle_of(held, State.CONFIRMED, owner), settle_of(held, State.CONFIRMED, stranger)]
+    asked += [settle_of(held, State.CONFIRMED, owner), settle_of(late, State.CONFIRMED, owner)]
+    answers = await asyncio.gather(*map(box_office.settle, asked), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Settled, NotFound, Settled, HoldExpired]
