@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -54,6 +55,7 @@ class Event:
     at: datetime
 
 
+# The two writes of the ledger have the same statement as a part of theirs: it saves them a round trip.
 INSERT_EVENTS = """
 insert into events (kind, session_id, reservation_id, seats, at, traceparent)
 select kind, session_id, reservation_id, seats, at, traceparent
@@ -64,8 +66,16 @@ order by n
 
 
 async def append(connection: Connection, events: Iterable[Event]) -> None:
-    """Adds the events in their order. The locks of their seats are held, so one seat's events are in order by id."""
-    rows = [
+    """Adds the events in their order, of which there is at least one."""
+    await connection.execute(INSERT_EVENTS, *rows(events))
+
+
+def rows(events: Iterable[Event]) -> list[list[Any]]:
+    """The columns of the events in their order, of which there is at least one.
+
+    The locks of their seats are held when they are added, so one seat's events are in order by id.
+    """
+    new = [
         (
             event.kind.value,
             event.session_id,
@@ -76,8 +86,7 @@ async def append(connection: Connection, events: Iterable[Event]) -> None:
         )
         for event in events
     ]
-    if rows:
-        await connection.execute(INSERT_EVENTS, *columns(rows))
+    return columns(new)
 
 
 def _json(seat: SeatChange) -> dict[str, int | str]:

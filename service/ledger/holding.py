@@ -55,21 +55,22 @@ order by seats.id
 for no key update of seats
 """
 
-READ_CLOCK = """
-select clock_timestamp()
-"""
-
+# The clock, in a statement after the last lock, and the claims, of which there may be none.
 # HELD and CONFIRMED in one statement, overdue or not: otherwise a payment in flight would escape the limit.
 READ_CLAIMS = """
-select r.id, r.customer_id, r.session_id, cardinality(r.seat_ids) as seat_count, r.state, r.expires_at
-from unnest($1::uuid[], $2::bigint[]) as asked (customer_id, session_id)
-join reservations as r using (customer_id, session_id)
-where r.state in ('HELD', 'CONFIRMED')
-union all
-select r.id, null, null, 0, r.state, r.expires_at
-from unnest($3::uuid[]) as owner (id)
-join reservations as r using (id)
-where r.state = 'HELD'
+select clock.now, claim.*
+from (select clock_timestamp() as now) as clock
+left join (
+    select r.id, r.customer_id, r.session_id, cardinality(r.seat_ids) as seat_count, r.state, r.expires_at
+    from unnest($1::uuid[], $2::bigint[]) as asked (customer_id, session_id)
+    join reservations as r using (customer_id, session_id)
+    where r.state in ('HELD', 'CONFIRMED')
+    union all
+    select r.id, null, null, 0, r.state, r.expires_at
+    from unnest($3::uuid[]) as owner (id)
+    join reservations as r using (id)
+    where r.state = 'HELD'
+) as claim on true
 """
 
 WRITE_HOLDS = """
@@ -96,6 +97,13 @@ updated_seats as (
     where seats.id = taken.seat_id
     and seats.state = 'AVAILABLE'
     returning 1
+),
+inserted_events as (
+    insert into events (kind, session_id, reservation_id, seats, at, traceparent)
+    select kind, session_id, reservation_id, seats, at, traceparent
+    from unnest($15::text[], $16::bigint[], $17::uuid[], $18::jsonb[], $19::timestamptz[], $20::text[])
+        with ordinality as new (kind, session_id, reservation_id, seats, at, traceparent, n)
+    order by n
 )
 select count(*)
 from updated_seats
@@ -120,8 +128,7 @@ async def hold(
     seats = await _lock_seats_to_hold(connection, {seat_id for request in new for seat_id in request.seat_ids})
     if note_sessions:
         note_sessions(seats)
-    now: datetime = await connection.fetchval(READ_CLOCK)
-    claims, overdue_holders = await _read_claims(connection, new, seats, now)
+    now, claims, overdue_holders = await _read_claims(connection, new, seats)
     situation = Situation(
         now, rules, render, {row["id"] for row in customers}, remembered, seats, claims, overdue_holders
     )
@@ -166,9 +173,9 @@ async def _lock_seats_to_hold(connection: Connection, seat_ids: Iterable[int]) -
 
 
 async def _read_claims(
-    connection: Connection, requests: Sequence[HoldRequest], seats: dict[int, LockedSeat], now: datetime
-) -> tuple[dict[tuple[UUID, int], list[Claim]], set[UUID]]:
-    """The claims by customer and session, and which owners of the seats are overdue holds."""
+    connection: Connection, requests: Sequence[HoldRequest], seats: dict[int, LockedSeat]
+) -> tuple[datetime, dict[tuple[UUID, int], list[Claim]], set[UUID]]:
+    """The time, the claims by customer and session, and which owners of the seats are overdue holds."""
     pairs = {
         (request.customer_id, seats[seat_id].session_id)
         for request in requests
@@ -181,16 +188,17 @@ async def _read_claims(
         [session_id for _, session_id in pairs],
         list({seat.reservation_id for seat in seats.values() if seat.state is SeatState.HELD}),
     )
+    now: datetime = rows[0]["now"]
     claims: dict[tuple[UUID, int], list[Claim]] = {}
     overdue_holders: set[UUID] = set()
-    for row in rows:
+    for row in rows if rows[0]["id"] else ():
         is_overdue = row["state"] == State.HELD and row["expires_at"] <= now
         if row["customer_id"] is not None:
             claim = Claim(row["id"], row["seat_count"], is_overdue)
             claims.setdefault((row["customer_id"], row["session_id"]), []).append(claim)
         elif is_overdue:
             overdue_holders.add(row["id"])
-    return claims, overdue_holders
+    return now, claims, overdue_holders
 
 
 async def _write_holds(connection: Connection, accepted: Sequence[Accepted]) -> None:
@@ -212,9 +220,9 @@ async def _write_holds(connection: Connection, accepted: Sequence[Accepted]) -> 
         for hold in accepted
     ]
     taken = [(seat_id, hold.reservation.id) for hold in accepted for seat_id in hold.reservation.seat_ids]
-    updated = await connection.fetchval(WRITE_HOLDS, *columns(reservations), *columns(taken))
+    events = event_log.rows(map(_event, accepted))
+    updated = await connection.fetchval(WRITE_HOLDS, *columns(reservations), *columns(taken), *events)
     expect_rows("seats held", updated, len(taken))
-    await event_log.append(connection, [_event(hold) for hold in accepted])
 
 
 def _event(hold: Accepted) -> Event:

@@ -97,6 +97,13 @@ updated_seats as (
     where seats.id = settled.seat_id
     and seats.reservation_id = settled.reservation_id
     returning 1
+),
+inserted_events as (
+    insert into events (kind, session_id, reservation_id, seats, at, traceparent)
+    select kind, session_id, reservation_id, seats, at, traceparent
+    from unnest($7::text[], $8::bigint[], $9::uuid[], $10::jsonb[], $11::timestamptz[], $12::text[])
+        with ordinality as new (kind, session_id, reservation_id, seats, at, traceparent, n)
+    order by n
 )
 select (select count(*) from updated_reservations) as reservations, (select count(*) from updated_seats) as seats
 """
@@ -175,11 +182,11 @@ async def _write_settlements(connection: Connection, settled: Sequence[Reservati
     rows = {row["id"]: row for row in await lock_rows(connection, "seats", LOCK_SEATS, seat_ids)}
     states = [(reservation.id, reservation.state.value) for reservation in settled]
     now = settled[0].settled_at
-    counts = await connection.fetchrow(WRITE_SETTLEMENTS, now, *columns(states), *columns(owned))
+    events = event_log.rows(_event(reservation, rows) for reservation in settled)
+    counts = await connection.fetchrow(WRITE_SETTLEMENTS, now, *columns(states), *columns(owned), *events)
     assert counts is not None
     expect_rows("reservations settled", counts["reservations"], len(settled))
     expect_rows("seats settled", counts["seats"], len(owned))
-    await event_log.append(connection, [_event(reservation, rows) for reservation in settled])
     return {id_: _seat(row) for id_, row in rows.items()}
 
 

@@ -8,6 +8,10 @@ HELD = "array[md5('reservation 1010')::uuid, md5('reservation 2020')::uuid, md5(
 SESSIONS = "array[" + ", ".join(map(str, range(10_001, 10_021))) + "]"
 SEATS = "'{40001,40002,40003,140004,240005,340006,440007,540008,640009,940010}'"
 """Ten available seats."""
+EVENT = (
+    "array['reservation.held'], array[10001], array[md5('reservation 1010')::uuid], array['[]'::jsonb],"
+    " array[clock_timestamp()], array[null]"
+)
 DEADLINE = "clock_timestamp() + interval '30 s'"
 
 
@@ -31,22 +35,17 @@ EXAMPLES: dict[str, list[Example]] = {
     "service.accounts.accounts.PROMOTE_ACCOUNT": [Example("'4711@Example.com'")],
     "service.database.EMIT_RECORD": [Example()],
     "service.database.PING": [Example()],
-    "service.events.log.INSERT_EVENTS": [
-        Example(
-            "array['reservation.held'], array[10001], array[md5('reservation 1010')::uuid],"
-            " array['[]'::jsonb], array[clock_timestamp()], array[null]"
-        )
-    ],
+    "service.events.log.INSERT_EVENTS": [Example(EVENT)],
     "service.ledger.holding.LOCK_CUSTOMERS": [Example(CUSTOMERS)],
     "service.ledger.holding.FIND_REMEMBERED": [Example(f"{CUSTOMERS}, array['key 11', 'key 4710', 'no key'], {HELD}")],
     "service.ledger.holding.LOCK_SEATS_TO_HOLD": [Example(SEATS)],
-    "service.ledger.holding.READ_CLOCK": [Example()],
     "service.ledger.holding.READ_CLAIMS": [Example(f"{CUSTOMERS}, array[10002, 10012, 10001], {HELD}", rows_max=30)],
     "service.ledger.holding.WRITE_HOLDS": [
         Example(
             f"array[md5('new')::uuid], array[{CUSTOMER}], array[10001], array['{{40001,40002}}'], array[2500],"
             f" array['EUR'], array[clock_timestamp()], array[{DEADLINE}], array['new key'], array['\\x00'::bytea],"
-            " array['reply'], array[null], array[40001, 40002], array[md5('new')::uuid, md5('new')::uuid]"
+            " array['reply'], array[null], array[40001, 40002], array[md5('new')::uuid, md5('new')::uuid],"
+            f" {EVENT}"
         )
     ],
     "service.ledger.settling.LOCK_HELD": [Example(f"{HELD}, array[null, null, null]::uuid[]")],
@@ -57,7 +56,7 @@ EXAMPLES: dict[str, list[Example]] = {
     "service.ledger.settling.WRITE_SETTLEMENTS": [
         Example(
             f"clock_timestamp(), {HELD}, array['CONFIRMED', 'EXPIRED', 'CANCELLED'], '{{50051,100101,200001}}',"
-            f" {HELD}, array['SOLD', 'AVAILABLE', 'AVAILABLE']"
+            f" {HELD}, array['SOLD', 'AVAILABLE', 'AVAILABLE'], {EVENT}"
         )
     ],
     "service.sessions.listing.LIST_SESSIONS": [
