@@ -24,7 +24,8 @@ class Device:
         self._customer = customer
         self._chance = chance
         self.wires = [Wire(url, TIMEOUT_SECONDS) for url in ground.urls]
-        self._open: dict[tuple[object, ...], Operation] = {}
+        self._open: dict[tuple[object, ...], tuple[Operation, int]] = {}
+        """The open requests, each with the time when the last of them was given up."""
 
     def close(self) -> None:
         """Hangs up."""
@@ -33,7 +34,7 @@ class Device:
 
     async def resolve(self) -> None:
         """Repeats each write with an unknown outcome, as its customer would, until the outcome is known."""
-        for operation in list(self._open.values()):
+        for operation, _ in list(self._open.values()):
             if operation.kind == HOLD:
                 asked = {"session": operation.session, "seats": operation.seats, "key": operation.key}
                 await self.send_until_known(HOLD, **asked)
@@ -68,13 +69,15 @@ class Device:
             operation = recorded(operation, answered, answer)
         self._ground.record(operation)
         if kind in WRITES:
-            self._note_outcome(operation)
+            self._note_outcome(operation, answered)
         return operation
 
-    def _note_outcome(self, operation: Operation) -> None:
+    def _note_outcome(self, operation: Operation, ended: int) -> None:
+        """The answer to a twin that was sent before another one was given up does not resolve that one."""
+        _, given_up = self._open.get(operation.question, (None, 0))
         if _is_open(operation):
-            self._open[operation.question] = operation
-        else:
+            self._open[operation.question] = operation, ended
+        elif given_up <= operation.invoked:
             self._open.pop(operation.question, None)
 
 
