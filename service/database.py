@@ -123,10 +123,6 @@ def refuse_in_transaction(what: str) -> None:
         raise RuntimeError(f"{what} was called while a transaction is open")
 
 
-# One round trip.
-BEGIN_BRIEFLY = "begin; set local lock_timeout = {}"
-
-
 @asynccontextmanager
 async def transaction(engine: AsyncEngine, lock_timeout_ms: int | None = None) -> AsyncIterator[Connection]:
     """A transaction that commits at the end, unless it raises or the caller has rolled it back.
@@ -135,7 +131,8 @@ async def transaction(engine: AsyncEngine, lock_timeout_ms: int | None = None) -
     Raises Busy, DatabaseAway, or OutcomeUnknown when the COMMIT was sent and its answer did not come.
     """
     async with _connection(engine) as connection:
-        await connection.execute("begin" if lock_timeout_ms is None else BEGIN_BRIEFLY.format(lock_timeout_ms))
+        # One round trip for both.
+        await connection.execute("begin" + (f"; set local lock_timeout = {lock_timeout_ms}" if lock_timeout_ms else ""))
         token = _in_transaction.set(True)
         try:
             yield connection

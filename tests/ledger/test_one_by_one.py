@@ -7,8 +7,8 @@ import pytest
 from service.errors import Busy, BusyReason, DatabaseAway
 from service.ledger.one_by_one import at_once, in_turn, together_then_one_by_one
 
-OF_ONE = [Busy(BusyReason.ROW_LOCK), Busy(BusyReason.STATEMENT), ValueError("bad data")]
-OF_ALL = [Busy(BusyReason.CONNECTION), Busy(BusyReason.COLLISION), DatabaseAway()]
+OF_ONE = [Busy(BusyReason.ROW_LOCK), Busy(BusyReason.STATEMENT), Busy(BusyReason.COLLISION), ValueError("bad data")]
+OF_ALL = [Busy(BusyReason.CONNECTION), DatabaseAway()]
 
 
 async def halve(member: int) -> int:
