@@ -1,7 +1,8 @@
 """The API's only wiring: `create_app` assembles lifespan, middleware, routes and error responses."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import ModuleType
 from typing import Any, TypedDict
 
 import structlog
@@ -23,6 +24,7 @@ from service.admission.ratelimit import RateLimits
 from service.api import accounts, audits, customer, health, listings, manager, problems, refusals
 from service.api.bodylimit import BodyLimit
 from service.api.context import Context
+from service.api.lean import LeanRoutes
 from service.api.mapbody import MapBodies
 from service.api.requestlog import RequestLog
 from service.cache import Cache
@@ -46,7 +48,7 @@ A hold with an `Idempotency-Key` may be sent again at any time. It gets its firs
 `application/problem+json` (RFC 9457) with a stable `type`.
 """
 ASSETS_PATH = "/api-docs/assets"
-ROUTERS = tuple(module.router for module in (accounts, customer, listings, manager, audits, health))
+MODULES = (accounts, customer, listings, manager, audits, health)
 
 log = structlog.stdlib.get_logger("rowlock")
 
@@ -77,14 +79,16 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
             HTTPException: _answer_http,
         },
     )
+    # The first that is added is the innermost.
+    app.add_middleware(LeanRoutes, routes=_routes(customer, listings), answer=_answer)
     app.add_middleware(
         BodyLimit,
         bytes_max=loaded.body_bytes_max,
         bytes_max_by_path={manager.CREATE_PATH: loaded.session_body_bytes_max},
     )
     app.add_middleware(RequestLog)
-    for router in ROUTERS:
-        app.include_router(router)
+    for module in MODULES:
+        app.include_router(module.router)
     app.mount(ASSETS_PATH, StaticFiles(packages=[("fastapi_offline", "static")]))
     app.add_route("/api-docs", _api_docs, include_in_schema=False)
     _add_problem_schema(app)
@@ -113,7 +117,7 @@ async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
         raise
     try:
         async with exposed("API", VERSION, loaded.host, loaded.metrics_port, engine):
-            recording.requests_expected(_routed())
+            recording.requests_expected((method, route.path) for route in _routes(*MODULES) for method in route.methods)
             yield {"context": context}
     finally:
         await context.box_office.drain()
@@ -145,11 +149,11 @@ def _context_of(loaded: Settings, engine: AsyncEngine, cache: Cache | None) -> C
     )
 
 
-def _routed() -> Iterator[tuple[str, str]]:
-    for route in (route for router in ROUTERS for route in router.routes):
-        assert isinstance(route, APIRoute)
-        assert route.methods
-        yield from ((method, route.path) for method in route.methods)
+def _routes(*modules: ModuleType) -> list[APIRoute]:
+    """The routes that the modules declare."""
+    routes = [route for module in modules for route in module.router.routes]
+    assert all(isinstance(route, APIRoute) for route in routes)
+    return routes
 
 
 async def _answer(request: Request, error: Exception) -> Response:

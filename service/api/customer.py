@@ -188,33 +188,38 @@ async def _hold(
     return Response(answer.reply, 201, headers, "application/json")
 
 
+SETTLED_REPLY = {"model": SettledReply}
+
+
 @router.put(
     "/pay/{reservationId}",
     summary="Pay for a hold",
-    responses=refusals.responses(NotFound, HoldExpired, ReservationCancelled, OutcomeUnknown, *SIGNED_IN),
+    response_class=Response,
+    responses={
+        200: SETTLED_REPLY,
+        **refusals.responses(NotFound, HoldExpired, ReservationCancelled, OutcomeUnknown, *SIGNED_IN),
+    },
 )
-async def pay(
-    reservation_id: ReservationId, context: InContext, customer: AsCustomer, response: Response
-) -> SettledReply:
+async def pay(reservation_id: ReservationId, context: InContext, customer: AsCustomer) -> Response:
     """Pay before `expiresAt`. Paying again changes nothing and gets the same reply."""
-    return await _settle(context, customer, reservation_id, State.CONFIRMED, response)
+    return await _settle(context, customer, reservation_id, State.CONFIRMED)
 
 
 @router.delete(
     "/reservation/{reservationId}",
     summary="Release a hold",
-    responses=refusals.responses(NotFound, HoldExpired, ReservationPaid, OutcomeUnknown, *SIGNED_IN),
+    response_class=Response,
+    responses={
+        200: SETTLED_REPLY,
+        **refusals.responses(NotFound, HoldExpired, ReservationPaid, OutcomeUnknown, *SIGNED_IN),
+    },
 )
-async def release(
-    reservation_id: ReservationId, context: InContext, customer: AsCustomer, response: Response
-) -> SettledReply:
+async def release(reservation_id: ReservationId, context: InContext, customer: AsCustomer) -> Response:
     """The seats become available at once. Releasing again changes nothing and gets the same reply."""
-    return await _settle(context, customer, reservation_id, State.CANCELLED, response)
+    return await _settle(context, customer, reservation_id, State.CANCELLED)
 
 
-async def _settle(
-    context: Context, customer: Principal, reservation_id: UUID, target: State, response: Response
-) -> SettledReply:
+async def _settle(context: Context, customer: Principal, reservation_id: UUID, target: State) -> Response:
     request = SettleRequest(reservation_id, customer.account_id, target)
     name = "pay" if target is State.CONFIRMED else "release"
     with operation(name) as running:
@@ -224,8 +229,7 @@ async def _settle(
         reservation = answer.reservation
         running.changed, running.seats = answer.changed, len(answer.seats)
         running.total, running.currency = reservation.total, reservation.currency
-    response.headers.update(time_header(answer.now))
-    return SettledReply(
+    reply = SettledReply(
         reservation_id=reservation.id,
         session_id=reservation.session_id,
         state=reservation.state,
@@ -236,3 +240,4 @@ async def _settle(
         server_time=reservation.created_at,
         settled_at=reservation.settled_at,
     )
+    return Response(reply.model_dump_json(by_alias=True), 200, time_header(answer.now), "application/json")
