@@ -123,6 +123,7 @@ async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
         await context.box_office.drain()
         await context.seat_maps.drain()
         context.passwords.close()
+        await context.limits.close()
         if cache:
             await cache.close()
         await engine.dispose()
