@@ -1,10 +1,11 @@
 """The routes of customers that change something: hold seats, pay, release."""
 
 import re
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 from uuid import UUID
 
+import orjson
 from fastapi import APIRouter, Header, Path
 from pydantic import AfterValidator, BeforeValidator, Field
 from starlette.responses import Response
@@ -113,23 +114,32 @@ class SettledReply(ReservationReply):
     settled_at: shown.Moment | None
 
 
-def _seats(seats: Sequence[Seat]) -> list[HeldSeat]:
-    return [HeldSeat(seat_id=seat.id, placement=seat.placement, price=seat.price) for seat in seats]
-
-
 def render_hold(reservation: Reservation, seats: Sequence[Seat]) -> str:
     """The reply to a hold. It is stored with the reservation."""
-    reply = ReservationReply(
-        reservation_id=reservation.id,
-        session_id=reservation.session_id,
-        state=reservation.state,
-        seats=_seats(seats),
-        total=reservation.total,
-        currency=reservation.currency,
-        expires_at=reservation.expires_at,
-        server_time=reservation.created_at,
-    )
-    return reply.model_dump_json(by_alias=True)
+    return _json(_members(reservation, seats)).decode()
+
+
+def render_settled(reservation: Reservation, seats: Sequence[Seat]) -> bytes:
+    """The reply to a payment or a release."""
+    return _json(_members(reservation, seats) | {"settledAt": reservation.settled_at})
+
+
+def _members(reservation: Reservation, seats: Sequence[Seat]) -> dict[str, Any]:
+    """The members of `ReservationReply`. To make the model and its JSON would take four times as long."""
+    return {
+        "reservationId": reservation.id,
+        "sessionId": reservation.session_id,
+        "state": reservation.state,
+        "seats": [{"seatId": seat.id, "placement": seat.placement, "price": seat.price} for seat in seats],
+        "total": reservation.total,
+        "currency": reservation.currency,
+        "expiresAt": reservation.expires_at,
+        "serverTime": reservation.created_at,
+    }
+
+
+def _json(members: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(members, option=orjson.OPT_UTC_Z)
 
 
 HOLD_REPLY = {
@@ -229,15 +239,5 @@ async def _settle(context: Context, customer: Principal, reservation_id: UUID, t
         reservation = answer.reservation
         running.changed, running.seats = answer.changed, len(answer.seats)
         running.total, running.currency = reservation.total, reservation.currency
-    reply = SettledReply(
-        reservation_id=reservation.id,
-        session_id=reservation.session_id,
-        state=reservation.state,
-        seats=_seats(answer.seats),
-        total=reservation.total,
-        currency=reservation.currency,
-        expires_at=reservation.expires_at,
-        server_time=reservation.created_at,
-        settled_at=reservation.settled_at,
-    )
-    return Response(reply.model_dump_json(by_alias=True), 200, time_header(answer.now), "application/json")
+    reply = render_settled(reservation, answer.seats)
+    return Response(reply, 200, time_header(answer.now), "application/json")

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.rawheaders import first_of_each
 from service.errors import RowlockError
 
 Answer = Callable[[Request, Exception], Awaitable[Response]]
@@ -222,8 +223,7 @@ def _values(fields: Iterable[tuple[str, ModelField, Read]], received: _Received)
 
 async def _received(lean: Lean, value: str, scope: Scope, receive: Receive, messages: list[Message]) -> _Received:
     """The parts of the request. Raises Unusual, with the messages that were received until then in `messages`."""
-    # Reversed, so that the first one remains.
-    headers = dict(reversed(scope["headers"]))
+    headers = first_of_each(scope)
     body = None
     if lean.body_field is not None:
         if headers.get(b"content-type") != b"application/json":

@@ -12,15 +12,16 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 from service.api import problems
+from service.api.rawheaders import first_of_each
 from service.observability import sampling, tracing
 from service.observability.metrics import catalogue, recording
 
-REQUEST_ID_HEADER = "X-Request-ID"
+REQUEST_ID_HEADER = b"x-request-id"
+TRACE_HEADER = tracing.HEADER.encode()
 ACCEPTABLE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 QUIET_PATHS = ("/livez", "/readyz")
 SERVER_ERRORS = 500
@@ -42,7 +43,7 @@ class _Answering:
         """Sends a part of the answer, with the request's id in its headers."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            MutableHeaders(scope=message)[REQUEST_ID_HEADER] = self.request_id
+            message["headers"] = [*message["headers"], (REQUEST_ID_HEADER, self.request_id.encode())]
         await self.answer(message)
 
 
@@ -73,12 +74,12 @@ class RequestLog:
 
 
 def _begin(scope: Scope, send: Send) -> _Answering:
-    headers = Headers(scope=scope)
-    given = headers.get(REQUEST_ID_HEADER, "")
-    request_id = given if ACCEPTABLE_REQUEST_ID.fullmatch(given) else uuid7().hex
+    headers = first_of_each(scope)
+    given = headers.get(REQUEST_ID_HEADER, b"").decode("latin-1")
+    request_id = given if given and ACCEPTABLE_REQUEST_ID.fullmatch(given) else uuid7().hex
     scope.setdefault("state", {})["request_id"] = request_id
-    structlog.contextvars.clear_contextvars()
     traced = _begin_trace(scope, headers)
+    # Both each time: a pipelined request begins in the context of the request before it.
     structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=traced.trace_id)
     catalogue.HTTP_IN_PROGRESS.of().inc()
     return _Answering(request_id, traced, time.perf_counter(), send)
@@ -94,14 +95,20 @@ def _end(answering: _Answering, scope: Scope) -> None:
     sampling.end_request(answering.traced, scope["method"], route, answering.status)
 
 
-def _begin_trace(scope: Scope, headers: Headers) -> sampling.Request:
+def _begin_trace(scope: Scope, headers: Mapping[bytes, bytes]) -> sampling.Request:
     if scope["path"] in QUIET_PATHS:
         # A pipelined request begins in the context of the request before it.
         tracing.current.set(None)
         return sampling.Request("")
+    given = headers.get(TRACE_HEADER, b"").decode("latin-1")
+    is_trusted = bool(given) and _is_from_proxy(scope)
+    return sampling.begin_request(scope["method"], given, is_trusted=is_trusted)
+
+
+def _is_from_proxy(scope: Scope) -> bool:
     peer, context = scope.get("client"), scope["state"]["context"]
-    is_trusted = context.limits.is_proxy(peer[0] if peer else None)
-    return sampling.begin_request(scope["method"], headers.get(tracing.HEADER, ""), is_trusted=is_trusted)
+    trusted: bool = context.limits.is_proxy(peer[0] if peer else None)
+    return trusted
 
 
 def _write_line(scope: Scope, route: str | None, status: int, seconds: float) -> None:
