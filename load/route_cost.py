@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -78,12 +79,11 @@ def request(method: str, path: str, token: str | None, body: bytes = b"", **head
     sent |= {"content-type": "application/json"} if body else {}
     sent |= {"content-length": str(len(body)), **{name.replace("_", "-"): value for name, value in headers.items()}}
     raw = [(name.encode(), value.encode()) for name, value in sent.items()]
-    scope = {
+    return {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "root_path": "",
         "method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": raw,
         "client": ("192.0.2.1", 50_000), "server": ("192.0.2.2", 3_000), "body": body,
     }  # fmt: skip
-    return scope
 
 
 async def answered(app: App, state: Mapping[str, Any], scope: Mapping[str, Any]) -> tuple[int, bytes]:
@@ -116,9 +116,7 @@ async def measure() -> dict[str, dict[str, list[float]]]:
     """For each route and way the costs of its batches."""
     settings = make_settings("postgresql://nobody@nowhere/nothing", log_level="info")
     app, engine, answers = create_app(settings), create_engine(settings, "rowlock-cost"), Answers()
-    context = replace(
-        _context_of(settings, engine, None), box_office=answers, seat_maps=answers, sessions=answers
-    )  # type: ignore[arg-type]
+    context = replace(_context_of(settings, engine, None), box_office=answers, seat_maps=answers, sessions=answers)  # type: ignore[arg-type]
     token, _ = context.tokens.issue(Principal(uuid7(), Role.CUSTOMER))
     body = orjson.dumps({"seatIds": [17, 18]})
     requests = {
@@ -149,7 +147,7 @@ async def measure() -> dict[str, dict[str, list[float]]]:
 
 def main() -> None:
     """Prints the table. The log lines go to /dev/null."""
-    with open(os.devnull, "w", buffering=1) as nowhere, redirect_stderr(nowhere):
+    with Path(os.devnull).open("w", buffering=1) as nowhere, redirect_stderr(nowhere):
         found = uvloop.run(measure())
     for name, ways in found.items():
         for way, values in ways.items():

@@ -1,4 +1,4 @@
-"""Rate limits by account and address: counted for all replicas, or in each process without Redis or while it is down."""
+"""Rate limits by account and address: counted for all replicas, or in each process where Redis is missing or down."""
 
 import math
 import time

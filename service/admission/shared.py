@@ -32,8 +32,8 @@ class _Entry:
     who: str
     count: Count
 
-    def keys(self) -> list[str]:
-        """The names of its windows in Redis."""
+    def names(self) -> list[str]:
+        """The keys of its windows in Redis."""
         return [f"rowlock:limits:{self.limit.name}:{self.who}:{self.count.window - n}" for n in (0, 1)]
 
 
@@ -86,7 +86,7 @@ class SharedCounts:
 
         `part` is the weight of the window before; it is negative where no further request asks.
         """
-        names = [name for entry in entries for name in entry.keys()]
+        names = [name for entry in entries for name in entry.names()]
         numbers = [entry.count.own - entry.count.sent for entry in entries]
         arguments = [str(FORGET_SECONDS), repr(part)]
         for entry, number in zip(entries, numbers, strict=True):

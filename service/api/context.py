@@ -49,8 +49,9 @@ async def get_context(request: Request) -> Context:
 # All dependencies are coroutines: FastAPI would run plain functions in threads, and nothing here is thread-safe.
 InContext = Annotated[Context, Depends(get_context)]
 
+
 class Bearer(SecurityBase):
-    """The token of the header `Authorization`; None where there is none. FastAPI's own makes a model of it each time."""
+    """The token of the header `Authorization`, or None. FastAPI's own class would make a model for each request."""
 
     model = HTTPBearer(description="The token from `POST /sign-up` or `POST /sign-in`")
     scheme_name = "HTTPBearer"

@@ -6,12 +6,14 @@ signature. A request that is unusual in any way goes on to FastAPI before any de
 value that a validator refuses, a body that is not JSON. So FastAPI alone answers what it refuses.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Any
 
 import orjson
-from fastapi._compat import ModelField
+from fastapi._compat import ModelField, is_scalar_field
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.datastructures import QueryParams
@@ -27,7 +29,7 @@ Table = Mapping[tuple[str, str], "Lean"]
 ABSENT: Any = object()
 
 
-class Unusual(Exception):  # noqa: N818 - no error: FastAPI takes the request
+class Unusual(Exception):
     """The request must be solved by FastAPI."""
 
 
@@ -150,9 +152,10 @@ class LeanRoutes:
 def _split(path: str) -> tuple[str, bool]:
     """The path before its parameter, and whether it has one, which must be its last segment."""
     prefix, _, last = path.rpartition("/")
-    if "{" in prefix or (last.startswith("{") and (":" in last or not last.endswith("}"))):
-        raise ValueError(f"{path} can't be a lean route: its path has more than a last parameter")
-    return prefix, last.startswith("{")
+    has_parameter = "{" in last
+    if "{" in prefix or (has_parameter and not re.fullmatch(r"\{\w+\}", last)):
+        raise ValueError(f"{path} can't be the path of a lean route: only its last segment may be a parameter")
+    return prefix, has_parameter
 
 
 def _table(leans: Iterable[Lean]) -> Table:
@@ -160,13 +163,16 @@ def _table(leans: Iterable[Lean]) -> Table:
 
 
 def _refuse_unsupported(dependant: Dependant) -> None:
+    call = dependant.call
     others = (
         dependant.cookie_params, dependant.response_param_name, dependant.background_tasks_param_name,
         dependant.http_connection_param_name, dependant.websocket_param_name, dependant.security_scopes_param_name,
         dependant.body_params[1:], not dependant.use_cache,
+        not (iscoroutinefunction(call) or iscoroutinefunction(getattr(call, "__call__", None))),  # noqa: B004
+        [field for field in (*dependant.query_params, *dependant.header_params) if not is_scalar_field(field)],
     )  # fmt: skip
     if any(others):
-        raise ValueError(f"{dependant.call} can't be part of a lean route: its parameters are not supported")
+        raise ValueError(f"{call} can't be part of a lean route: its parameters are not supported")
 
 
 def _fields(dependant: Dependant) -> tuple[tuple[str, ModelField, Read], ...]:

@@ -3,7 +3,6 @@
 Plain ASGI: Starlette's BaseHTTPMiddleware makes a task and two streams for each request.
 """
 
-import logging
 import re
 import time
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from uuid_utils import uuid7
 
 from service.api import problems
 from service.api.rawheaders import first_of_each
-from service.observability import sampling, tracing
+from service.observability import logs, sampling, tracing
 from service.observability.metrics import catalogue, recording
 
 REQUEST_ID_HEADER = b"x-request-id"
@@ -26,7 +25,10 @@ ACCEPTABLE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 QUIET_PATHS = ("/livez", "/readyz")
 SERVER_ERRORS = 500
 
-log = structlog.stdlib.get_logger("rowlock.http")
+LOGGER = "rowlock.http"
+
+log = structlog.stdlib.get_logger(LOGGER)
+output = logs.Output(LOGGER)
 
 
 @dataclass(slots=True)
@@ -91,7 +93,7 @@ def _end(answering: _Answering, scope: Scope) -> None:
     route: str | None = getattr(scope.get("route"), "path", None)
     seconds = time.perf_counter() - answering.began
     recording.request_answered(scope["method"], route, answering.status, seconds)
-    _write_line(scope, route, answering.status, seconds)
+    _write_line(answering, scope, route, seconds)
     sampling.end_request(answering.traced, scope["method"], route, answering.status)
 
 
@@ -111,24 +113,24 @@ def _is_from_proxy(scope: Scope) -> bool:
     return trusted
 
 
-def _write_line(scope: Scope, route: str | None, status: int, seconds: float) -> None:
+def _write_line(answering: _Answering, scope: Scope, route: str | None, seconds: float) -> None:
+    status = answering.status
     if scope["path"] in QUIET_PATHS and status < SERVER_ERRORS:
         return
     failure = scope["state"].get("failure", {})
-    log.log(
-        _level(status, failure),
-        "request",
-        method=scope["method"],
-        route=route,
-        status=status,
-        duration_ms=round(seconds * 1000, 1),
-        **failure,
-    )
+    level = _level(status, failure)
+    facts = {"method": scope["method"], "route": route, "status": status, "duration_ms": round(seconds * 1000, 1)}
+    if failure or level != "info":
+        log.log(structlog.processors.NAME_TO_LEVEL[level], "request", **facts, **failure)
+        return
+    # Only the method and the request's id are the client's, and neither can be an address or a row.
+    ids = {"request_id": logs.hidden(answering.request_id), "trace_id": answering.traced.trace_id}
+    logs.write_plain(output, level, {**facts, "event": "request", **ids})
 
 
-def _level(status: int, failure: Mapping[str, Any]) -> int:
+def _level(status: int, failure: Mapping[str, Any]) -> str:
     """A defect is an error, a store that is down a warning, and a refusal neither."""
     if "exc_info" in failure or status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return logging.ERROR
+        return "error"
     # Without a status the client got no answer.
-    return logging.WARNING if status > SERVER_ERRORS or not status else logging.INFO
+    return "warning" if status > SERVER_ERRORS or not status else "info"
