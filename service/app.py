@@ -1,12 +1,11 @@
 """The API's only wiring: `create_app` assembles lifespan, middleware, routes and error responses."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from types import ModuleType
 from typing import Any, TypedDict
 
 import structlog
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.routing import APIRoute
@@ -48,7 +47,7 @@ A hold with an `Idempotency-Key` may be sent again at any time. It gets its firs
 `application/problem+json` (RFC 9457) with a stable `type`.
 """
 ASSETS_PATH = "/api-docs/assets"
-MODULES = (accounts, customer, listings, manager, audits, health)
+ROUTERS = tuple(module.router for module in (accounts, customer, listings, manager, audits, health))
 
 log = structlog.stdlib.get_logger("rowlock")
 
@@ -82,15 +81,15 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
         },
     )
     # The first that is added is the innermost.
-    app.add_middleware(LeanRoutes, routes=_routes(customer, listings), answer=_answer)
+    app.add_middleware(LeanRoutes, routes=_routes(customer.router, listings.router), answer=_answer)
     app.add_middleware(
         BodyLimit,
         bytes_max=loaded.body_bytes_max,
         bytes_max_by_path={manager.CREATE_PATH: loaded.session_body_bytes_max},
     )
     app.add_middleware(RequestLog)
-    for module in MODULES:
-        app.include_router(module.router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.mount(ASSETS_PATH, StaticFiles(packages=[("fastapi_offline", "static")]))
     app.add_route("/api-docs", _api_docs, include_in_schema=False)
     _add_problem_schema(app)
@@ -119,7 +118,7 @@ async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
         raise
     try:
         async with exposed("API", VERSION, loaded.host, loaded.metrics_port, engine):
-            recording.requests_expected((method, route.path) for route in _routes(*MODULES) for method in route.methods)
+            recording.requests_expected(_routed())
             yield {"context": context}
     finally:
         await context.box_office.drain()
@@ -152,11 +151,16 @@ def _context_of(loaded: Settings, engine: AsyncEngine, cache: Cache | None) -> C
     )
 
 
-def _routes(*modules: ModuleType) -> list[APIRoute]:
-    """The routes that the modules declare."""
-    routes = [route for module in modules for route in module.router.routes]
-    assert all(isinstance(route, APIRoute) for route in routes)
-    return routes
+def _routed() -> Iterator[tuple[str, str]]:
+    for route in _routes(*ROUTERS):
+        assert route.methods
+        yield from ((method, route.path) for method in route.methods)
+
+
+def _routes(*routers: APIRouter) -> Iterator[APIRoute]:
+    for route in (route for router in routers for route in router.routes):
+        assert isinstance(route, APIRoute)
+        yield route
 
 
 async def _answer(request: Request, error: Exception) -> Response:

@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service.accounts.delays import Delays
 from service.accounts.passwords import Passwords
 from service.accounts.tokens import Principal, Role, Tokens
-from service.admission.ratelimit import Limit, RateLimits
+from service.admission.ratelimit import RateLimits
+from service.admission.windows import Limit
 from service.api.mapbody import MapBodies
 from service.errors import Forbidden, Unauthenticated
 from service.ledger.booking import BoxOffice

@@ -159,7 +159,7 @@ def _split(path: str) -> tuple[str, bool]:
 
 
 def _table(leans: Iterable[Lean]) -> Table:
-    return {(method, lean.key or lean.prefix): lean for lean in leans for method in lean.route.methods}
+    return {(method, lean.key or lean.prefix): lean for lean in leans for method in lean.route.methods or ()}
 
 
 def _refuse_unsupported(dependant: Dependant) -> None:

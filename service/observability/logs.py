@@ -96,7 +96,7 @@ def write_plain(output: Output, level: str, line: structlog.typing.EventDict) ->
     """
     if output.is_enabled_for(structlog.processors.NAME_TO_LEVEL[level]):
         timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        line |= {"level": level, "logger": output.name, "timestamp": timestamp}
+        line.update(level=level, logger=output.name, timestamp=timestamp)
         output.write(str(_processors[-1](output, level, line)))
 
 
