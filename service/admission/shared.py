@@ -56,11 +56,11 @@ class SharedCounts:
                 if 2 * (count.own - count.sent) > limit.ahead:
                     self._settle_soon(_Entry(limit, who, count))
                 return None
-        (admitted,) = await self._tell([_Entry(limit, who, count)], weight(now - count.window * WINDOW_SECONDS))
+        (admitted,) = await self._report([_Entry(limit, who, count)], weight(now - count.window * WINDOW_SECONDS))
         return None if admitted else count.seconds_to_wait(limit.amount, now) or 0.0
 
     async def close(self) -> None:
-        """Ends the work in the background. What Redis has not been told is lost, as in a crash."""
+        """Ends the work in the background. Requests that are not reported yet are lost, as in a crash."""
         if self._settling:
             self._settling.cancel()
             await asyncio.wait([self._settling])
@@ -79,10 +79,10 @@ class SharedCounts:
             # While Redis is down the next request of each key tries again.
             with suppress(CacheAway):
                 for n in range(0, len(entries), KEYS_AT_ONCE_MAX):
-                    await self._tell(entries[n : n + KEYS_AT_ONCE_MAX], -1)
+                    await self._report(entries[n : n + KEYS_AT_ONCE_MAX], -1)
 
-    async def _tell(self, entries: Sequence[_Entry], part: float) -> list[bool]:
-        """Tells Redis this process's requests, and learns those of all. Returns which further request is admitted.
+    async def _report(self, entries: Sequence[_Entry], part: float) -> list[bool]:
+        """Reports this process's requests, and reads those of all. Returns whether a further request is admitted.
 
         `part` is the weight of the window before; it is negative where no further request asks.
         """

@@ -40,7 +40,7 @@ class Count:
         return WINDOW_SECONDS - elapsed + WINDOW_SECONDS * (1 - limit / self.total)
 
     def settle(self, number: int, shared: int, before: int) -> None:
-        """Notes that Redis knows so many of this process's requests, and what it answered."""
+        """Notes that Redis knows `number` more of this process's requests, and the counts that it answered."""
         self.sent -= number
         self.own -= number
         self.shared = max(self.shared, shared)
@@ -48,7 +48,7 @@ class Count:
 
 
 def weight(elapsed: float) -> float:
-    """How much of the earlier window counts, so many seconds after the end of it."""
+    """The part of the earlier window that counts, `elapsed` seconds after its end."""
     return min(1.0, max(0.0, 1 - elapsed / WINDOW_SECONDS))
 
 

@@ -127,7 +127,8 @@ def render_settled(reservation: Reservation, seats: Sequence[Seat]) -> bytes:
 def _members(reservation: Reservation, seats: Sequence[Seat]) -> dict[str, Any]:
     """The members of `ReservationReply`. To make the model and its JSON would take four times as long."""
     return {
-        "reservationId": reservation.id,
+        # As text: the driver's UUIDs are of a class of its own.
+        "reservationId": str(reservation.id),
         "sessionId": reservation.session_id,
         "state": reservation.state,
         "seats": [{"seatId": seat.id, "placement": seat.placement, "price": seat.price} for seat in seats],

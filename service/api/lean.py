@@ -1,20 +1,14 @@
-"""Lean routes: a route's declared signature is compiled once into direct calls, and FastAPI is passed by.
+"""Lean routes: requests of customers' routes pass FastAPI by.
 
-FastAPI solves a signature for each request, which costs several times as much as the rest of the API. Here the same
-fields, validators and dependencies are called in the same order, and the OpenAPI document still comes from the
-signature. A request that is unusual in any way goes on to FastAPI before any dependency has run: an unknown path, a
-value that a validator refuses, a body that is not JSON. So FastAPI alone answers what it refuses.
+FastAPI solves a signature for each request, which costs several times as much as the rest of the API. Here the
+signature is compiled (`signature`), and the OpenAPI document still comes from it. A request that is unusual in any way
+goes on to FastAPI before any dependency has run: an unknown path, a value that a validator refuses, a body that is not
+plain JSON. So FastAPI alone refuses these.
 """
 
-import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from inspect import iscoroutinefunction
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import orjson
-from fastapi._compat import ModelField, is_scalar_field
-from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
@@ -22,86 +16,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.rawheaders import first_of_each
+from service.api.signature import Received, Signature, Unusual
 from service.errors import RowlockError
 
 Answer = Callable[[Request, Exception], Awaitable[Response]]
-Table = Mapping[tuple[str, str], "Lean"]
-ABSENT: Any = object()
-
-
-class Unusual(Exception):
-    """The request must be solved by FastAPI."""
-
-
-@dataclass(slots=True)
-class _Received:
-    """What the fields of a request are read from. The first of several headers with one name counts."""
-
-    path_value: str
-    query: Mapping[str, str]
-    headers: Mapping[bytes, bytes]
-    body: Any
-
-
-Read = Callable[[_Received], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A dependency or the endpoint: the fields that it declares, and the results of earlier calls that it needs."""
-
-    call: Callable[..., Awaitable[Any]]
-    fields: tuple[tuple[str, ModelField, Read], ...]
-    needs: tuple[tuple[str, int], ...]
-    request_name: str | None
-
-
-class Lean:
-    """A route whose signature is compiled. Raises ValueError where it has something that is not supported here."""
-
-    def __init__(self, route: APIRoute) -> None:
-        self.route = route
-        self.prefix, has_parameter = _split(route.path)
-        self.key = "" if has_parameter else route.path
-        self.body_field = route.body_field
-        self._calls: list[_Call] = []
-        self._add(route.dependant, {})
-
-    def _add(self, dependant: Dependant, places: dict[Any, int]) -> int:
-        """Adds the call of the dependant after those that it needs. Returns its place."""
-        needs = []
-        for needed in dependant.dependencies:
-            place = places.get(needed.call)
-            if place is None:
-                place = places[needed.call] = self._add(needed, places)
-            if needed.name is not None:
-                needs.append((needed.name, place))
-        assert dependant.call is not None
-        _refuse_unsupported(dependant)
-        self._calls.append(_Call(dependant.call, _fields(dependant), tuple(needs), dependant.request_param_name))
-        return len(self._calls) - 1
-
-    def arguments(self, received: _Received) -> list[dict[str, Any]]:
-        """The values of each call's fields. Raises Unusual."""
-        return [_values(call.fields, received) if call.fields else {} for call in self._calls]
-
-    async def run(self, request: Request, arguments: Sequence[dict[str, Any]]) -> Response:
-        """The endpoint's response, after the dependencies in FastAPI's order."""
-        results: list[Any] = []
-        for call, values in zip(self._calls, arguments, strict=True):
-            for name, place in call.needs:
-                values[name] = results[place]
-            if call.request_name is not None:
-                values[call.request_name] = request
-            results.append(await call.call(**values))
-        answer = results[-1]
-        return answer if isinstance(answer, Response) else self._rendered(answer)
-
-    def _rendered(self, answer: Any) -> Response:
-        field = self.route.response_field
-        assert field is not None
-        assert isinstance(answer, self.route.response_model)
-        return Response(field.serialize_json(answer), self.route.status_code or 200, media_type="application/json")
+Table = Mapping[tuple[str, str], Signature]
 
 
 class LeanRoutes:
@@ -110,9 +29,9 @@ class LeanRoutes:
     def __init__(self, app: ASGIApp, routes: Iterable[APIRoute], answer: Answer) -> None:
         self._app = app
         self._answer = answer
-        leans = [Lean(route) for route in routes]
-        self._whole = _table(lean for lean in leans if lean.key)
-        self._prefixes = _table(lean for lean in leans if not lean.key)
+        signatures = [Signature(route) for route in routes]
+        self._whole = _table(each for each in signatures if each.key)
+        self._prefixes = _table(each for each in signatures if not each.key)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -120,123 +39,51 @@ class LeanRoutes:
         if found is None:
             await self._app(scope, receive, send)
             return
-        lean, value = found
+        signature, value = found
         messages: list[Message] = []
         try:
-            arguments = lean.arguments(await _received(lean, value, scope, receive, messages))
+            arguments = signature.arguments(await _received(signature, value, scope, receive, messages))
         except Unusual:
             await self._app(scope, _again(messages, receive), send)
             return
-        scope["route"] = lean.route
+        scope["route"] = signature.route
         request = Request(scope, receive)
         try:
-            response = await lean.run(request, arguments)
+            response = await signature.run(request, arguments)
         except RowlockError as error:
             response = await self._answer(request, error)
             # One error may be the answer to many requests, and its traceback would grow with each.
             error.__traceback__ = None
         await response(scope, receive, send)
 
-    def _find(self, scope: Scope) -> tuple[Lean, str] | None:
+    def _find(self, scope: Scope) -> tuple[Signature, str] | None:
         """The route, and the value of the parameter in its path."""
         method, path = scope["method"], scope["path"]
         if scope.get("root_path"):
             return None
-        if lean := self._whole.get((method, path)):
-            return lean, ""
+        if signature := self._whole.get((method, path)):
+            return signature, ""
         prefix, _, value = path.rpartition("/")
-        lean = self._prefixes.get((method, prefix))
-        return (lean, value) if lean and value else None
+        signature = self._prefixes.get((method, prefix))
+        return (signature, value) if signature and value else None
 
 
-def _split(path: str) -> tuple[str, bool]:
-    """The path before its parameter, and whether it has one, which must be its last segment."""
-    prefix, _, last = path.rpartition("/")
-    has_parameter = "{" in last
-    if "{" in prefix or (has_parameter and not re.fullmatch(r"\{\w+\}", last)):
-        raise ValueError(f"{path} can't be the path of a lean route: only its last segment may be a parameter")
-    return prefix, has_parameter
+def _table(signatures: Iterable[Signature]) -> Table:
+    return {(method, each.key or each.prefix): each for each in signatures for method in each.route.methods or ()}
 
 
-def _table(leans: Iterable[Lean]) -> Table:
-    return {(method, lean.key or lean.prefix): lean for lean in leans for method in lean.route.methods or ()}
-
-
-def _refuse_unsupported(dependant: Dependant) -> None:
-    call = dependant.call
-    others = (
-        dependant.cookie_params, dependant.response_param_name, dependant.background_tasks_param_name,
-        dependant.http_connection_param_name, dependant.websocket_param_name, dependant.security_scopes_param_name,
-        dependant.body_params[1:], not dependant.use_cache,
-        not (iscoroutinefunction(call) or iscoroutinefunction(getattr(call, "__call__", None))),  # noqa: B004
-        [field for field in (*dependant.query_params, *dependant.header_params) if not is_scalar_field(field)],
-    )  # fmt: skip
-    if any(others):
-        raise ValueError(f"{call} can't be part of a lean route: its parameters are not supported")
-
-
-def _fields(dependant: Dependant) -> tuple[tuple[str, ModelField, Read], ...]:
-    """The fields in FastAPI's order, each with the way to read it."""
-    return tuple(
-        (field.name, field, read)
-        for fields, make in (
-            (dependant.path_params, lambda _alias: _path_value),
-            (dependant.query_params, _query_reader),
-            (dependant.header_params, _header_reader),
-            (dependant.body_params, lambda _alias: _body_value),
-        )
-        for field in fields
-        for read in (make(field.alias),)
-    )
-
-
-def _path_value(received: _Received) -> Any:
-    return received.path_value
-
-
-def _body_value(received: _Received) -> Any:
-    return received.body
-
-
-def _query_reader(alias: str) -> Read:
-    return lambda received: received.query.get(alias, ABSENT)
-
-
-def _header_reader(alias: str) -> Read:
-    name = alias.lower().encode("latin-1")
-
-    def read(received: _Received) -> Any:
-        value = received.headers.get(name, ABSENT)
-        return value if value is ABSENT else value.decode("latin-1")
-
-    return read
-
-
-def _values(fields: Iterable[tuple[str, ModelField, Read]], received: _Received) -> dict[str, Any]:
-    values = {}
-    for name, field, read in fields:
-        given = read(received)
-        if given is ABSENT:
-            if field.field_info.is_required():
-                raise Unusual
-            values[name] = field.default
-            continue
-        values[name], faults = field.validate(given)
-        if faults:
-            raise Unusual
-    return values
-
-
-async def _received(lean: Lean, value: str, scope: Scope, receive: Receive, messages: list[Message]) -> _Received:
+async def _received(
+    signature: Signature, value: str, scope: Scope, receive: Receive, messages: list[Message]
+) -> Received:
     """The parts of the request. Raises Unusual, with the messages that were received until then in `messages`."""
     headers = first_of_each(scope)
     body = None
-    if lean.body_field is not None:
+    if signature.body_field is not None:
         if headers.get(b"content-type") != b"application/json":
             raise Unusual
         body = _parsed(await _body(receive, messages))
     query = QueryParams(scope["query_string"]) if scope["query_string"] else {}
-    return _Received(value, query, headers, body)
+    return Received(value, query, headers, body)
 
 
 async def _body(receive: Receive, messages: list[Message]) -> bytes:
@@ -249,7 +96,7 @@ async def _body(receive: Receive, messages: list[Message]) -> bytes:
             return b"".join(part.get("body", b"") for part in messages)
 
 
-def _parsed(body: bytes) -> Any:
+def _parsed(body: bytes) -> object:
     """The body as FastAPI's parser reads it. Where the two could differ, this one refuses, or a validator does."""
     try:
         return orjson.loads(body)
