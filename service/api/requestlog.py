@@ -123,7 +123,7 @@ def _write_line(answering: _Answering, scope: Scope, route: str | None, seconds:
     if failure or level != "info":
         log.log(structlog.processors.NAME_TO_LEVEL[level], "request", **facts, **failure)
         return
-    # Only the method and the request's id are the client's, and neither can be an address or a row.
+    # The client chooses only the method, which the parser knows, and the request's id, which may look like a token.
     ids = {"request_id": logs.hidden(answering.request_id), "trace_id": answering.traced.trace_id}
     logs.write_plain(output, level, {**facts, "event": "request", **ids})
 
