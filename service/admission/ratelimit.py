@@ -1,69 +1,66 @@
-"""Rate limits by account and address: counted in Redis for all replicas, or in each process while Redis is down."""
+"""Rate limits by account and address: counted for all replicas, or in each process where Redis is missing or down."""
 
 import math
 import time
-from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
-from typing import Any
 
-from limits import RateLimitItem, RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage, RedisStorage
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
-
+from service.admission.shared import AHEAD_SHARE, SharedCounts
+from service.admission.windows import Limit
 from service.cache import Cache
 from service.errors import CacheAway, TooManyRequests
 from service.observability.metrics import catalogue
 from service.settings import Settings
 
-LOCAL_KEYS_MAX = 5_000
-"""The most keys of a limit that a process counts. Then it begins again, because each request searches all of them."""
 FORWARDED_MAX = 20
+ADDRESSES_MAX = 5_000
+"""Connections' addresses whose meaning is remembered."""
 SITE_PREFIX = 64
 """The prefix of an IPv6 network that one customer has, at least; its addresses count as one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """Requests per minute. `name` is shown to clients, and `local` counts while Redis is down."""
-
-    name: str
-    item: RateLimitItem
-    local: MemoryStorage = field(default_factory=MemoryStorage)
 
 
 class RateLimits:
     """One per process. Without Redis there is no `cache`."""
 
     def __init__(self, cache: Cache | None, settings: Settings) -> None:
-        self._cache = cache
         self.account = _per_minute("account", settings.account_requests_per_minute)
         self.address = _per_minute("address", settings.address_requests_per_minute)
-        self.sign_in = _per_minute("sign-in", settings.address_sign_ins_per_minute)
+        # Exact: guesses of passwords are few beside their cost.
+        self.sign_in = Limit("sign-in", settings.address_sign_ins_per_minute)
         self._trusted = settings.trusted_proxies
-        self._shared: SlidingWindowCounterRateLimiter | None = None
-        if cache:
-            # The cache's connections. The library's types do not include this option.
-            options: dict[str, Any] = {"connection_pool": cache.redis.connection_pool}
-            storage = RedisStorage("async+redis://", False, "redispy", "rowlock:limits", **options)  # noqa: FBT003
-            self._shared = SlidingWindowCounterRateLimiter(storage)
+        self._shared = SharedCounts(cache) if cache else None
+        self.is_proxy = lru_cache(ADDRESSES_MAX)(self._is_proxy)
 
     async def check(self, limit: Limit, who: str) -> None:
         """Counts a request. Raises TooManyRequests."""
-        shared = self._shared
-        if self._cache and shared:
+        wait = await self._hit(limit, who, time.time())
+        if wait is not None:
+            catalogue.RATE_LIMITED.of(limit.name).inc()
+            # A second more, because a part of a second later a request would still be refused.
+            raise TooManyRequests(limit.name, limit.amount, math.floor(wait) + 1)
+
+    async def close(self) -> None:
+        """Ends the work in the background."""
+        if self._shared:
+            await self._shared.close()
+
+    async def _hit(self, limit: Limit, who: str, now: float) -> float | None:
+        if self._shared:
             try:
-                await self._cache.run(lambda _redis: _check(shared, limit, who))
+                return await self._shared.hit(limit, who, now)
             except CacheAway:
                 pass
-            else:
-                return
-        if len(limit.local.storage) > LOCAL_KEYS_MAX:
-            await limit.local.reset()
-        await _check(SlidingWindowCounterRateLimiter(limit.local), limit, who)
+        count = limit.alone.count(who, now)
+        wait = count.seconds_to_wait(limit.amount, now)
+        if wait is None:
+            count.own += 1
+        return wait
 
     def client_address(self, peer: str | None, forwarded_for: str | None) -> str:
         """The client's address: the connection's, or the one that a trusted proxy forwards; else `unknown`."""
-        nearest_first = [peer or "", *reversed((forwarded_for or "").split(",")[-FORWARDED_MAX:])]
+        if not forwarded_for:
+            return _connection_address(peer or "")
+        nearest_first = [peer or "", *reversed(forwarded_for.split(",")[-FORWARDED_MAX:])]
         address: IPv4Address | IPv6Address | None = None
         for text in nearest_first:
             try:
@@ -74,7 +71,7 @@ class RateLimits:
                 break
         return _counted_as(address)
 
-    def is_proxy(self, peer: str | None) -> bool:
+    def _is_proxy(self, peer: str | None) -> bool:
         """Whether the connection is from a trusted proxy."""
         try:
             return self._is_trusted(_parsed(peer or ""))
@@ -85,17 +82,16 @@ class RateLimits:
         return any(address in network for network in self._trusted)
 
 
-async def _check(limiter: SlidingWindowCounterRateLimiter, limit: Limit, who: str) -> None:
-    if await limiter.hit(limit.item, limit.name, who):
-        return
-    catalogue.RATE_LIMITED.of(limit.name).inc()
-    reset_at, _ = await limiter.get_window_stats(limit.item, limit.name, who)
-    # The second after the end of the window, because requests of the last minute weigh less only then.
-    raise TooManyRequests(limit.name, limit.item.amount, max(0, math.floor(reset_at - time.time())) + 1)
-
-
 def _per_minute(name: str, amount: int) -> Limit:
-    return Limit(name, RateLimitItemPerMinute(amount))
+    return Limit(name, amount, int(amount * AHEAD_SHARE))
+
+
+@lru_cache(ADDRESSES_MAX)
+def _connection_address(peer: str) -> str:
+    try:
+        return _counted_as(_parsed(peer))
+    except ValueError:
+        return _counted_as(None)
 
 
 def _parsed(text: str) -> IPv4Address | IPv6Address:

@@ -2,15 +2,17 @@
 
 import asyncio
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.accounts.tokens import Role, Tokens
 from service.api import problems
+from service.api.rawheaders import first_of_each
 from service.errors import RowlockError, Unauthenticated
 
+JSON = b"application/json"
 LINGER_BYTES_MAX, LINGER_SECONDS_MAX = 16_777_216, 5
 """How much of a refused body is read, and for how long, so that the client reads the answer."""
 
@@ -31,7 +33,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
+        headers = first_of_each(scope)
         bytes_max = self._bound(scope, headers)
         if refusal := _refusal(headers, bytes_max):
             await _refuse(refusal, scope, receive, send)
@@ -46,7 +48,7 @@ class BodyLimit:
             rest = None if exchange.has_ended else receive
             await _refuse(problems.BodyTooLarge(bytes_max), scope, rest, send)
 
-    def _bound(self, scope: Scope, headers: Headers) -> int:
+    def _bound(self, scope: Scope, headers: Mapping[bytes, bytes]) -> int:
         larger = self._bytes_max_by_path.get(scope["path"])
         return larger if larger and _is_manager(scope, headers) else self._bytes_max
 
@@ -87,8 +89,8 @@ class _Exchange:
         return self._received > self._bytes_max and not self.is_answered
 
 
-def _is_manager(scope: Scope, headers: Headers) -> bool:
-    scheme, _, token = headers.get("authorization", "").partition(" ")
+def _is_manager(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
+    scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
     tokens: Tokens = scope["state"]["context"].tokens
     try:
         return scheme.lower() == "bearer" and tokens.check(token.strip()).role is Role.MANAGER
@@ -96,17 +98,20 @@ def _is_manager(scope: Scope, headers: Headers) -> bool:
         return False
 
 
-def _refusal(headers: Headers, bytes_max: int) -> RowlockError | None:
-    length = headers.get("content-length", "0")
-    has_body = length != "0" or "transfer-encoding" in headers
+def _refusal(headers: Mapping[bytes, bytes], bytes_max: int) -> RowlockError | None:
+    length = headers.get(b"content-length", b"0")
+    has_body = length != b"0" or b"transfer-encoding" in headers
     if not has_body:
         return None
     if int(length) > bytes_max:
         return problems.BodyTooLarge(bytes_max)
-    media_type, _, parameters = re.sub('[ "]', "", headers.get("content-type", "").lower()).partition(";")
-    if media_type != "application/json" or parameters not in ("", "charset=utf-8"):
-        return problems.UnsupportedMediaType()
-    return None
+    given = headers.get(b"content-type", b"")
+    return None if given == JSON or _is_json(given.decode("latin-1")) else problems.UnsupportedMediaType()
+
+
+def _is_json(content_type: str) -> bool:
+    media_type, _, parameters = re.sub('[ "]', "", content_type.lower()).partition(";")
+    return media_type == "application/json" and parameters in ("", "charset=utf-8")
 
 
 async def _refuse(error: RowlockError, scope: Scope, rest: Receive | None, send: Send) -> None:

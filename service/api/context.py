@@ -5,13 +5,15 @@ from datetime import datetime
 from typing import Annotated, cast
 
 from fastapi import Depends, Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security.base import SecurityBase
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.accounts.delays import Delays
 from service.accounts.passwords import Passwords
 from service.accounts.tokens import Principal, Role, Tokens
-from service.admission.ratelimit import Limit, RateLimits
+from service.admission.ratelimit import RateLimits
+from service.admission.windows import Limit
 from service.api.mapbody import MapBodies
 from service.errors import Forbidden, Unauthenticated
 from service.ledger.booking import BoxOffice
@@ -42,23 +44,34 @@ class Context:
 
 async def get_context(request: Request) -> Context:
     """The process's context, from the lifespan state."""
-    return cast("Context", request.state.context)
+    return cast("Context", request.scope["state"]["context"])
 
 
 # All dependencies are coroutines: FastAPI would run plain functions in threads, and nothing here is thread-safe.
 InContext = Annotated[Context, Depends(get_context)]
 
-bearer = HTTPBearer(auto_error=False, description="The token from `POST /sign-up` or `POST /sign-in`")
+
+class Bearer(SecurityBase):
+    """The token of the header `Authorization`, or None. FastAPI's own class would make a model for each request."""
+
+    model = HTTPBearer(description="The token from `POST /sign-up` or `POST /sign-in`")
+    scheme_name = "HTTPBearer"
+
+    async def __call__(self, request: Request) -> str | None:
+        """The token."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        return token.strip() or None if scheme.lower() == "bearer" else None
 
 
-Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
+bearer = Bearer()
+Token = Annotated[str | None, Security(bearer)]
 
 
-async def get_principal(context: InContext, credentials: Credentials) -> Principal:
+async def get_principal(context: InContext, token: Token) -> Principal:
     """The signed-in account. Raises Unauthenticated, TooManyRequests."""
-    if credentials is None:
+    if token is None:
         raise Unauthenticated
-    principal = context.tokens.check(credentials.credentials)
+    principal = context.tokens.check(token)
     await context.limits.check(context.limits.account, str(principal.account_id))
     return principal
 

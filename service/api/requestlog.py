@@ -3,7 +3,6 @@
 Plain ASGI: Starlette's BaseHTTPMiddleware makes a task and two streams for each request.
 """
 
-import logging
 import re
 import time
 from collections.abc import Mapping
@@ -12,20 +11,24 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 from service.api import problems
-from service.observability import sampling, tracing
+from service.api.rawheaders import first_of_each
+from service.observability import logs, sampling, tracing
 from service.observability.metrics import catalogue, recording
 
-REQUEST_ID_HEADER = "X-Request-ID"
+REQUEST_ID_HEADER = b"x-request-id"
+TRACE_HEADER = tracing.HEADER.encode()
 ACCEPTABLE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 QUIET_PATHS = ("/livez", "/readyz")
 SERVER_ERRORS = 500
 
-log = structlog.stdlib.get_logger("rowlock.http")
+LOGGER = "rowlock.http"
+
+log = structlog.stdlib.get_logger(LOGGER)
+output = logs.Output(LOGGER)
 
 
 @dataclass(slots=True)
@@ -42,7 +45,7 @@ class _Answering:
         """Sends a part of the answer, with the request's id in its headers."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            MutableHeaders(scope=message)[REQUEST_ID_HEADER] = self.request_id
+            message["headers"] = [*message["headers"], (REQUEST_ID_HEADER, self.request_id.encode())]
         await self.answer(message)
 
 
@@ -73,12 +76,12 @@ class RequestLog:
 
 
 def _begin(scope: Scope, send: Send) -> _Answering:
-    headers = Headers(scope=scope)
-    given = headers.get(REQUEST_ID_HEADER, "")
-    request_id = given if ACCEPTABLE_REQUEST_ID.fullmatch(given) else uuid7().hex
+    headers = first_of_each(scope)
+    given = headers.get(REQUEST_ID_HEADER, b"").decode("latin-1")
+    request_id = given if given and ACCEPTABLE_REQUEST_ID.fullmatch(given) else uuid7().hex
     scope.setdefault("state", {})["request_id"] = request_id
-    structlog.contextvars.clear_contextvars()
     traced = _begin_trace(scope, headers)
+    # Both each time: a pipelined request begins in the context of the request before it.
     structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=traced.trace_id)
     catalogue.HTTP_IN_PROGRESS.of().inc()
     return _Answering(request_id, traced, time.perf_counter(), send)
@@ -90,38 +93,44 @@ def _end(answering: _Answering, scope: Scope) -> None:
     route: str | None = getattr(scope.get("route"), "path", None)
     seconds = time.perf_counter() - answering.began
     recording.request_answered(scope["method"], route, answering.status, seconds)
-    _write_line(scope, route, answering.status, seconds)
+    _write_line(answering, scope, route, seconds)
     sampling.end_request(answering.traced, scope["method"], route, answering.status)
 
 
-def _begin_trace(scope: Scope, headers: Headers) -> sampling.Request:
+def _begin_trace(scope: Scope, headers: Mapping[bytes, bytes]) -> sampling.Request:
     if scope["path"] in QUIET_PATHS:
         # A pipelined request begins in the context of the request before it.
         tracing.current.set(None)
         return sampling.Request("")
+    given = headers.get(TRACE_HEADER, b"").decode("latin-1")
+    is_trusted = bool(given) and _is_from_proxy(scope)
+    return sampling.begin_request(scope["method"], given, is_trusted=is_trusted)
+
+
+def _is_from_proxy(scope: Scope) -> bool:
     peer, context = scope.get("client"), scope["state"]["context"]
-    is_trusted = context.limits.is_proxy(peer[0] if peer else None)
-    return sampling.begin_request(scope["method"], headers.get(tracing.HEADER, ""), is_trusted=is_trusted)
+    trusted: bool = context.limits.is_proxy(peer[0] if peer else None)
+    return trusted
 
 
-def _write_line(scope: Scope, route: str | None, status: int, seconds: float) -> None:
+def _write_line(answering: _Answering, scope: Scope, route: str | None, seconds: float) -> None:
+    status = answering.status
     if scope["path"] in QUIET_PATHS and status < SERVER_ERRORS:
         return
     failure = scope["state"].get("failure", {})
-    log.log(
-        _level(status, failure),
-        "request",
-        method=scope["method"],
-        route=route,
-        status=status,
-        duration_ms=round(seconds * 1000, 1),
-        **failure,
-    )
+    level = _level(status, failure)
+    facts = {"method": scope["method"], "route": route, "status": status, "duration_ms": round(seconds * 1000, 1)}
+    if failure or level != "info":
+        log.log(structlog.processors.NAME_TO_LEVEL[level], "request", **facts, **failure)
+        return
+    # The client chooses only the method, which the parser knows, and the request's id, which may look like a token.
+    ids = {"request_id": logs.hidden(answering.request_id), "trace_id": answering.traced.trace_id}
+    logs.write_plain(output, level, {**facts, "event": "request", **ids})
 
 
-def _level(status: int, failure: Mapping[str, Any]) -> int:
+def _level(status: int, failure: Mapping[str, Any]) -> str:
     """A defect is an error, a store that is down a warning, and a refusal neither."""
     if "exc_info" in failure or status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return logging.ERROR
+        return "error"
     # Without a status the client got no answer.
-    return logging.WARNING if status > SERVER_ERRORS or not status else logging.INFO
+    return "warning" if status > SERVER_ERRORS or not status else "info"

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -87,6 +88,16 @@ def configure_logging(level: str, form: str = "json") -> None:
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     _lead_libraries(level)
+
+
+def write_plain(output: Output, level: str, line: structlog.typing.EventDict) -> None:
+    """Writes a line as structlog would, at a third of the cost: without its bound values and without a search for
+    secrets, which the caller vouches for.
+    """
+    if output.is_enabled_for(structlog.processors.NAME_TO_LEVEL[level]):
+        timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        line.update(level=level, logger=output.name, timestamp=timestamp)
+        output.write(str(_processors[-1](output, level, line)))
 
 
 def _drop_below_level(logger: Output, method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -54,7 +54,7 @@ MAY_IMPORT |= {
     "expirer.commands": LOWER,
 }
 
-PURE = ("service.errors", "service.reservation", "service.ledger.claims")
+PURE = ("service.errors", "service.reservation", "service.ledger.claims", "service.admission.windows")
 """The modules without a clock and a database."""
 
 MAY_HOLD_SQL = ("accounts", "audit", "database", "events", "ledger", "migrate", "seatmap", "sessions")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 import time
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 from service.observability import logs
 from tests.stage.logged import Capture, lines
 
+TIME = re.compile(r"20\d\d-\d\d-\d\dT[\d:.]+Z")
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbg"
 
 
@@ -123,6 +125,21 @@ def test_a_line_that_cannot_be_written_raises_nothing(monkeypatch: pytest.Monkey
     structlog.stdlib.get_logger("rowlock.test").info("lost")
     logging.getLogger("some.library").warning("lost too")
     assert gone.written == 2
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_plain_line_looks_like_any_other(capsys: Capture, form: str) -> None:
+    logs.configure_logging("info", form)
+    structlog.stdlib.get_logger("rowlock.test").info("sold", count=3)
+    logs.write_plain(logs.Output("rowlock.test"), "info", {"count": 3, "event": "sold"})
+    one, other = (TIME.sub("", line) for line in capsys.readouterr().err.splitlines())
+    assert one == other
+
+
+def test_a_plain_line_below_the_level_is_dropped(capsys: Capture) -> None:
+    logs.configure_logging("warning")
+    logs.write_plain(logs.Output("rowlock.test"), "info", {"event": "sold"})
+    assert capsys.readouterr().err == ""
 
 
 def test_a_librarys_line_looks_like_ours(capsys: Capture) -> None:

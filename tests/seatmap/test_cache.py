@@ -53,7 +53,7 @@ async def test_redis_is_not_called_while_a_transaction_is_open(
         "cache": lambda: cache.run(ping),
         "map": lambda: SeatCache(cache, 2_000).read(1),
         "counts": lambda: SeatMaps(engine, cache, settings).counts([1]),
-        "limits": lambda: limits.check(limits.account, "me"),
+        "limits": lambda: limits.check(limits.sign_in, "me"),
     }
     async with transaction(engine):
         with pytest.raises(RuntimeError, match="while a transaction is open"):
