@@ -24,10 +24,11 @@ from starlette.routing import Route
 from uuid_utils.compat import uuid7
 
 from service.accounts.tokens import Principal, Role
+from service.api.customer import render_hold
 from service.api.lean import LeanRoutes
 from service.app import _context_of, create_app
 from service.database import create_engine
-from service.ledger.claims import Held, HoldRequest, Render
+from service.ledger.claims import Held, HoldRequest
 from service.ledger.settling import Settled, SettleRequest
 from service.reservation import Reservation, Seat, State
 from service.seatmap.maps import SeatMap
@@ -56,13 +57,13 @@ class Answers:
         layout = Layout("history", range(1, 201), placements, (1250,) * 200, "EUR", 0)
         self._map = SeatMap(layout, b"A" * 200, "redis", NOW, 40)
 
-    async def hold(self, requests: Sequence[HoldRequest], render: Render) -> list[Held]:
+    async def hold(self, _request: HoldRequest) -> Held:
         """Holds the seats."""
-        return [Held(render(reservation(State.HELD), SEATS), replayed=False, now=NOW) for _ in requests]
+        return Held(render_hold(reservation(State.HELD), SEATS), replayed=False, now=NOW)
 
-    async def settle(self, requests: Sequence[SettleRequest]) -> list[Settled]:
+    async def settle(self, request: SettleRequest) -> Settled:
         """Pays or releases."""
-        return [Settled(reservation(request.target), SEATS, changed=True, now=NOW) for request in requests]
+        return Settled(reservation(request.target), SEATS, changed=True, now=NOW)
 
     async def get(self, _session_id: int) -> SeatMap:
         """The map."""
