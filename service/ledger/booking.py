@@ -227,6 +227,6 @@ def limits(settings: Settings) -> Limits:
         settings.session_writes_max,
         settings.pool_wait_ms,
         settings.outcome_wait_ms,
-        settings.list_lock_timeout_ms,
+        min(settings.list_lock_timeout_ms, settings.lock_timeout_ms),
         max(1, alone_max),
     )

@@ -19,7 +19,7 @@ from tests.conftest import serving
 from tests.stage.broker import bound_queue, connected
 from tests.stage.collector import Collector, Received, ids_in
 from tests.stage.factories import book, make_customer, make_customers, make_overdue, make_session, make_settings, pay
-from tests.stage.forcing import locked
+from tests.stage.forcing import PATIENT, locked
 from tests.stage.processes import api_process, expirer_process
 from tests.stage.relaying import Broker
 from tests.stage.waiting import until, until_lock_waits
@@ -85,7 +85,7 @@ async def test_one_trace_spans_request_relay_inbox_and_projector(
     request = only(collector.named("POST /customer/book"))
     spans = collector.trace(request.trace)
     names = [span.name for span in spans]
-    assert {"lock accounts", "lock seats", "insert events", "commit"} <= set(names)
+    assert {"lock accounts", "lock seats", "write reservations", "commit"} <= set(names)
     assert names.count("publish event") == names.count("bring event to the cache") == 2
     letter = only([span for span in spans if span.name == "settle dead letter"])
     published = [span for span in spans if span.name == "publish event"]
@@ -132,7 +132,7 @@ async def test_lock_wait_and_commit_are_spans_with_their_duration(
 ) -> None:
     customer = await make_customer(sql, settings)
     session = await make_session(sql, settings)
-    async with serving(settings) as client:
+    async with serving(settings.model_copy(update=PATIENT)) as client:
         async with locked(postgres, "seats", session.seat_ids[0]):
             booking = asyncio.create_task(book(client, customer, session.seat_ids[0]))
             await until_lock_waits(sql)
