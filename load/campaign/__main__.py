@@ -8,6 +8,7 @@ from pathlib import Path
 
 from load.campaign import campaign, faults, report
 from load.campaign.campaign import Options
+from load.campaign.disk import keep_mounts_private
 
 
 def main() -> None:
@@ -25,6 +26,7 @@ def main() -> None:
     options = Options(
         given.seconds, given.seed, given.faults, given.every, given.postgresql, synchronous=not given.asynchronous
     )
+    keep_mounts_private()
     with tempfile.TemporaryDirectory(prefix="rowlock-history-") as folder:
         result = asyncio.run(campaign.run(options, given.history or Path(folder) / "history.jsonl"))
     sys.stdout.write(report.table(options, result))

@@ -72,6 +72,7 @@ async def run(options: Options, log: Path) -> Result:
         async with started(
             options.postgresql,
             synchronous=options.synchronous,
+            own_disks="postgres-disk-full" in options.faults,
             hold_seconds=HOLD_SECONDS,
             seats_per_customer_max=SEATS_PER_CUSTOMER_MAX,
             audit_interval_seconds=1,

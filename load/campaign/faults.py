@@ -9,6 +9,7 @@ from typing import Any
 
 from redis.asyncio import Redis as RedisClient
 
+from load.campaign.disk_full import postgres_disk_full
 from load.campaign.pair import lose
 from load.campaign.system import LOCK_TIMEOUT_MS, System
 from tests.stage import letters, proxy
@@ -204,12 +205,13 @@ FAULTS: Mapping[str, Do] = {
     do.__name__.replace("_", "-"): do
     for do in (
         api_killed, api_stopped, expirer_killed, expirer_stopped, clock_wrong, postgres_restarted,
-        postgres_failed_over, commit_cut, connections_cut, backends_terminated, rows_locked, redis_killed,
+        postgres_failed_over, postgres_disk_full,
+        commit_cut, connections_cut, backends_terminated, rows_locked, redis_killed,
         redis_emptied, redis_restored, redis_paused, rabbitmq_killed, rabbitmq_paused, rabbitmq_alarmed,
         letters_altered,
     )
 }  # fmt: skip
-SLOW = {"postgres-failed-over", "clock-wrong", "rabbitmq-killed", "rabbitmq-alarmed"}
+SLOW = {"postgres-failed-over", "postgres-disk-full", "clock-wrong", "rabbitmq-killed", "rabbitmq-alarmed"}
 """They take several seconds of a core."""
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 import asyncpg
 
 from dev.processes import ServerError
+from load.campaign.disk import CannotMount
 from load.campaign.faults import FAULTS
 from load.campaign.history import Fault
 from load.campaign.plan import Planned
@@ -44,6 +45,9 @@ class Nemesis:
             began = time.time_ns() // 1_000
             try:
                 await FAULTS[fault.kind](self._system, random.Random(fault.seed), fault.seconds)
+            except CannotMount as error:
+                self.skipped.append((fault.kind, str(error)))
+                return
             except (
                 OSError,
                 asyncpg.PostgresError,

@@ -88,15 +88,20 @@ class System:
 
 
 @asynccontextmanager
-async def started(major: int | None, *, synchronous: bool, **settings: Any) -> AsyncIterator[System]:
-    """Starts all, and ends and removes all whatever happens. `major` None is the newest PostgreSQL."""
+async def started(
+    major: int | None, *, synchronous: bool, own_disks: bool = False, **settings: Any
+) -> AsyncIterator[System]:
+    """Starts all, and ends and removes all whatever happens. `major` None is the newest PostgreSQL.
+
+    With `own_disks` the data of each PostgreSQL is on a file system of its own.
+    """
     folder = Path(tempfile.mkdtemp(prefix="rowlock-campaign-"))
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         binaries = postgres.wheel_binaries() if major is None else postgres.debian_binaries(major)
         system = System(
             folder,
-            pair.make(folder, binaries, synchronous=synchronous),
+            pair.make(folder, binaries, synchronous=synchronous, own_disks=own_disks),
             Redis(folder / "redis"),
             RabbitMQ(folder / "rabbitmq"),
         )
