@@ -28,6 +28,7 @@ OPTIONS = {
     "wal_keep_size": "128MB",
 }
 REPLICA_POLL_SECONDS, REPLICA_TRIES_MAX = 0.05, 600
+ANSWER_TRIES_MAX = 60
 
 
 @dataclass(slots=True)
@@ -116,14 +117,10 @@ class Pair:
 
     async def recover(self, server: Postgres) -> None:
         """Starts the server where it has ended, and returns when it answers and the standby follows the primary."""
-        for _ in range(REPLICA_TRIES_MAX):
-            if not server.is_running():
-                await asyncio.to_thread(server.kill)
-                await asyncio.to_thread(server.start)
-            with suppress(OSError, asyncpg.PostgresError):
-                await (await asyncpg.connect(server.url())).close()
-                break
-            await asyncio.sleep(REPLICA_POLL_SECONDS)
+        if not await _answers(server):
+            # PostgreSQL 18.4 was seen to wait for ever after its startup process had failed in a crash's recovery.
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
         connection = await self.connect()
         try:
             await _until(connection, IS_STREAMING)
@@ -148,6 +145,18 @@ class Pair:
 
 IS_STREAMING = "select exists (select from pg_stat_replication where state = 'streaming')"
 IS_SYNCHRONOUS = "select exists (select from pg_stat_replication where sync_state in ('sync', 'quorum'))"
+
+
+async def _answers(server: Postgres) -> bool:
+    """Whether it takes connections, or does so soon."""
+    for _ in range(ANSWER_TRIES_MAX):
+        with suppress(OSError, asyncpg.PostgresError):
+            await (await asyncpg.connect(server.url())).close()
+            return True
+        if not server.is_running():
+            return False
+        await asyncio.sleep(REPLICA_POLL_SECONDS)
+    return False
 
 
 async def _until(connection: Connection, question: str) -> None:
