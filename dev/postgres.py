@@ -124,7 +124,7 @@ def prepare(folder: Path, binaries: Path, options: dict[str, str]) -> Postgres:
 
 def _initialise(folder: Path, binaries: Path, account: Account) -> None:
     data, password_file = folder / "data", folder / "password"
-    if data.exists() or password_file.exists():
+    if (data.exists() and any(data.iterdir())) or password_file.exists():
         raise ServerError(f"the data folder {folder} is broken; move it away to start again")
     password_file.write_text(secrets.token_urlsafe(24))
     password_file.chmod(0o600)

@@ -6,10 +6,11 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Redis, Sentinel, SentinelConnectionPool
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
@@ -21,6 +22,7 @@ from service.errors import CacheAway
 from service.observability.failures import Failures
 from service.observability.metrics import catalogue
 from service.settings import Settings
+from service.settings.sentinels import Sentinels, sentinels_of
 
 BACKOFF_MS = 100
 BACKOFF_MS_MAX = 1_000
@@ -29,6 +31,10 @@ LOOK_SECONDS = 10.0
 
 T = TypeVar("T")
 log = structlog.stdlib.get_logger("rowlock.cache")
+
+
+class MasterPool(SentinelConnectionPool, BlockingConnectionPool):
+    """Connections to the master that the sentinels name at that moment. A call waits for a free one."""
 
 
 class Cache:
@@ -43,18 +49,20 @@ class Cache:
     ) -> None:
         assert settings.redis_url is not None
         self._timeout_seconds = settings.redis_timeout_ms / 1000
-        pool = BlockingConnectionPool.from_url(
-            settings.redis_url.get_secret_value(),
-            max_connections=settings.redis_connections_max,
-            timeout=self._timeout_seconds,
-            socket_timeout=self._timeout_seconds,
-            socket_connect_timeout=self._timeout_seconds,
-            # A retry would double the wait; the next request is the retry.
-            retry=Retry(NoBackoff(), 0),
-            # With notices of maintenance (Redis Cloud) the client would no longer check a connection before it is used.
-            # After a restart of Redis each old connection would then fail a request.
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        )
+        url, connections_max = settings.redis_url.get_secret_value(), settings.redis_connections_max
+        limits = {
+            "max_connections": connections_max,
+            "timeout": self._timeout_seconds,
+            **_limits(self._timeout_seconds),
+        }
+        sentinels = sentinels_of(url)
+        self._sentinel = _sentinel(sentinels, self._timeout_seconds) if sentinels else None
+        if sentinels and self._sentinel:
+            pool: BlockingConnectionPool = MasterPool(  # type: ignore[no-untyped-call] # the library's
+                sentinels.name, self._sentinel, **_target(sentinels), **limits
+            )
+        else:
+            pool = BlockingConnectionPool.from_url(url, **limits)
         self.redis: Redis = Redis.from_pool(pool)
         self._look_seconds = look_seconds
         self._clock = clock
@@ -96,6 +104,8 @@ class Cache:
         if self._looking:
             self._looking.cancel()
         await self.redis.aclose()
+        if self._sentinel:
+            await self._sentinel.aclose()
 
     def _note_failure(self, now: float, error: Exception) -> None:
         if facts := self._failures.note("away", now):
@@ -124,3 +134,31 @@ class Cache:
         if facts := self._failures.end(self._clock()):
             log.info("Redis is back", **facts)
         self._closed_until = 0.0
+
+
+def _limits(seconds: float) -> dict[str, Any]:
+    """The options of a connection that waits for this long at most."""
+    return {
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+        # A retry would double the wait; the next request is the retry.
+        "retry": Retry(NoBackoff(), 0),
+        # With notices of maintenance (Redis Cloud) the client would no longer check a connection before it is used.
+        # After a restart of Redis each old connection would then fail a request.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+
+
+def _target(sentinels: Sentinels) -> dict[str, Any]:
+    """The options of a connection to the master, but for its address."""
+    options: dict[str, Any] = dict(parse_url(sentinels.url))
+    del options["host"]
+    return options | {"ssl": options.pop("connection_class", None) is not None}
+
+
+def _sentinel(sentinels: Sentinels, seconds: float) -> Sentinel:
+    """Asks one sentinel after the other. A silent one must leave time for the others and for the master itself."""
+    ssl = {name: value for name, value in _target(sentinels).items() if name.startswith("ssl")}
+    limits = _limits(seconds / (len(sentinels.addresses) + 1))
+    options = limits | ssl | {"password": sentinels.password}
+    return Sentinel(sentinels.addresses, sentinel_kwargs=options)  # type: ignore[no-untyped-call] # the library's

@@ -40,14 +40,16 @@ AWAY = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.ObjectNotInPrerequisiteStateError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
-"""The connection is lost or useless. The last four mean a failover, or a changed password or database."""
+"""The connection is lost or useless, or the server has no disk, memory or connection left. The last four mean a
+failover, or a changed password or database.
+"""
 
 WAITED_TOO_LONG = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
 COLLIDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)

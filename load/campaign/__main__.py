@@ -10,6 +10,7 @@ from load.campaign import campaign, faults, figures, report
 from load.campaign import history as histories
 from load.campaign.campaign import Options, Result
 from load.campaign.checks import check
+from load.campaign.disk import keep_mounts_private
 from load.campaign.reduction import reduced
 
 
@@ -41,6 +42,7 @@ def main() -> None:
         postgresql=given.postgresql,
         synchronous=not given.asynchronous,
     )
+    keep_mounts_private()
     with tempfile.TemporaryDirectory(prefix="rowlock-history-") as folder:
         result = asyncio.run(campaign.run(options, given.history or Path(folder) / "history.jsonl"))
     sys.stdout.write(report.table(options, result))

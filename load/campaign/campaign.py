@@ -77,6 +77,7 @@ async def run(options: Options, log: Path) -> Result:
             options.postgresql,
             synchronous=options.synchronous,
             three_brokers=not faults.NEED_THREE_BROKERS.isdisjoint(options.faults),
+            own_disks="postgres-disk-full" in options.faults,
             hold_seconds=HOLD_SECONDS,
             seats_per_customer_max=SEATS_PER_CUSTOMER_MAX,
             audit_interval_seconds=1,

@@ -11,6 +11,7 @@ from typing import Any
 from redis.asyncio import Redis as RedisClient
 
 from dev.rabbitmq_cluster import Cluster
+from load.campaign.disk_full import postgres_disk_full
 from load.campaign.pair import lose
 from load.campaign.system import LOCK_TIMEOUT_MS, System
 from service.broker.topology import EXPIRED_QUEUE
@@ -225,12 +226,15 @@ FAULTS: Mapping[str, Do] = {
     do.__name__.replace("_", "-"): do
     for do in (
         api_killed, api_stopped, expirer_killed, expirer_stopped, clock_wrong, postgres_restarted,
-        postgres_failed_over, commit_cut, connections_cut, backends_terminated, rows_locked, redis_killed,
-        redis_emptied, redis_restored, redis_paused, rabbitmq_killed, rabbitmq_node_killed,
+        postgres_failed_over, postgres_disk_full, commit_cut, connections_cut, backends_terminated, rows_locked,
+        redis_killed, redis_emptied, redis_restored, redis_paused, rabbitmq_killed, rabbitmq_node_killed,
         rabbitmq_paused, rabbitmq_alarmed, letters_altered,
     )
 }  # fmt: skip
-SLOW = {"postgres-failed-over", "clock-wrong", "rabbitmq-killed", "rabbitmq-node-killed", "rabbitmq-alarmed"}
+SLOW = {
+    "postgres-failed-over", "postgres-disk-full", "clock-wrong", "rabbitmq-killed", "rabbitmq-node-killed",
+    "rabbitmq-alarmed",
+}  # fmt: skip
 """They take several seconds of a core."""
 NEED_THREE_BROKERS = {"rabbitmq-node-killed"}
 """Without them RabbitMQ is one node, which starts in a third of the time."""

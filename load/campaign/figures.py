@@ -17,7 +17,7 @@ from load.campaign.checks.deadlines import calm_since
 from load.campaign.history import WRITES, Fault, History
 
 ROOT = Path(__file__).parents[2]
-STOPS_SELLING = {"postgres-restarted", "postgres-failed-over"}
+STOPS_SELLING = {"postgres-restarted", "postgres-failed-over", "postgres-disk-full"}
 """Kinds during which nothing can be sold, so that the time to the first success counts from the server's return."""
 HEAL = "heal"
 VIOLATIONS_MAX = 50

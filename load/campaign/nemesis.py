@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, suppress
 import asyncpg
 
 from dev.processes import ServerError
+from load.campaign.disk import CannotMount
 from load.campaign.faults import FAULTS
 from load.campaign.history import Fault
 from load.campaign.plan import Planned
@@ -48,6 +49,9 @@ class Nemesis:
             began, back = time.time_ns() // 1_000, None
             try:
                 back = await FAULTS[fault.kind](self._system, random.Random(fault.seed), fault.seconds)
+            except CannotMount as error:
+                self.skipped.append((fault.kind, str(error)))
+                return
             except (
                 OSError,
                 asyncpg.PostgresError,

@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,7 +12,8 @@ import psutil
 
 from dev import postgres
 from dev.postgres import Postgres
-from dev.processes import ServerError, free_port
+from dev.processes import Account, ServerError, free_port
+from load.campaign.disk import Disk, mounted
 from service.database import Connection
 
 OPTIONS = {
@@ -24,18 +25,24 @@ OPTIONS = {
     "wal_receiver_status_interval": "1s",
     "wal_retrieve_retry_interval": "200ms",
     "deadlock_timeout": "200ms",
+    "wal_keep_size": "128MB",
 }
 REPLICA_POLL_SECONDS, REPLICA_TRIES_MAX = 0.05, 600
+ANSWER_TRIES_MAX = 60
 
 
 @dataclass(slots=True)
 class Pair:
-    """Two servers; `servers[primary]` takes writes. With `synchronous` each commit waits for the standby."""
+    """Two servers; `servers[primary]` takes writes. With `synchronous` each commit waits for the standby.
+
+    `disks` are the file systems of their data, where they have their own.
+    """
 
     folder: Path
     servers: list[Postgres]
     synchronous: bool
     primary: int = 0
+    disks: list[Disk] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -118,20 +125,49 @@ class Pair:
         if result.returncode != 0:
             raise ServerError(f"pg_basebackup failed: {result.stderr}")
 
+    async def recover(self, server: Postgres) -> None:
+        """Starts the server where it has ended, and returns when it answers and the standby follows the primary."""
+        if not await _answers(server):
+            # PostgreSQL 18.4 was seen to wait for ever after its startup process had failed in a crash's recovery.
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+        connection = await self.connect()
+        try:
+            await _until(connection, IS_STREAMING)
+        except ServerError:
+            # The primary no longer has WAL that the standby lacks.
+            await self.add_standby()
+        finally:
+            await connection.close()
+
     def count_deadlocks(self) -> int:
         """How many the two have ended, by their logs."""
         logs = [server.folder / "log" for server in self.servers]
         return sum(log.read_text(errors="replace").count("deadlock detected") for log in logs if log.exists())
 
     def stop(self) -> None:
-        """Ends both."""
+        """Ends both, and removes their disks."""
         for server in self.servers:
             server.kill()
+        for disk in self.disks:
+            disk.unmount()
 
 
 IS_STREAMING = "select exists (select from pg_stat_replication where state = 'streaming')"
 IS_SYNCHRONOUS = "select exists (select from pg_stat_replication where sync_state in ('sync', 'quorum'))"
 IS_DETACHED = "select not exists (select from pg_stat_wal_receiver)"
+
+
+async def _answers(server: Postgres) -> bool:
+    """Whether it takes connections, or does so soon."""
+    for _ in range(ANSWER_TRIES_MAX):
+        with suppress(OSError, asyncpg.PostgresError):
+            await (await asyncpg.connect(server.url())).close()
+            return True
+        if not server.is_running():
+            return False
+        await asyncio.sleep(REPLICA_POLL_SECONDS)
+    return False
 
 
 async def _until(connection: Connection, question: str) -> None:
@@ -154,12 +190,16 @@ def lose(server: Postgres) -> None:
     server.kill()
 
 
-def make(folder: Path, binaries: Path, *, synchronous: bool) -> Pair:
-    """Two servers below the folder, not yet started."""
+def make(folder: Path, binaries: Path, *, synchronous: bool, own_disks: bool = False) -> Pair:
+    """Two servers below the folder, not yet started; with `own_disks` a fault may make the disk of each full."""
     # The servers' account must be able to enter it.
     folder.chmod(0o755)
-    first = postgres.prepare(folder / "one", binaries, OPTIONS)
-    second = replace(first, folder=folder / "two", port=free_port())
-    second.folder.mkdir(mode=0o700)
-    second.account.take(second.folder)
-    return Pair(folder, [first, second], synchronous)
+    account = Account.unprivileged()
+    folders = [folder / "one", folder / "two"]
+    for its in folders:
+        its.mkdir(mode=0o700)
+        account.take(its)
+    disks = [mounted(its / "data", account) for its in folders] if own_disks else []
+    first = postgres.prepare(folders[0], binaries, OPTIONS)
+    second = replace(first, folder=folders[1], port=free_port())
+    return Pair(folder, [first, second], synchronous, disks=disks)

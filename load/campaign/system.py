@@ -90,10 +90,11 @@ class System:
 
 @asynccontextmanager
 async def started(
-    major: int | None, *, synchronous: bool, three_brokers: bool, **settings: Any
+    major: int | None, *, synchronous: bool, three_brokers: bool, own_disks: bool, **settings: Any
 ) -> AsyncIterator[System]:
     """Starts all, and ends and removes all whatever happens. `major` None is the newest PostgreSQL. A cluster of three
-    RabbitMQs takes a minute of a busy machine to start, so it is there only for the fault that needs it.
+    RabbitMQs takes a minute of a busy machine to start, so it is there only for the fault that needs it. With
+    `own_disks` the data of each PostgreSQL is on a file system of its own.
     """
     folder = Path(tempfile.mkdtemp(prefix="rowlock-campaign-"))
     async with AsyncExitStack() as stack:
@@ -101,7 +102,7 @@ async def started(
         binaries = postgres.wheel_binaries() if major is None else postgres.debian_binaries(major)
         system = System(
             folder,
-            pair.make(folder, binaries, synchronous=synchronous),
+            pair.make(folder, binaries, synchronous=synchronous, own_disks=own_disks),
             Redis(folder / "redis"),
             (Cluster if three_brokers else RabbitMQ)(folder / "rabbitmq"),
         )

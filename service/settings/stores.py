@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, Field, PostgresDsn, SecretStr
 
 from service.settings.schemes import with_scheme
+from service.settings.sentinels import SCHEMES, names_sentinels
 
 BROKER_NODES_MAX = 5
 """A call that needs a connection may try them all, each for `broker_connect_timeout_ms`."""
@@ -79,8 +80,12 @@ class Redis(BaseModel):
 
     redis_url: Annotated[
         SecretStr | None,
-        AfterValidator(with_scheme("redis", "rediss", "unix")),
-        Field(description="Redis 7 or later: `redis://:password@host:6379/0`; without it PostgreSQL answers all reads"),
+        AfterValidator(with_scheme("redis", "rediss", "unix", *SCHEMES)),
+        AfterValidator(names_sentinels),
+        Field(
+            description="Redis 7 or later: `redis://:password@host:6379/0`, or the master that sentinels name:"
+            " `redis+sentinel://:password@host:26379,host:26379/name/0`; without it PostgreSQL answers all reads"
+        ),
     ] = None
     redis_timeout_ms: Annotated[
         int, Field(ge=10, le=10_000, description="Longest wait for Redis, including the connection")
