@@ -112,11 +112,16 @@ MUTANTS = (
         "rabbitmq-killed,expirer-killed,rabbitmq-alarmed",
     ),
     Mutant(
-        "a map accepts changes that are older than its own",
-        "service/seatmap/lua/apply.lua",
-        "version > struct.unpack('>I4', known)",
-        "true",
-        "redis-emptied,redis-killed,expirer-stopped",
+        "a list gives its answers to the wrong members",
+        "service/ledger/gathering.py",
+        "in zip(members, answers, strict=True):\n            if answer is None",
+        "in zip(members, reversed(answers), strict=True):\n            if answer is None",
+    ),
+    Mutant(
+        "a member of a list does not count what an earlier one took",
+        CLAIMS,
+        "Claim(reservation.id, len(seats), is_overdue=False)",
+        "Claim(reservation.id, 0, is_overdue=False)",
     ),
 )
 

@@ -24,7 +24,7 @@ OPTIONS = {
     "hot_standby": "on",
     "wal_receiver_status_interval": "1s",
     "wal_retrieve_retry_interval": "200ms",
-    "deadlock_timeout": "200ms",
+    "deadlock_timeout": "50ms",
     "wal_keep_size": "128MB",
 }
 REPLICA_POLL_SECONDS, REPLICA_TRIES_MAX = 0.05, 600
