@@ -114,8 +114,8 @@ MUTANTS = (
     Mutant(
         "a list gives its answers to the wrong members",
         "service/ledger/gathering.py",
-        "in zip(members, answers, strict=True):\n            if answer is None",
-        "in zip(members, reversed(answers), strict=True):\n            if answer is None",
+        "list(zip(members, answers, strict=True))",
+        "list(zip(members, reversed(answers), strict=True))",
     ),
     Mutant(
         "a member of a list does not count what an earlier one took",

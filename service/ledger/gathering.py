@@ -10,7 +10,7 @@ the others. A member that fails alone, or that is not finished with its list, go
 
 import asyncio
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
@@ -85,7 +85,7 @@ class Gathering(Generic[R, A]):
         self._name = name
         self._together, self._whole = together, whole
         self._bounds = bounds
-        self._waiting: dict[int | None, deque[Member[R, A]]] = {}
+        self._waiting: OrderedDict[int | None, deque[Member[R, A]]] = OrderedDict()
         self._in_group: dict[int | None, int] = {}
         self._in_progress = 0
         self._lanes = 0
@@ -152,8 +152,7 @@ class Gathering(Generic[R, A]):
         """The next list. Each group gives one member in turn, and goes to the end of the queue."""
         taken: list[Member[R, A]] = []
         while self._waiting and len(taken) < MEMBERS_MAX:
-            group, queue = next(iter(self._waiting.items()))
-            del self._waiting[group]
+            group, queue = self._waiting.popitem(last=False)
             member = queue.popleft()
             if queue:
                 self._waiting[group] = queue
@@ -167,12 +166,13 @@ class Gathering(Generic[R, A]):
         began = time.perf_counter()
         try:
             answers = await self._in_traces(self._together, members)
+            answered = list(zip(members, answers, strict=True))
         except Exception as error:  # noqa: BLE001 - it is the members' answer
             self._after_failure(members, error)
             return
         recording.list_written(self._name, len(members), time.perf_counter() - began)
         unfinished = []
-        for member, answer in zip(members, answers, strict=True):
+        for member, answer in answered:
             if answer is None:
                 unfinished.append(member)
             else:

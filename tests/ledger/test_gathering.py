@@ -211,6 +211,19 @@ async def test_failure_that_concerns_all_is_the_answer_of_all() -> None:
     assert writer.alone == []
 
 
+async def test_list_with_a_missing_answer_is_tried_one_by_one() -> None:
+    writer = Writer()
+    writer.gate.set()
+
+    async def one_too_few(requests: Sequence[Request]) -> list[int | Exception | None]:
+        return (await writer.together(requests))[1:]
+
+    gathered: Gathering[Request, int] = Gathering("hold", one_too_few, writer.whole, BOUNDS)
+    assert await asyncio.gather(*ask(gathered, 1, 2, 3)) == [1, 2, 3]
+    assert sorted(writer.alone) == [1, 2, 3]
+    assert await asyncio.wait_for(gathered.ask(Request(4), None), 10) == 4
+
+
 async def test_unfinished_member_does_not_delay_its_list() -> None:
     writer = Writer(unfinished={2})
     writer.gate.set()
