@@ -8,6 +8,7 @@ from dev.settings_table import PAGE, page
 from service import settings
 from service.errors import NotReady
 from service.settings import Settings
+from service.settings.sentinels import Sentinels, sentinels_of
 from tests.stage.factories import TOKEN_SECRET
 
 DATABASE_URL = "postgresql://ada:very-secret@127.0.0.1/rowlock"
@@ -60,6 +61,14 @@ def test_every_number_has_a_least_and_a_greatest_value(name: str) -> None:
         ("database_url", "mysql://127.0.0.1/rowlock"),
         ("database_url", "postgresql+asyncpg://127.0.0.1/rowlock"),
         ("database_url", "rowlock"),
+        ("redis_url", "sentinel://:secret@one:26379/seats"),
+        ("redis_url", "redis+sentinel://:secret@one:26379"),
+        ("redis_url", "redis+sentinel://:secret@one:26379/seats/first"),
+        ("redis_url", "redis+sentinel://:secret@/seats"),
+        ("redis_url", "redis+sentinel://:secret@one:26379,/seats"),
+        ("redis_url", "redis+sentinel://:secret@one:65536/seats"),
+        ("redis_url", "redis+sentinel://:secret@one:port/seats"),
+        ("redis_url", "redis+sentinel://:secret@[::1/seats"),
         ("token_secret", "x" * 31),
         ("token_issuer", ""),
         ("token_audience", ""),
@@ -72,6 +81,7 @@ def test_every_number_has_a_least_and_a_greatest_value(name: str) -> None:
 def test_an_invalid_text_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     with pytest.raises(NotReady, match=f"^settings: {variable(name)}: ") as refused:
         load_with(monkeypatch, **{name: value})
+    assert "secret@" not in str(refused.value)
     if name in {"database_url", "token_secret"}:
         assert value not in str(refused.value)
 
@@ -79,6 +89,29 @@ def test_an_invalid_text_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, 
 @pytest.mark.parametrize("url", ["postgres://127.0.0.1/rowlock", "postgresql://database.example:6432/rowlock"])
 def test_both_schemes_of_postgresql_are_accepted(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     assert load_with(monkeypatch, database_url=url).database_url.get_secret_value() == url
+
+
+@pytest.mark.parametrize(
+    ("url", "sentinels"),
+    [
+        (
+            "redis+sentinel://:p%40ss@one:26379,two:5000,three/seats/2",
+            Sentinels((("one", 26379), ("two", 5000), ("three", 26379)), "seats", "redis://:p%40ss@sentinel/2", None),
+        ),
+        (
+            "rediss+sentinel://shop:secret@[::1]:26379/seats?sentinel_password=a%26b&ssl_ca_certs=/ca",
+            Sentinels((("::1", 26379),), "seats", "rediss://shop:secret@sentinel/0?ssl_ca_certs=%2Fca", "a&b"),
+        ),
+    ],
+)
+def test_a_url_of_redis_may_name_sentinels(monkeypatch: pytest.MonkeyPatch, url: str, sentinels: Sentinels) -> None:
+    loaded = load_with(monkeypatch, redis_url=url).redis_url
+    assert loaded
+    assert sentinels_of(loaded.get_secret_value()) == sentinels
+
+
+def test_a_url_of_one_redis_names_no_sentinels() -> None:
+    assert sentinels_of("redis://:password@host:6379/0") is None
 
 
 @pytest.mark.parametrize("given", ["::1", "[::1]"])
