@@ -94,6 +94,9 @@ expirer.keda needs triggers if PostgreSQL's address is a URL in a Secret, becaus
 {{- if and .Values.externalRabbitmq.host .Values.externalRabbitmq.hosts }}
 externalRabbitmq.host and externalRabbitmq.hosts are both set: choose one
 {{- end }}
+{{- if and .Values.externalRedis.sentinelPort (not .Values.externalRedis.secretKeys.url) }}
+externalRedis.sentinelPort is set, but the sentinels are named only by a URL in a Secret: set existingSecret and secretKeys.url
+{{- end }}
 {{- $tls := .Values.externalPostgresql.tls }}
 {{- if and (not .Values.postgresql.enabled) (hasPrefix "verify-" $tls.mode) (not $tls.caSecret) (not .Values.externalPostgresql.secretKeys.url) }}
 externalPostgresql.tls.mode is {{ $tls.mode }}, which needs the CA's certificate: set tls.caSecret

@@ -27,6 +27,9 @@ spec:
 {{- $outside := index .root.Values.networkPolicy.externalPeers .store -}}
 - ports:
     - {port: {{ $store.port }}, protocol: TCP}
+  {{- with $store.sentinelPort }}
+    - {port: {{ . }}, protocol: TCP}
+  {{- end }}
   {{- if (index .root.Values .store).enabled }}
   to:
     {{- include "rowlock.peers" (dict "root" .root "components" (list .store)) | trim | nindent 4 }}

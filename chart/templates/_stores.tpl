@@ -1,6 +1,6 @@
 {{/*
 The connection to each store, bundled or external, as YAML: host (RabbitMQ: hosts), port, user, the Secret with the password, and its keys.
-`urlKey` names the key with a whole URL; then only the port is used besides it.
+`urlKey` names the key with a whole URL; then only the ports are used besides it.
 */}}
 {{- define "rowlock.postgresql" -}}
 {{- $name := include "rowlock.fullname" . -}}
@@ -44,6 +44,7 @@ host: {{ $external.host | quote }}
 port: {{ $external.port }}
 username: {{ $external.username | quote }}
 database: {{ $external.database }}
+sentinelPort: {{ $external.sentinelPort }}
 scheme: {{ ternary "rediss" "redis" $external.tls.enabled }}
 {{- if or $external.password $external.existingSecret }}
 secret: {{ default (printf "%s-external-redis" $name) $external.existingSecret }}

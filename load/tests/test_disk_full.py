@@ -62,7 +62,7 @@ async def hold_until_refused(
     client: httpx.AsyncClient, customer: Account, seats: list[list[int]]
 ) -> tuple[list[UUID], httpx.Response]:
     """The reservations that were acknowledged, and the first refusal: a table needs a further block by then."""
-    held = []
+    held: list[UUID] = []
     for some in seats:
         answer = await book(client, customer, *some)
         if answer.status_code != httpx.codes.CREATED:

@@ -72,7 +72,8 @@ class Watched:
         """The first sentinel's answer."""
         port = self.sentinels[0].port
         async with AsyncRedis(port=port, password=SENTINEL_PASSWORD) as client:
-            return list(await client.execute_command("sentinel", *command) or [])
+            answer = await client.execute_command("sentinel", *command)  # type: ignore[no-untyped-call]
+            return list(answer or [])
 
     async def know_each_other(self) -> bool:
         """Whether a failover is possible."""
@@ -119,7 +120,7 @@ async def written_to(cache: Cache) -> int:
 
     async def write(redis: "AsyncRedis") -> int:
         await redis.set("written", 1)
-        return int((await redis.config_get("port"))["port"])
+        return int((await redis.config_get("port"))["port"] or 0)
 
     return await cache.run(write)
 

@@ -8,6 +8,7 @@ from dev.settings_table import PAGE, page
 from service import settings
 from service.errors import NotReady
 from service.settings import Settings
+from service.settings.sentinels import Sentinels, sentinels_of
 from service.settings.stores import BROKER_NODES_MAX
 from tests.stage.factories import TOKEN_SECRET
 
@@ -61,6 +62,14 @@ def test_every_number_has_a_least_and_a_greatest_value(name: str) -> None:
         ("database_url", "mysql://127.0.0.1/rowlock"),
         ("database_url", "postgresql+asyncpg://127.0.0.1/rowlock"),
         ("database_url", "rowlock"),
+        ("redis_url", "sentinel://:secret@one:26379/seats"),
+        ("redis_url", "redis+sentinel://:secret@one:26379"),
+        ("redis_url", "redis+sentinel://:secret@one:26379/seats/first"),
+        ("redis_url", "redis+sentinel://:secret@/seats"),
+        ("redis_url", "redis+sentinel://:secret@one:26379,/seats"),
+        ("redis_url", "redis+sentinel://:secret@one:65536/seats"),
+        ("redis_url", "redis+sentinel://:secret@one:port/seats"),
+        ("redis_url", "redis+sentinel://:secret@[::1/seats"),
         ("token_secret", "x" * 31),
         ("token_issuer", ""),
         ("token_audience", ""),
@@ -73,6 +82,7 @@ def test_every_number_has_a_least_and_a_greatest_value(name: str) -> None:
 def test_an_invalid_text_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     with pytest.raises(NotReady, match=f"^settings: {variable(name)}: ") as refused:
         load_with(monkeypatch, **{name: value})
+    assert "secret@" not in str(refused.value)
     if name in {"database_url", "token_secret"}:
         assert value not in str(refused.value)
 
@@ -98,6 +108,29 @@ def test_nodes_of_rabbitmq_are_separated_by_semicolons(monkeypatch: pytest.Monke
 def test_bad_nodes_of_rabbitmq_are_refused(monkeypatch: pytest.MonkeyPatch, url: str, message: str) -> None:
     with pytest.raises(NotReady, match=f"^settings: ROWLOCK_BROKER_URL: .*{message}"):
         load_with(monkeypatch, broker_url=url)
+
+
+@pytest.mark.parametrize(
+    ("url", "sentinels"),
+    [
+        (
+            "redis+sentinel://:p%40ss@one:26379,two:5000,three/seats/2",
+            Sentinels((("one", 26379), ("two", 5000), ("three", 26379)), "seats", "redis://:p%40ss@sentinel/2", None),
+        ),
+        (
+            "rediss+sentinel://shop:secret@[::1]:26379/seats?sentinel_password=a%26b&ssl_ca_certs=/ca",
+            Sentinels((("::1", 26379),), "seats", "rediss://shop:secret@sentinel/0?ssl_ca_certs=%2Fca", "a&b"),
+        ),
+    ],
+)
+def test_a_url_of_redis_may_name_sentinels(monkeypatch: pytest.MonkeyPatch, url: str, sentinels: Sentinels) -> None:
+    loaded = load_with(monkeypatch, redis_url=url).redis_url
+    assert loaded
+    assert sentinels_of(loaded.get_secret_value()) == sentinels
+
+
+def test_a_url_of_one_redis_names_no_sentinels() -> None:
+    assert sentinels_of("redis://:password@host:6379/0") is None
 
 
 @pytest.mark.parametrize("given", ["::1", "[::1]"])

@@ -141,6 +141,16 @@ def test_every_node_of_rabbitmq_is_reachable_by_its_peers() -> None:
         assert allowed == (namespace != "elsewhere"), namespace
 
 
+def test_sentinels_are_reachable_where_a_url_names_them() -> None:
+    external: Object = {"existingSecret": "cache", "secretKeys": {"url": "uri"}, "sentinelPort": 26379}
+    for values, expected in (({}, False), (external, True)):
+        given = {"redis": {"enabled": False}, "externalRedis": {"host": "cache"} | values}
+        policies = list(of_kind(rendered(given), "NetworkPolicy").values())
+        for component, port in product(("api", "expirer", "migrate"), (6379, 26379)):
+            allowed = _allows(policies, "Egress", _labels(component), Peer(STRAY, "elsewhere"), ("", port))
+            assert allowed == (component != "migrate" and (port == 6379 or expected)), (component, port)
+
+
 def test_only_api_and_expirer_get_the_extra_egress() -> None:
     receiver = [{"ports": [{"port": 4318, "protocol": "TCP"}]}]
     policies = list(of_kind(rendered({"networkPolicy": {"extraEgress": receiver}}), "NetworkPolicy").values())

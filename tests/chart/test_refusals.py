@@ -108,6 +108,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "rabbitmq.auth.password has characters that must be escaped in a URL",
     ),
     (
+        {"redis": {"enabled": False}, "externalRedis": {"host": "cache", "sentinelPort": 26379}},
+        "externalRedis.sentinelPort is set, but the sentinels are named only by a URL in a Secret",
+    ),
+    (
         {"redis": {"enabled": False}, "externalRedis": {"host": "cache", "tls": {"caSecret": "ca"}}},
         "externalRedis.tls.caSecret is set, but externalRedis.tls.enabled is false",
     ),
