@@ -26,7 +26,7 @@ class Disk:
     why_not: str = ""
 
     def fill(self) -> None:
-        """Limits the size to what is in use now. Each further block fails with ENOSPC. Raises CannotMount."""
+        """Limits the size to the space in use. Each further block fails with ENOSPC. Raises CannotMount."""
         if self.why_not:
             raise CannotMount(self.why_not)
         for _ in range(TRIES_MAX):
