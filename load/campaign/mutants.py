@@ -45,7 +45,6 @@ MUTANTS = (
         "order by seats.id\nfor no key update of seats\n",
         "order by seats.id\n",
     ),
-    Mutant("a hold locks its seats in the wrong order", HOLDING, "order by seats.id\n", "order by seats.id desc\n"),
     Mutant(
         "a hold reads the clock before its locks", HOLDING, "select clock_timestamp()", "select transaction_timestamp()"
     ),
@@ -72,6 +71,7 @@ MUTANTS = (
         CLAIMS,
         "for seat_id, owner in owners.items() if owner not in self.overdue_holders)",
         "for seat_id in owners)",
+        "expirer-killed,expirer-stopped",
     ),
     Mutant(
         "a customer may settle another's reservation",
