@@ -19,6 +19,7 @@ import uvloop
 from dev.processes import Server, free_port
 from load.servers import Servers, measured
 from service.database import Connection
+from service.events.wakeups import Bell
 from service.migrate import migrate
 from service.settings import Settings
 from tests.stage.factories import OnSale, hold_of, make_customers, make_session
@@ -117,7 +118,7 @@ class Load:
         """Of all holds."""
         return int(self.rate * self.seconds)
 
-    async def run(self, sql: Connection, settings: Settings, seat_ids: Sequence[int]) -> None:
+    async def run(self, sql: Connection, bell: Bell, settings: Settings, seat_ids: Sequence[int]) -> None:
         """Returns when every hold is committed and every reader of the log has read it."""
         customers = await make_customers(sql, settings, CUSTOMERS)
         last = await sql.fetchval(READ_LAST)
@@ -126,6 +127,7 @@ class Load:
             await asyncio.sleep(began + n / self.rate - time.monotonic())
             part = seat_ids[n : min(n + self.at_once, self.count)]
             await give_all(sql, [hold_of(customers[m % CUSTOMERS], seat) for m, seat in enumerate(part)], HOLD_SECONDS)
+            bell.ring()
 
         async def is_read() -> bool:
             return bool(await sql.fetchval(READ_LAST) >= last + self.count)
@@ -134,11 +136,12 @@ class Load:
 
 
 async def measure(servers: Servers, rest_seconds: float, loads: Sequence[Load]) -> tuple[Used, list[Used]]:
-    """What an expirer uses at rest, and under each load."""
+    """The use of an expirer at rest, and under each load."""
     url, metrics_port = servers.postgres.url(), free_port()
     options = {"hold_seconds": HOLD_SECONDS, "redis_url": servers.redis.url, "broker_url": servers.rabbitmq.url}
     sql = await asyncpg.connect(url)
     settings = with_redis(url, servers.redis)
+    bell = Bell(settings, "rowlock-load")
     async with expirer_process(url, expirer_metrics_port=metrics_port, **options) as expirer:
         meter = Meter(servers, expirer, metrics_port, sql)
         warm_up = Load(WARM_UP_HOLDS, 10, 1)
@@ -146,7 +149,7 @@ async def measure(servers: Servers, rest_seconds: float, loads: Sequence[Load]) 
         async with projecting(settings) as projection:
             await until_mapped(projection, on_sale)
         seat_ids = on_sale.seat_ids
-        await warm_up.run(sql, settings, seat_ids)
+        await warm_up.run(sql, bell, settings, seat_ids)
         seat_ids = seat_ids[warm_up.count :]
         await asyncio.sleep(SETTLE_SECONDS)
         before = await meter.read()
@@ -155,9 +158,10 @@ async def measure(servers: Servers, rest_seconds: float, loads: Sequence[Load]) 
         used = []
         for load in loads:
             before = await meter.read()
-            await load.run(sql, settings, seat_ids)
+            await load.run(sql, bell, settings, seat_ids)
             used.append((await meter.read()).since(before))
             seat_ids = seat_ids[load.count :]
+    await bell.close()
     await sql.close()
     return rest, used
 

@@ -65,7 +65,7 @@ def create_engine(
     """A pool that connects on first use, and only to a schema that is new enough."""
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=partial(_connect, settings, application_name, idle_in_transaction_seconds),
+        async_creator=partial(connect, settings, application_name, idle_in_transaction_seconds),
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.pool_wait_ms / 1000,
@@ -76,8 +76,13 @@ def create_engine(
     return engine
 
 
-async def _connect(settings: Settings, application_name: str, idle_in_transaction_seconds: int) -> Connection:
-    """PostgreSQL limits each wait of the connection, so that a lost client's locks are released."""
+async def connect(
+    settings: Settings, application_name: str, idle_in_transaction_seconds: int = IDLE_IN_TRANSACTION_SECONDS
+) -> Connection:
+    """A connection outside the pool. PostgreSQL limits each of its waits, so that a lost client's locks are released.
+
+    Raises DatabaseAway, NotReady.
+    """
     # SQLAlchemy wraps the errors of asyncpg here, but not our own.
     with _translated():
         connection = await asyncpg.connect(

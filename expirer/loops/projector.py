@@ -58,6 +58,8 @@ class Projector:
         self._cache = MapUpdates(cache, settings.map_fresh_ms)
         self._settings = settings
         self._owner = owner
+        # At rest the watermark must be renewed long before it is too old.
+        self._interval_seconds = min(settings.projector_interval_ms, settings.map_fresh_ms / 4) / 1000
         self._tried = 0
 
     @tracing.batched("projector", "bring event to the cache", "consumer")
@@ -70,7 +72,7 @@ class Projector:
         clock = await self._cache.clock()
         batch = await self._read_batch(clock)
         if batch is None:
-            return self._settings.projector_interval_ms / 1000
+            return self._interval_seconds
         if clock.place_epoch == batch.epoch and clock.place < batch.number:
             # The cursor was dropped and created again at the end: no projector has applied the events between.
             await self._cache.begin_epoch()
@@ -82,7 +84,7 @@ class Projector:
             async with transaction(self._engine) as connection:
                 await cursors.move_cursor(connection, CURSOR, self._owner, batch.number, batch.last_number)
         recording.batch_done("projector", len(batch.numbers), time.perf_counter() - began)
-        return self._settings.projector_interval_ms / 1000 if batch.is_all else 0
+        return self._interval_seconds if batch.is_all else 0
 
     async def _read_batch(self, clock: Clock) -> Batch | None:
         """None while another replica has the lease."""
