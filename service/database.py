@@ -153,7 +153,10 @@ async def transaction(engine: AsyncEngine, lock_timeout_ms: int | None = None) -
 
 @asynccontextmanager
 async def snapshot(engine: AsyncEngine) -> AsyncIterator[Connection]:
-    """A connection for reads. Each statement sees the data committed when it begins. Raises as `transaction`."""
+    """A connection whose statements are transactions of their own: each sees the data committed when it begins.
+
+    Raises as `transaction`, but never OutcomeUnknown: a write through it must be one that may be repeated.
+    """
     async with _connection(engine) as connection:
         yield connection
 

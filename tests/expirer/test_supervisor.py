@@ -141,7 +141,7 @@ class Clock:
         return self.now
 
 
-async def test_steps_of_a_spaced_loop_that_is_woken_keep_their_distance() -> None:
+async def test_steps_of_a_woken_loop_keep_their_distance() -> None:
     step, calls = steps_of(FOREVER)
     watched = Supervisor({"loop": step}, spacing={"loop": 0.2})
     running = asyncio.create_task(run(watched))
@@ -158,7 +158,7 @@ async def test_steps_of_a_spaced_loop_that_is_woken_keep_their_distance() -> Non
     assert calls[2] - began < 0.2, "nothing came for a while, so there is nothing to wait for"
 
 
-async def test_a_spaced_loop_pauses_neither_after_full_batches_nor_longer() -> None:
+async def test_full_batches_and_short_pauses_are_not_spaced() -> None:
     clock = Clock()
     step, _ = steps_of(0, 0, 0.1, FOREVER)
     waited: list[float] = []
