@@ -59,7 +59,7 @@ class Projector:
         self._settings = settings
         self._owner = owner
         # At rest the watermark must be renewed long before it is too old.
-        self._interval_seconds = min(settings.projector_interval_ms, settings.map_fresh_ms / 4) / 1000
+        self._interval_seconds = min(settings.projector_interval_ms, settings.map_fresh_ms / 3) / 1000
         self._tried = 0
 
     @tracing.batched("projector", "bring event to the cache", "consumer")

@@ -156,7 +156,7 @@ class Publisher:
 
 
 def drain(connection: Connection, lines: Sequence[Line], seconds: float) -> None:
-    """Sends what is unsent, and waits until RabbitMQ has answered for every message, or the time is over."""
+    """Sends the unsent messages and waits until RabbitMQ has answered for each, or the time is over."""
     deadline = time.monotonic() + seconds
     for line in lines:
         line.flush()

@@ -133,7 +133,7 @@ class RabbitMQ(BaseModel):
     ] = 500
     relay_interval_ms: Annotated[
         int, Field(ge=5, le=10_000, description="Longest pause of the relay while no wake-up comes")
-    ] = 500
+    ] = 1_000
 
     @property
     def broker_nodes(self) -> tuple[str, ...]:
@@ -217,7 +217,7 @@ class SeatMaps(BaseModel):
         Field(
             ge=5,
             le=1_000,
-            description="Longest pause of the projector while no wake-up comes, at most a quarter of"
+            description="Longest pause of the projector while no wake-up comes, at most a third of"
             " `ROWLOCK_MAP_FRESH_MS`; seat maps may be reported older by this",
         ),
-    ] = 500
+    ] = 1_000
