@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.database import transaction
+from service.database import snapshot
 from service.errors import Unavailable
 from service.events import cursors
 from service.settings import Settings
@@ -38,7 +38,7 @@ async def _renew(engine: AsyncEngine, name: str, owner: str, settings: Settings,
             await asyncio.wait_for(ended.wait(), settings.lease_ms / 4000)
             return
         try:
-            async with transaction(engine) as connection:
+            async with snapshot(engine) as connection:
                 await cursors.take_lease(connection, name, owner, settings.lease_ms)
         except Unavailable as error:
             # Another replica may repeat the work then.

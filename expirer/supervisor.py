@@ -32,7 +32,11 @@ async def pause(end: asyncio.Event, seconds: float) -> None:
 
 @dataclass(slots=True)
 class Supervisor:
-    """The loops by name. `beats` has the time by the clock at which each loop's next step is due."""
+    """The loops by name. `beats` has the time by the clock at which each loop's next step is due.
+
+    `spacing` has the shortest time between the beginnings of two steps of a loop, unless the first did a full batch:
+    then much that comes at short intervals is one batch.
+    """
 
     steps: dict[str, Step]
     clock: Callable[[], float] = time.monotonic
@@ -40,6 +44,7 @@ class Supervisor:
     beats: dict[str, float] = field(default_factory=dict)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     wakes: dict[str, asyncio.Event] = field(default_factory=dict)
+    spacing: dict[str, float] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Returns when `stop` was called and the current steps are finished."""
@@ -68,6 +73,7 @@ class Supervisor:
     async def _loop(self, name: str) -> None:
         failures = Failures()
         while not self.stopping.is_set():
+            began = self.clock()
             structlog.contextvars.clear_contextvars()
             structlog.contextvars.bind_contextvars(loop=name, batch_id=f"{random.getrandbits(32):08x}")
             try:
@@ -80,9 +86,16 @@ class Supervisor:
                 report_step(failures, error, self.clock())
                 wait_seconds = delay_after(failures.count, BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, jitter=True)
             self.beats[name] = self.clock() + wait_seconds
-            # New work is no reason to retry a failed step sooner.
-            await self.pause(self.stopping if failures.count else self.wakes[name], wait_seconds)
-            self.wakes[name].clear()
+            await self._pause_after(name, began, wait_seconds, is_failing=failures.count > 0)
+
+    async def _pause_after(self, name: str, began: float, wait_seconds: float, *, is_failing: bool) -> None:
+        due = self.beats[name]
+        if wait_seconds and (linger := min(began + self.spacing.get(name, 0), due) - self.clock()) > 0:
+            await self.pause(self.stopping, linger)
+            wait_seconds = max(0, due - self.clock())
+        # New work is no reason to retry a failed step sooner.
+        await self.pause(self.stopping if is_failing else self.wakes[name], wait_seconds)
+        self.wakes[name].clear()
 
 
 def report_step(failures: Failures, error: Exception | None, now: float) -> None:

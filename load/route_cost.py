@@ -28,6 +28,7 @@ from service.api.customer import render_hold
 from service.api.lean import LeanRoutes
 from service.app import _context_of, create_app
 from service.database import create_engine
+from service.events.wakeups import Bell
 from service.ledger.claims import Held, HoldRequest
 from service.ledger.settling import Settled, SettleRequest
 from service.reservation import Reservation, Seat, State
@@ -122,7 +123,7 @@ def prepared() -> Requests:
     settings = make_settings("postgresql://nobody@nowhere/nothing", log_level="info")
     answers: Any = Answers()
     context = replace(
-        _context_of(settings, create_engine(settings, "rowlock-cost"), None),
+        _context_of(settings, create_engine(settings, "rowlock-cost"), None, Bell(settings, "rowlock-cost")),
         box_office=answers, seat_maps=answers, sessions=answers,
     )  # fmt: skip
     token, _ = context.tokens.issue(Principal(uuid7(), Role.CUSTOMER))

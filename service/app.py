@@ -29,6 +29,7 @@ from service.api.requestlog import RequestLog
 from service.cache import Cache
 from service.database import create_engine, ping
 from service.errors import NotReady, RowlockError, Unavailable
+from service.events.wakeups import Bell
 from service.ledger import booking
 from service.ledger.booking import BoxOffice
 from service.ledger.claims import Rules
@@ -107,7 +108,8 @@ async def _traced_lifespan(app: FastAPI, loaded: Settings) -> AsyncIterator[Stat
 async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
     engine = create_engine(loaded, "rowlock-api")
     cache = Cache(loaded) if loaded.redis_url else None
-    context = _context_of(loaded, engine, cache)
+    bell = Bell(loaded, "rowlock-api")
+    context = _context_of(loaded, engine, cache, bell)
     try:
         await ping(engine)
     except Unavailable as error:
@@ -126,12 +128,13 @@ async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
         await context.seat_maps.drain()
         context.passwords.close()
         await context.limits.close()
+        await bell.close()
         if cache:
             await cache.close()
         await engine.dispose()
 
 
-def _context_of(loaded: Settings, engine: AsyncEngine, cache: Cache | None) -> Context:
+def _context_of(loaded: Settings, engine: AsyncEngine, cache: Cache | None, bell: Bell) -> Context:
     seat_maps = SeatMaps(engine, cache, loaded)
     return Context(
         settings=loaded,
@@ -141,6 +144,7 @@ def _context_of(loaded: Settings, engine: AsyncEngine, cache: Cache | None) -> C
             Rules(loaded.hold_seconds, loaded.seats_per_customer_max),
             customer.render_hold,
             booking.limits(loaded),
+            bell.ring,
         ),
         sessions=SessionList(engine, seat_maps, loaded.counts_seconds),
         seat_maps=seat_maps,

@@ -67,7 +67,7 @@ def create_engine(
     """A pool that connects on first use, and only to a schema that is new enough."""
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=partial(_connect, settings, application_name, idle_in_transaction_seconds),
+        async_creator=partial(connect, settings, application_name, idle_in_transaction_seconds),
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.pool_wait_ms / 1000,
@@ -78,8 +78,13 @@ def create_engine(
     return engine
 
 
-async def _connect(settings: Settings, application_name: str, idle_in_transaction_seconds: int) -> Connection:
-    """PostgreSQL limits each wait of the connection, so that a lost client's locks are released."""
+async def connect(
+    settings: Settings, application_name: str, idle_in_transaction_seconds: int = IDLE_IN_TRANSACTION_SECONDS
+) -> Connection:
+    """A connection outside the pool. PostgreSQL limits each of its waits, so that a lost client's locks are released.
+
+    Raises DatabaseAway, NotReady.
+    """
     # SQLAlchemy wraps the errors of asyncpg here, but not our own.
     with _translated():
         connection = await asyncpg.connect(
@@ -150,7 +155,10 @@ async def transaction(engine: AsyncEngine, lock_timeout_ms: int | None = None) -
 
 @asynccontextmanager
 async def snapshot(engine: AsyncEngine) -> AsyncIterator[Connection]:
-    """A connection for reads. Each statement sees the data committed when it begins. Raises as `transaction`."""
+    """A connection whose statements are transactions of their own: each sees the data committed when it begins.
+
+    Raises as `transaction`, but never OutcomeUnknown: a write through it must be one that may be repeated.
+    """
     async with _connection(engine) as connection:
         yield connection
 

@@ -31,10 +31,20 @@ log = structlog.stdlib.get_logger("rowlock.inbox")
 
 
 class Inbox:
-    """Keeps the messages that it has taken until they are settled or parked, or the connection is lost."""
+    """Keeps the messages that it has taken until they are settled or parked, or the connection is lost.
 
-    def __init__(self, engine: AsyncEngine, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+    Calls `ended` where it has ended holds.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
         self._clock = clock
+        self._ended = ended
         self._engine = engine
         self._settings = settings
         self._letters = DeadLetters(settings)
@@ -101,6 +111,8 @@ class Inbox:
                 if not ended.reservations:
                     await roll_back(connection)
             batch.reservations, batch.skipped = ended.reservations, ended.skipped
+        if ended.reservations:
+            self._ended()
         return len(ended.reservations)
 
     async def _settle_one_by_one(self, failure: Exception) -> None:

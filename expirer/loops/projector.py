@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from expirer import lease
 from service.cache import Cache
-from service.database import roll_back, transaction
+from service.database import snapshot, transaction
 from service.events import cursors
 from service.events import log as event_log
 from service.events.log import Logged
@@ -58,6 +58,8 @@ class Projector:
         self._cache = MapUpdates(cache, settings.map_fresh_ms)
         self._settings = settings
         self._owner = owner
+        # At rest the watermark must be renewed long before it is too old.
+        self._interval_seconds = min(settings.projector_interval_ms, settings.map_fresh_ms / 3) / 1000
         self._tried = 0
 
     @tracing.batched("projector", "bring event to the cache", "consumer")
@@ -70,7 +72,7 @@ class Projector:
         clock = await self._cache.clock()
         batch = await self._read_batch(clock)
         if batch is None:
-            return self._settings.projector_interval_ms / 1000
+            return self._interval_seconds
         if clock.place_epoch == batch.epoch and clock.place < batch.number:
             # The cursor was dropped and created again at the end: no projector has applied the events between.
             await self._cache.begin_epoch()
@@ -79,26 +81,22 @@ class Projector:
         async with lease.kept(self._engine, CURSOR, self._owner, self._settings):
             await self._apply(batch, clock)
         if batch.numbers:
-            async with transaction(self._engine) as connection:
+            async with snapshot(self._engine) as connection:
                 await cursors.move_cursor(connection, CURSOR, self._owner, batch.number, batch.last_number)
         recording.batch_done("projector", len(batch.numbers), time.perf_counter() - began)
-        return self._settings.projector_interval_ms / 1000 if batch.is_all else 0
+        return self._interval_seconds if batch.is_all else 0
 
     async def _read_batch(self, clock: Clock) -> Batch | None:
         """None while another replica has the lease."""
         batch_max = self._settings.projector_batch_max
-        batch = None
-        async with transaction(self._engine) as connection:
-            held = await cursors.keep_lease(connection, CURSOR, self._owner, self._settings.lease_ms)
-            if held.number is not None:
-                epoch = f"{await read_history(connection)}/{clock.run}"
-                as_of, events = await event_log.read_committed(connection, held.number, batch_max)
-                numbered = sum(event.number is not None for event in events)
-                is_all = max(numbered, len(events) - numbered) < batch_max
-                batch = Batch(epoch, held.number, as_of, events, is_all)
-            if not held.has_written:
-                await roll_back(connection)
-        return batch
+        async with snapshot(self._engine) as connection:
+            number = await cursors.take_lease(connection, CURSOR, self._owner, self._settings.lease_ms)
+            if number is None:
+                return None
+            epoch = f"{await read_history(connection)}/{clock.run}"
+            as_of, events = await event_log.read_committed(connection, number, batch_max)
+        numbered = sum(event.number is not None for event in events)
+        return Batch(epoch, number, as_of, events, max(numbered, len(events) - numbered) < batch_max)
 
     def _note_members(self, batch: Batch) -> None:
         """For the traces. An event without a number is applied again once it has one, and belongs to that batch."""

@@ -15,7 +15,7 @@ from expirer.thread import Thread
 from service.backoff import delay_after
 from service.broker.messages import Hint
 from service.broker.publisher import Published, Publisher
-from service.database import roll_back, transaction
+from service.database import snapshot, transaction
 from service.errors import BrokerAway
 from service.events import cursors
 from service.events import log as event_log
@@ -73,20 +73,17 @@ class Relay:
 
     async def _read_batch(self, batch_max: int) -> tuple[int, list[Logged]]:
         """Where the cursor is, and the events after it. No events while another replica has the lease."""
-        events: list[Logged] = []
-        async with transaction(self._engine) as connection:
-            held = await cursors.keep_lease(connection, CURSOR, self._owner, self._settings.lease_ms)
-            if held.number is not None:
-                events = await event_log.read_numbered(connection, held.number, batch_max)
-            if not held.has_written:
-                await roll_back(connection)
-        return held.number or 0, events
+        async with snapshot(self._engine) as connection:
+            number = await cursors.take_lease(connection, CURSOR, self._owner, self._settings.lease_ms)
+            if number is None:
+                return 0, []
+            return number, await event_log.read_numbered(connection, number, batch_max)
 
     async def _move_cursor(self, number: int, published: Sequence[Logged]) -> None:
         if published:
             last = published[-1].number
             assert last is not None
-            async with transaction(self._engine) as connection:
+            async with snapshot(self._engine) as connection:
                 await cursors.move_cursor(connection, CURSOR, self._owner, number, last)
 
     async def close(self) -> None:

@@ -50,8 +50,10 @@ async def step(
     settings: Settings,
     set_aside: SetAside | None = None,
     clock: Callable[[], float] = time.monotonic,
+    ended: Callable[[], None] = lambda: None,
 ) -> float:
-    """Settles one batch; seconds to wait, 0 after a full batch. Any number of replicas may do it at once.
+    """Settles one batch; seconds to wait, 0 after a full batch. Any number of replicas may do it at once. Calls `ended`
+    where it has ended holds.
 
     A hold that can't be ended must not keep the seats of the others.
     """
@@ -64,6 +66,7 @@ async def step(
     )
     if expired:
         log.info("holds expired", count=expired)
+        ended()
     return 0 if found == batch_max else settings.sweep_interval_ms / 1000
 
 

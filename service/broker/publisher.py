@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from kombu import Connection
 
+from service.broker.frames import Message, publication
 from service.broker.link import Link, hear
 from service.broker.messages import Hint, encode_event
 from service.broker.topology import EVENTS, HINTS, routing_key
@@ -16,7 +17,6 @@ from service.observability.metrics import catalogue
 from service.observability.tracing import HEADER
 from service.settings import Settings
 
-PERSISTENT = 2
 KEEP_ALIVE_SECONDS = 5
 
 
@@ -32,6 +32,7 @@ class Published:
 class Line:
     """A channel that publishes to one exchange, and the confirms of its messages, which are numbered from 1.
 
+    `unsent` are the messages since the last `flush`. All before `oldest` are answered.
     With `must_take`, `homeless` counts the messages that were routed to no queue: those are confirmed too.
     """
 
@@ -42,6 +43,8 @@ class Line:
     homeless: int = 0
     waiting: set[int] = field(default_factory=set)
     refused: set[int] = field(default_factory=set)
+    oldest: int = 1
+    unsent: list[bytes] = field(default_factory=list)
 
     @classmethod
     def open(cls, connection: Connection, exchange: str, *, must_take: bool) -> Self:
@@ -54,17 +57,24 @@ class Line:
         return line
 
     def send(self, key: str, body: bytes, traceparent: str | None = None, **properties: str) -> None:
-        """Publishes without waiting."""
-        message = self.channel.prepare_message(
-            body,
-            content_type="application/json",
-            content_encoding="utf-8",
-            headers={HEADER: traceparent} if traceparent else None,
-            properties={"delivery_mode": PERSISTENT, **properties},
+        """Publishes with the next `flush`. The properties are some of `frames.NAMED`."""
+        message = Message(key, body, {HEADER: traceparent} if traceparent else {}, properties)
+        frames = publication(
+            self.channel.channel_id,
+            self.exchange,
+            message,
+            mandatory=self.must_take,
+            frame_bytes_max=self.channel.connection.frame_max,
         )
         self.published += 1
         self.waiting.add(self.published)
-        self.channel.basic_publish(message, self.exchange, key, mandatory=self.must_take)
+        self.unsent.append(frames)
+
+    def flush(self) -> None:
+        """Sends the messages in one write, without waiting for answers."""
+        frames, self.unsent = self.unsent, []
+        if frames:
+            self.channel.connection.transport.write(b"".join(frames))
 
     def take_back(self, *_: Any) -> None:
         """A message was routed to no queue."""
@@ -81,7 +91,11 @@ class Line:
         self.refused |= refused
 
     def _meant(self, tag: int, *, multiple: bool) -> set[int]:
-        return {waiting for waiting in self.waiting if waiting <= tag} if multiple else {tag} & self.waiting
+        if not multiple:
+            return {tag} & self.waiting
+        meant = self.waiting.intersection(range(self.oldest, tag + 1))
+        self.oldest = max(self.oldest, tag + 1)
+        return meant
 
 
 class Publisher:
@@ -142,7 +156,9 @@ class Publisher:
 
 
 def drain(connection: Connection, lines: Sequence[Line], seconds: float) -> None:
-    """Waits until RabbitMQ has answered for every message, or the time is over."""
+    """Sends the unsent messages and waits until RabbitMQ has answered for each, or the time is over."""
     deadline = time.monotonic() + seconds
+    for line in lines:
+        line.flush()
     while any(line.waiting for line in lines) and (remaining := deadline - time.monotonic()) > 0:
         hear(connection, remaining)

@@ -36,29 +36,20 @@ where name = $1
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """Where the cursor is, None where another process has it, and whether anything was written."""
+async def take_lease(connection: Connection, name: str, owner: str, lease_ms: int) -> int | None:
+    """Where the cursor is. None where another process has the lease.
 
-    number: int | None
-    has_written: bool
-
-
-async def keep_lease(connection: Connection, name: str, owner: str, lease_ms: int) -> Lease:
-    """Takes the lease if it is free, and renews our own once half of `lease_ms` is over: most calls write nothing."""
+    Takes the lease if it is free, and renews our own once half of `lease_ms` is over: most calls write nothing.
+    """
     lease = await connection.fetchrow(READ_LEASE, name, lease_ms)
     if lease is None:
         await connection.execute(ADD_CURSOR, name)
     elif lease["is_leased"] and lease["owner"] != owner:
-        return Lease(None, has_written=False)
+        return None
     elif lease["is_fresh"]:
-        return Lease(int(lease["number"]), has_written=False)
-    return Lease(await connection.fetchval(TAKE_LEASE, name, owner, lease_ms), has_written=True)
-
-
-async def take_lease(connection: Connection, name: str, owner: str, lease_ms: int) -> int | None:
-    """Where the cursor is. None where another process has the lease."""
-    return (await keep_lease(connection, name, owner, lease_ms)).number
+        return int(lease["number"])
+    number: int | None = await connection.fetchval(TAKE_LEASE, name, owner, lease_ms)
+    return number
 
 
 MOVE_CURSOR = """

@@ -141,7 +141,8 @@ async def read_numbered(connection: Connection, after: int, batch_max: int) -> l
 
 
 # One statement, so one snapshot: an event that it does not return was not committed at `as_of`, when its transaction
-# began. statement_timestamp() would be too late: it may be the time of execution, after the snapshot was taken.
+# began, which may be the statement itself. statement_timestamp() would be too late: it may be the time of execution,
+# after the snapshot was taken.
 READ_COMMITTED = """
 select now() as as_of, unread.*
 from (values (1)) as once (one)

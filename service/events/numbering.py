@@ -52,11 +52,13 @@ from numbered_events
 """
 
 
+async def is_any_unnumbered(connection: Connection) -> bool:
+    """Whether there is work. It writes nothing, while the lock of `number_committed` is written to disk."""
+    return await connection.fetchval(FIND_UNNUMBERED, 1) is not None
+
+
 async def number_committed(connection: Connection, batch_max: int) -> int:
     """Numbers up to `batch_max` committed events by id. Returns how many: 0 while another replica does it."""
-    # Usually there is nothing to do. A check writes nothing, while a row lock is written to disk.
-    if await connection.fetchval(FIND_UNNUMBERED, 1) is None:
-        return 0
     last = await connection.fetchval(LOCK_LAST)
     if last is None and not await connection.fetchval(HAS_LAST):
         await connection.execute(ADD_LAST)

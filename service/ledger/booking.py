@@ -58,10 +58,21 @@ class Limits:
 
 
 class BoxOffice:
-    """One per process. Concurrent requests share transactions: see `service.ledger.gathering`."""
+    """One per process. Concurrent requests share transactions: see `service.ledger.gathering`.
 
-    def __init__(self, engine: AsyncEngine, rules: Rules, render: Render, limits: Limits) -> None:
+    `committed` is called after each COMMIT with events. It must not wait.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        rules: Rules,
+        render: Render,
+        limits: Limits,
+        committed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._engine = engine
+        self._committed = committed
         self._limits = limits
         self._sessions: dict[int, int] = {}
         self._write_holds = partial(holding.hold, rules=rules, render=render, note_sessions=self._note_sessions)
@@ -169,9 +180,12 @@ class BoxOffice:
     ) -> Sequence[A]:
         async with transaction(self._engine, lock_timeout_ms) as connection:
             answers = await write(connection, requests)
-            if not any(map(_has_changed, answers)):
+            has_changed = any(map(_has_changed, answers))
+            if not has_changed:
                 # An earlier request made this change, and its COMMIT may not have reached the standby.
                 await (make_durable if any(map(_acknowledges, answers)) else roll_back)(connection)
+        if has_changed:
+            self._committed()
         return answers
 
     async def _look_up(self, write: Write[R, A], requests: Sequence[R]) -> Sequence[A | Exception]:

@@ -137,8 +137,8 @@ class RabbitMQ(BaseModel):
         int, Field(ge=1, le=5_000, description="Events that the relay publishes before it waits for their confirms")
     ] = 500
     relay_interval_ms: Annotated[
-        int, Field(ge=5, le=10_000, description="Pause of the relay when there are no events")
-    ] = 50
+        int, Field(ge=5, le=10_000, description="Longest pause of the relay while no wake-up comes")
+    ] = 1_000
 
     @property
     def broker_nodes(self) -> tuple[str, ...]:
@@ -153,8 +153,23 @@ class EventLog(BaseModel):
         int, Field(ge=1, le=10_000, description="Events that the sequencer numbers in one transaction")
     ] = 1_000
     sequencer_interval_ms: Annotated[
-        int, Field(ge=5, le=10_000, description="Pause of the sequencer when there are no events")
-    ] = 25
+        int,
+        Field(
+            ge=5,
+            le=10_000,
+            description="Longest pause of the sequencer while no wake-up comes. Wake-ups need a session: behind a"
+            " pooler in transaction mode set this to 25, and the relay's and the projector's to 50",
+        ),
+    ] = 1_000
+    events_linger_ms: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1_000,
+            description="Shortest time from one step of sequencer, relay or projector to the next: events that come"
+            " meanwhile share a step",
+        ),
+    ] = 40
     lease_ms: Annotated[
         int,
         Field(ge=500, le=60_000, description="Silence of the active replica after which another replica takes over"),
@@ -207,6 +222,7 @@ class SeatMaps(BaseModel):
         Field(
             ge=5,
             le=1_000,
-            description="Pause of the projector when there are no events; seat maps are up to this much older",
+            description="Longest pause of the projector while no wake-up comes, at most a third of"
+            " `ROWLOCK_MAP_FRESH_MS`; seat maps may be reported older by this",
         ),
-    ] = 50
+    ] = 1_000

@@ -141,6 +141,39 @@ class Clock:
         return self.now
 
 
+async def test_steps_of_a_woken_loop_keep_their_distance() -> None:
+    step, calls = steps_of(FOREVER)
+    watched = Supervisor({"loop": step}, spacing={"loop": 0.2})
+    running = asyncio.create_task(run(watched))
+    await until_called(calls)
+    watched.wake("loop")
+    await until_called(calls, 2)
+    await asyncio.sleep(0.3)
+    watched.wake("loop")
+    began = time.monotonic()
+    await until_called(calls, 3)
+    watched.stop()
+    await running
+    assert calls[1] - calls[0] >= 0.2
+    assert calls[2] - began < 0.2, "nothing came for a while, so there is nothing to wait for"
+
+
+async def test_full_batches_and_short_pauses_are_not_spaced() -> None:
+    clock = Clock()
+    step, _ = steps_of(0, 0, 0.1, FOREVER)
+    waited: list[float] = []
+
+    async def pause(_end: asyncio.Event, seconds: float) -> None:
+        waited.append(round(seconds, 3))
+        clock.now += seconds
+        if seconds > FOREVER / 2:
+            watched.stop()
+
+    watched = Supervisor({"loop": step}, clock, pause, spacing={"loop": 0.4})
+    await run(watched)
+    assert waited[:4] == [0, 0, 0.1, 0]
+
+
 @pytest.mark.parametrize(
     ("outcome", "silent_after"),
     [(0.0, 5.0), (60.0, 65.0), (ValueError("no"), 5.0 + BACKOFF_SECONDS)],

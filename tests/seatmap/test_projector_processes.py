@@ -64,6 +64,7 @@ async def test_the_step_of_a_killed_projector_is_repeated_correctly(
                 await until_lock_waits(sql, 1, "%update cursors%")
                 killed.kill_now()
                 await killed.process.wait()
+                await until_lock_waits_end(sql)
             assert await cursor_of(sql) == before
         await sql.execute("update cursors set leased_until = clock_timestamp() where name = 'cache'")
         async with expirer_process(postgres.url(), **options):
@@ -74,6 +75,16 @@ async def test_the_step_of_a_killed_projector_is_repeated_correctly(
                 return await cursor_of(sql) == int(await sql.fetchval("select max(number) from events"))
 
             await until(has_moved, "the cursor behind the last event")
+
+
+async def until_lock_waits_end(sql: Connection) -> None:
+    """Returns when PostgreSQL has noticed that the client of each waiting statement is gone, and ended it."""
+    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+
+    async def is_over() -> bool:
+        return not await sql.fetchval(waiting)
+
+    await until(is_over, "the end of the killed process's sessions")
 
 
 async def test_while_the_projector_is_paused_postgresql_answers(
