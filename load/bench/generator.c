@@ -5,7 +5,7 @@
  * FILE has requests, each after its length (4 bytes). Without a RATE each connection sends its next request when it has
  * an answer. With a RATE the times of all requests are fixed beforehand (exponential gaps), and a latency counts from the
  * request's own time, also where it waited for a connection. Prints `begin` and `end` around the measured SECONDS, then
- * waits for the answers that are still missing, and prints a line of JSON.
+ * waits for the answers that are still missing and for the end of its input, and prints a line of JSON.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -217,6 +217,8 @@ int main(int count, char **arguments) {
         wait_for_answers(epoll, last);
     }
 
+    /* Our parent closes it when it has read our CPU time, which ends with us. */
+    while (getchar() != EOF) continue;
     qsort(latencies, latency_count, sizeof *latencies, compare);
     printf("{");
     print_counts("total", total);

@@ -84,8 +84,9 @@ async def run(
     ports = ",".join(str(urlsplit(url).port) for url in urls)
     numbers = (load.connections, load.warm_up_seconds, load.seconds, load.rate, int(load.repeated))
     process = await asyncio.create_subprocess_exec(
-        program, ports, *map(str, numbers), requests, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+        program, ports, *map(str, numbers), requests,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
     assert process.stdout
     assert process.stderr
     parts = {**parts, "generator": [process.pid]}
@@ -94,7 +95,8 @@ async def run(
         if await process.stdout.readline() != mark:
             raise RuntimeError((await process.stderr.read()).decode())
         readings.append(reading(parts))
-    output, errors = await process.communicate()
+    # This closes its input, for which it waits.
+    output, errors = await process.communicate(b"")
     if process.returncode != 0:
         raise RuntimeError(errors.decode())
     return _answers(json.loads(output), load, readings[0].until(readings[1]))

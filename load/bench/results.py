@@ -29,11 +29,9 @@ def judge(rounds: Sequence[Round]) -> None:
     """Notes why a round is void: others used the machine, or N is far from the median N."""
     nothing = statistics.median(rate for one in rounds if (rate := one.rate_of("N")))
     for one in rounds:
-        one.void = [
-            f"others used {measured.others_cores:.2f} cores during {measured.name!r}"
-            for measured in one.measured
-            if measured.others_cores > OTHERS_CORES_MAX
-        ]
+        worst = max(one.measured, key=lambda measured: measured.others_cores)
+        if worst.others_cores > OTHERS_CORES_MAX:
+            one.void.append(f"others used {worst.others_cores:.2f} cores during {worst.name!r}")
         rate = one.rate_of("N") or 0
         if abs(rate / nothing - 1) > NOTHING_DEVIATION_MAX:
             one.void.append(f"N is {rate:.0f}, its median {nothing:.0f}")

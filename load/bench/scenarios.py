@@ -39,7 +39,7 @@ async def hot(ground: Ground, timing: Timing) -> dict[str, float]:
 
 async def half(ground: Ground, timing: Timing) -> dict[str, float]:
     """The latency of holds at half of the capacity, which is measured just before."""
-    found = {}
+    found: dict[str, float] = {}
     for all_on in (False, True):
         setup = Setup(all_on=all_on)
         capacity = (await ours.holds(ground, timing, setup)).per_second
@@ -78,16 +78,14 @@ async def flash(ground: Ground, _timing: Timing) -> dict[str, float]:
     }
 
 
-STILL_HELD = """
-select count(*)
-from reservations
-where state = 'HELD'
-and expires_at <= clock_timestamp()
+ARE_OVERDUE = """
+select exists (select from reservations where state = 'HELD' and expires_at <= clock_timestamp())
 """
 
 MAKE_OVERDUE = """
 update reservations
 set created_at = created_at - interval '1 day', expires_at = clock_timestamp()
+where id in (select id from reservations order by id limit $1)
 """
 
 
@@ -109,10 +107,10 @@ async def storm(ground: Ground, _timing: Timing) -> dict[str, float]:
             return await system.send(iter(requests), timing, rate=OTHERS_PER_SECOND)
 
         async def is_over() -> bool:
-            return not await sql.fetchval(STILL_HELD)
+            return not await sql.fetchval(ARE_OVERDUE)
 
         quiet = await hold()
-        await sql.execute(MAKE_OVERDUE + f"where id in (select id from reservations order by id limit {count})")
+        await sql.execute(MAKE_OVERDUE, count)
         began = time.perf_counter()
         async with asyncio.TaskGroup() as group:
             holding = group.create_task(hold())
