@@ -78,8 +78,10 @@ async def run(server: Postgres, folder: Path, scenario: str, rounds: int, second
     if scenario == UNIFORM:
         return await uniform(ground, rounds, timing)
     found = await scenarios.BY_NAME[scenario](ground, timing)
-    say(*(f"{name:<40}{value:>10.1f}" for name, value in found.items()))
-    return {"scenarios": {scenario: found}}
+    say(*(f"{name:<52}{value:>10.2f}" for name, value in found.items()))
+    if is_void := scenarios.is_void(found):
+        say("void: the generator itself was late")
+    return {"scenarios": {scenario: {**found, "void": is_void}}}
 
 
 @contextmanager

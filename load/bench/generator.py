@@ -15,7 +15,7 @@ from tests.stage.factories import Account
 
 SOURCE = Path(__file__).with_name("generator.c")
 LATE_SHARE_MAX = 0.01
-"""Requests that the generator may send more than a millisecond late. With more of them its latencies mean nothing."""
+"""Requests that the generator may send more than a millisecond late. With more of them its latencies are void."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,10 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Answers by status: all of them, and those of the measured time, with their latencies."""
+    """Answers by status: all of them, and those of the measured time, with their latencies.
+
+    `late_share` of the requests was sent late by the generator itself.
+    """
 
     total: Mapping[int, int]
     measured: Mapping[int, int]
@@ -39,6 +42,7 @@ class Answers:
     p99_ms: float
     max_ms: float
     backlog_max: int
+    late_share: float
     used: Used
 
 
@@ -79,7 +83,7 @@ async def run(
 ) -> Answers:
     """Sends the requests. `parts` are the processes whose CPU time counts.
 
-    Raises RuntimeError where a connection was lost, the requests were too few, or the generator was too slow.
+    Raises RuntimeError where a connection was lost or the requests were too few.
     """
     ports = ",".join(str(urlsplit(url).port) for url in urls)
     numbers = (load.connections, load.warm_up_seconds, load.seconds, load.rate, int(load.repeated))
@@ -108,9 +112,6 @@ def _answers(found: dict[str, object], load: Load, used: Used) -> Answers:
     assert isinstance(measured, dict)
     if found["exhausted"] and not load.rate:
         raise RuntimeError(f"{found['sent']} requests were too few for {load.seconds} s")
-    late = int(str(found["late"]))
-    if late > LATE_SHARE_MAX * int(str(found["sent"])):
-        raise RuntimeError(f"the generator sent {late} of {found['sent']} requests late")
     return Answers(
         total={int(status): count for status, count in total.items()},
         measured={int(status): count for status, count in measured.items()},
@@ -118,5 +119,6 @@ def _answers(found: dict[str, object], load: Load, used: Used) -> Answers:
         p99_ms=float(str(found["p99_ms"])),
         max_ms=float(str(found["max_ms"])),
         backlog_max=int(str(found["backlog_max"])),
+        late_share=int(str(found["late"])) / int(str(found["sent"])),
         used=used,
     )

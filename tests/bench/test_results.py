@@ -18,7 +18,7 @@ def round_of(*rates: float, others_cores: float = QUIET) -> Round:
 
 def answers_of(measured: dict[int, int], total: dict[int, int]) -> Answers:
     """What the generator reports after two seconds."""
-    return Answers(total, measured, 1, 2, 3, 0, Used(2, {"API": 0.5}, QUIET))
+    return Answers(total, measured, 1, 2, 3, 0, 0, Used(2, {"API": 0.5}, QUIET))
 
 
 def test_quiet_rounds_count() -> None:
