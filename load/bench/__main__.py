@@ -5,8 +5,10 @@ ratios of one run count. `make bench` runs it; ROUNDS and SECONDS shorten it, SC
 """
 
 import argparse
+import asyncio
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -72,7 +74,10 @@ async def uniform(ground: Ground, count: int, timing: Timing) -> dict[str, Any]:
 
 
 async def run(server: Postgres, folder: Path, scenario: str, rounds: int, seconds: float) -> dict[str, Any]:
-    """The content of bench.json, or its part for a scenario."""
+    """The content of bench.json, or its part for a scenario. SIGTERM cancels it, so that no process is left behind."""
+    running = asyncio.current_task()
+    assert running
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     timing = Timing(WARM_UP_SECONDS, seconds)
     ground = await prepare(server, folder, WARM_UP_SECONDS + seconds)
     if scenario == UNIFORM:
@@ -115,6 +120,8 @@ def main() -> None:
             found = uvloop.run(run(server, folder, given.scenario, given.rounds, given.seconds))
     except ServerError as error:
         sys.exit(f"rowlock: {error}")
+    except asyncio.CancelledError:
+        sys.exit("rowlock: stopped")
     write(found)
 
 
