@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
+
 from dev.processes import ServerError
 from load.bench.meter import Used, reading
 from tests.stage.factories import Account
@@ -98,7 +100,10 @@ async def run(
     for mark in (b"begin\n", b"end\n"):
         if await process.stdout.readline() != mark:
             raise RuntimeError((await process.stderr.read()).decode())
-        readings.append(reading(parts))
+        try:
+            readings.append(reading(parts))
+        except psutil.NoSuchProcess:
+            raise RuntimeError(f"a process ended: {(await process.stderr.read()).decode()}") from None
     # This closes its input, for which it waits.
     output, errors = await process.communicate(b"")
     if process.returncode != 0:
