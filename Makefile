@@ -13,7 +13,7 @@ PACKAGES := 'postgresql-15|postgresql-16|postgresql-17' redis-server rabbitmq-se
 NEWEST := events/test_topology.py expirer/test_relay.py events/test_hints.py expirer/test_inbox.py \
   seatmap/test_cache.py seatmap/test_seat_cache.py
 
-.PHONY: help run test faults campaign newest chart monitoring image compose e2e up down check workflows fmt docs lock clean
+.PHONY: help run test faults campaign bench newest chart monitoring image compose e2e up down check workflows fmt docs lock clean
 
 help: ## lists the verbs
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -33,6 +33,10 @@ faults: $(BIN)/.installed ## runs the long tests of faults and punctuality, whic
 campaign: $(BIN)/.installed ## runs random operations under random faults and checks every answer; SECONDS=90 SEED=1 FAULTS=all ARGS=
 	@dev/install-packages $(PACKAGES) gcc libc6-dev
 	@$(BIN)/python -m load.campaign --seconds $(or $(SECONDS),90) --seed $(or $(SEED),1) --faults $(or $(FAULTS),all) $(ARGS)
+
+bench: $(BIN)/.installed ## measures holds beside this machine's limits, for a quarter of an hour; ROUNDS=3 SECONDS=6 SCENARIO=uniform
+	@dev/install-packages $(PACKAGES) gcc libc6-dev
+	@$(BIN)/python -m load.bench --rounds $(or $(ROUNDS),3) --seconds $(or $(SECONDS),6) --scenario $(or $(SCENARIO),uniform)
 
 newest: $(BIN)/.installed ## tests broker and cache on the newest servers, in containers; needs Docker
 	@dev/need-docker
