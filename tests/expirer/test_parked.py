@@ -203,7 +203,7 @@ async def test_what_is_no_command_is_answered_with_the_usage(arguments: tuple[st
     ("url", "message"),
     [
         pytest.param(None, "parked: ROWLOCK_BROKER_URL is not set", id="no setting"),
-        pytest.param(f"amqp://guest:guest@127.0.0.1:{free_port()}//", "parked: RabbitMQ does not answer", id="away"),
+        pytest.param(f"amqp://guest:guest@127.0.0.1:{free_port()}//", "parked: RabbitMQ at 127.0.0.1", id="away"),
     ],
 )
 async def test_without_a_broker_the_command_says_so(url: str | None, message: str) -> None:
