@@ -30,9 +30,9 @@ from service.cache import Cache
 from service.database import create_engine, ping
 from service.errors import NotReady, RowlockError, Unavailable
 from service.events.wakeups import Bell
-from service.ledger import booking
 from service.ledger.booking import BoxOffice
 from service.ledger.claims import Rules
+from service.ledger.limits import limits_of
 from service.observability import logs, tracing
 from service.observability.metrics import recording
 from service.observability.metrics.exposition import exposed
@@ -143,7 +143,7 @@ def _context_of(loaded: Settings, engine: AsyncEngine, cache: Cache | None, bell
             engine,
             Rules(loaded.hold_seconds, loaded.seats_per_customer_max),
             customer.render_hold,
-            booking.limits(loaded),
+            limits_of(loaded),
             bell.ring,
         ),
         sessions=SessionList(engine, seat_maps, loaded.counts_seconds),

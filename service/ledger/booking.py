@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -19,15 +20,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.backoff import delay_after
 from service.database import Connection, make_durable, roll_back, transaction
-from service.errors import Busy, BusyReason, DatabaseAway, HoldExpired, OutcomeUnknown, Unavailable
+from service.errors import Busy, BusyReason, DatabaseAway, HoldExpired, OutcomeUnknown, Unavailable, concerns_all
 from service.ledger import holding, settling
 from service.ledger.claims import Held, HoldRequest, LockedSeat, Overdue, Render, Rules
-from service.ledger.gathering import LANES, Bounds, Gathering
+from service.ledger.gathering import Gathering
+from service.ledger.limits import Limits
 from service.ledger.one_by_one import at_once, together_then_one_by_one
 from service.ledger.settling import Settled, SettleRequest
 from service.observability.metrics import recording
 from service.reservation import State
-from service.settings import Settings
 
 TRIES_MAX = 3
 BACKOFF_MS = 40
@@ -41,20 +42,16 @@ Write = Callable[[Connection, Sequence[R]], Coroutine[Any, Any, Sequence[A]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Of one process. `list_lock_timeout_ms` is the longest wait of a list for a row lock."""
+class Together:
+    """How a list is written. Members that `are_connected` by rows do not wait one by one for a lock that did not come.
+    Without `lock_timeout_ms` the connection's own limit holds.
+    """
 
-    writes_max: int
-    session_writes_max: int
-    wait_ms: int
-    outcome_wait_ms: int
-    list_lock_timeout_ms: int
-    alone_max: int
+    are_connected: bool = False
+    lock_timeout_ms: int | None = None
 
-    @property
-    def bounds(self) -> Bounds:
-        """Those of a gathering."""
-        return Bounds(self.writes_max, self.session_writes_max, self.wait_ms / 1000, self.alone_max)
+
+APART = Together()
 
 
 class BoxOffice:
@@ -76,8 +73,11 @@ class BoxOffice:
         self._limits = limits
         self._sessions: dict[int, int] = {}
         self._write_holds = partial(holding.hold, rules=rules, render=render, note_sessions=self._note_sessions)
-        self._holds = Gathering("hold", self._hold_together, self.hold_all, limits.bounds)
-        self._settlements = Gathering("settle", self._settle_together, self.settle_all, limits.bounds)
+        self._singles = asyncio.Semaphore(limits.alone_max)
+        self._holds = Gathering("hold", self._hold_together, self._hold_connected, _rows_of_hold, limits.bounds)
+        self._settlements = Gathering(
+            "settle", self._settle_together, self._settle_connected, _rows_of_settlement, limits.bounds
+        )
 
     async def hold(self, request: HoldRequest) -> Held:
         """The hold, committed. Raises a Refusal, Busy, SessionBusy, DatabaseAway, OutcomeUnknown."""
@@ -92,22 +92,24 @@ class BoxOffice:
         await self._holds.drain()
         await self._settlements.drain()
 
-    async def hold_all(self, requests: Sequence[HoldRequest]) -> list[Held | Exception]:
+    async def hold_all(self, requests: Sequence[HoldRequest], together: Together = APART) -> list[Held | Exception]:
         """One answer for each request, in their order; an exception is what the caller should raise for it."""
-        answers = await self._write(self._write_holds, requests)
+        answers = await self._write(self._write_holds, requests, together)
         overdue = {id_ for answer in answers if isinstance(answer, Overdue) for id_ in answer.reservation_ids}
         if overdue:
             recording.retried("overdue")
             await self._expire(sorted(overdue))
             delayed = [n for n, answer in enumerate(answers) if isinstance(answer, Overdue)]
-            again = await self._write(self._write_holds, [requests[n] for n in delayed])
+            again = await self._write(self._write_holds, [requests[n] for n in delayed], together)
             for n, answer in zip(delayed, again, strict=True):
                 answers[n] = answer
         return list(map(_busy_if_overdue, answers))
 
-    async def settle_all(self, requests: Sequence[SettleRequest]) -> list[Settled | Exception]:
-        """One answer for each request, in their order; an exception is what the caller should raise for it."""
-        return [*await self._write(settling.settle, requests)]
+    async def settle_all(
+        self, requests: Sequence[SettleRequest], together: Together = APART
+    ) -> list[Settled | Exception]:
+        """As `hold_all`."""
+        return [*await self._write(settling.settle, requests, together)]
 
     async def _hold_together(self, requests: Sequence[HoldRequest]) -> list[Held | Exception | None]:
         answers = await self._write_together(self._write_holds, requests, self._limits.list_lock_timeout_ms)
@@ -116,10 +118,28 @@ class BoxOffice:
     async def _settle_together(self, requests: Sequence[SettleRequest]) -> Sequence[Settled | Exception]:
         return await self._write_together(settling.settle, requests, self._limits.list_lock_timeout_ms)
 
+    async def _hold_connected(
+        self,
+        requests: Sequence[HoldRequest],
+        patiently: bool,  # noqa: FBT001 - Gathering gives it
+    ) -> list[Held | Exception]:
+        return await self.hold_all(requests, self._connected(patiently=patiently))
+
+    async def _settle_connected(
+        self,
+        requests: Sequence[SettleRequest],
+        patiently: bool,  # noqa: FBT001 - Gathering gives it
+    ) -> list[Settled | Exception]:
+        return await self.settle_all(requests, self._connected(patiently=patiently))
+
+    def _connected(self, *, patiently: bool) -> Together:
+        return Together(are_connected=True, lock_timeout_ms=None if patiently else self._limits.list_lock_timeout_ms)
+
     def _note_sessions(self, seats: Mapping[int, LockedSeat]) -> None:
         """Remembers the sessions of these seats, so that the holds of sessions can take turns."""
         if len(self._sessions) > SEATS_REMEMBERED_MAX:
-            self._sessions.clear()
+            for seat_id in list(islice(self._sessions, SEATS_REMEMBERED_MAX // 2)):
+                del self._sessions[seat_id]
         self._sessions.update((seat_id, seat.session_id) for seat_id, seat in seats.items())
 
     async def _expire(self, reservation_ids: Iterable[UUID]) -> None:
@@ -127,15 +147,15 @@ class BoxOffice:
         changed = [answer.reservation for answer in answers if isinstance(answer, Settled) and answer.changed]
         recording.holds_ended("buyer", changed)
 
-    async def _write(self, write: Write[R, A], requests: Sequence[R]) -> list[A | Exception]:
+    async def _write(self, write: Write[R, A], requests: Sequence[R], how: Together) -> list[A | Exception]:
         """The answers of one transaction, or of one for each request where the first fails: a request's lock or data
         can't fail its neighbours. Where PostgreSQL is unavailable they fail together.
         """
 
         def must_raise(error: Exception) -> bool:
-            return len(requests) == 1 or isinstance(error, (DatabaseAway, OutcomeUnknown))
+            return len(requests) == 1 or concerns_all(error) or (how.are_connected and isinstance(error, Busy))
 
-        together = partial(self._write_together, write, requests)
+        together = partial(self._write_together, write, requests, how.lock_timeout_ms)
         one_by_one = partial(self._write_one_by_one, write, requests)
         try:
             return list(await together_then_one_by_one(together, one_by_one, must_raise))
@@ -146,7 +166,8 @@ class BoxOffice:
         self, write: Write[R, A], requests: Sequence[R], _failure: Exception
     ) -> Sequence[A | Exception]:
         async def write_alone(request: R) -> A | Exception:
-            (answer,) = await self._write_together(write, [request])
+            async with self._singles:
+                (answer,) = await self._write_together(write, [request])
             return answer
 
         recording.retried("one_by_one")
@@ -197,20 +218,29 @@ class BoxOffice:
         deadline = asyncio.get_running_loop().time() + self._limits.outcome_wait_ms / 1000
         try:
             return await self._write_once(write, requests)
-        except Unavailable:
+        except Exception:  # noqa: BLE001 - the first COMMIT is unknown, whatever happens here
             return await at_once(requests, partial(self._look_up_alone, write, deadline))
 
     async def _look_up_alone(self, write: Write[R, A], deadline: float, request: R) -> A:
         """The answer. Raises OutcomeUnknown where it can't be found in time."""
         while True:
             try:
-                (answer,) = await self._write_once(write, [request])
-            except Unavailable as error:
-                if asyncio.get_running_loop().time() >= deadline:
+                async with self._singles:
+                    (answer,) = await self._write_once(write, [request])
+            except Exception as error:
+                if not isinstance(error, Unavailable) or asyncio.get_running_loop().time() >= deadline:
                     raise OutcomeUnknown from error
                 await asyncio.sleep(delay_after(1, LOOK_UP_BACKOFF_MS, LOOK_UP_BACKOFF_MS, jitter=True) / 1000)
             else:
                 return answer
+
+
+def _rows_of_hold(request: HoldRequest) -> tuple[UUID | int, ...]:
+    return request.customer_id, *request.seat_ids
+
+
+def _rows_of_settlement(request: SettleRequest) -> tuple[UUID]:
+    return (request.reservation_id,)
 
 
 def _busy_if_overdue(answer: Held | Overdue | Exception) -> Held | Exception:
@@ -231,16 +261,3 @@ def _has_changed(answer: object) -> bool:
             return changed
         case _:
             return isinstance(answer, HoldExpired)
-
-
-def limits(settings: Settings) -> Limits:
-    """Those of this process. The lanes of both kinds, and members alone, leave connections for reads."""
-    alone_max = (settings.pool_size - 2 * LANES) // 2
-    return Limits(
-        settings.writes_max,
-        settings.session_writes_max,
-        settings.pool_wait_ms,
-        settings.outcome_wait_ms,
-        min(settings.list_lock_timeout_ms, settings.lock_timeout_ms),
-        max(1, alone_max),
-    )

@@ -5,21 +5,25 @@ lanes are busy wait, and the next free lane takes them together. So lists grow w
 no latency.
 
 Groups take turns: a list takes one member of each group in turn, so that a session with many requests does not delay
-the others. A member that fails alone, or that is not finished with its list, goes on outside the lane.
+the others. Where a list fails, or does not finish a member, those of its members that share rows go on together,
+outside the lane. They wait briefly for their locks once more. Only members whose lock does not come then wait for it
+patiently, in a queue of their own: a locked seat delays only the requests that want it.
 """
 
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from service.errors import Busy, BusyReason, SessionBusy, concerns_all
+from service.ledger.connected import connected_by
 from service.observability import tracing
 from service.observability.metrics import catalogue, recording
+from service.single_flight import Turns
 
 
 class OfReservation(Protocol):
@@ -38,12 +42,13 @@ LANES = 2
 """Lists in progress at the same time. One is written while the other waits for its COMMIT."""
 MEMBERS_MAX = 128
 """Members of a list. A longer one gains little: PostgreSQL's work for each member is nearly constant from 64 on."""
-Write = Callable[[Sequence[R]], Awaitable[Sequence[A | Exception]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Requests in progress at most, of all groups and of one; the longest wait for a lane; members alone at once."""
+    """Requests in progress at most, of all groups and of one; the longest wait, for a lane and outside of it; lists
+    outside the lanes at once.
+    """
 
     in_progress_max: int
     group_max: int
@@ -72,24 +77,27 @@ class Gathering(Generic[R, A]):
     """The lists of one kind of request.
 
     `together` writes a list in one transaction; it raises where the transaction failed, and returns None for a member
-    that is not finished. `whole` writes a list to its end, with an answer for each member.
+    that is not finished. `whole` writes a list to its end, with an answer for each member; its second argument is
+    whether it waits patiently for locks. `rows` names the rows that a request locks.
     """
 
     def __init__(
         self,
         name: str,
         together: Callable[[Sequence[R]], Awaitable[Sequence[A | Exception | None]]],
-        whole: Write[R, A],
+        whole: Callable[[Sequence[R], bool], Awaitable[Sequence[A | Exception]]],
+        rows: Callable[[R], Iterable[Hashable]],
         bounds: Bounds,
     ) -> None:
         self._name = name
-        self._together, self._whole = together, whole
+        self._together, self._whole, self._rows = together, whole, rows
         self._bounds = bounds
         self._waiting: OrderedDict[int | None, deque[Member[R, A]]] = OrderedDict()
         self._in_group: dict[int | None, int] = {}
         self._in_progress = 0
         self._lanes = 0
-        self._alone = asyncio.Semaphore(bounds.alone_max)
+        self._brief = Turns(bounds.alone_max, bounds.wait_seconds)
+        self._patient = Turns(bounds.alone_max, bounds.wait_seconds)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -143,10 +151,12 @@ class Gathering(Generic[R, A]):
 
     async def _serve(self) -> None:
         """A lane: writes lists until nothing waits."""
-        while members := self._take():
-            await self._write(members)
-        # Nothing is awaited between the last look at the queue and this line, so no request is left behind.
-        self._lanes -= 1
+        try:
+            while members := self._take():
+                await self._write(members)
+        finally:
+            # Nothing is awaited between the last look at the queue and this line, so no request is left behind.
+            self._lanes -= 1
 
     def _take(self) -> list[Member[R, A]]:
         """The next list. Each group gives one member in turn, and goes to the end of the queue."""
@@ -177,27 +187,41 @@ class Gathering(Generic[R, A]):
                 unfinished.append(member)
             else:
                 member.give(answer)
-        if unfinished:
-            self._start(self._finish(unfinished))
+        self._go_on_outside(unfinished)
 
     def _after_failure(self, members: Sequence[Member[R, A]], error: Exception) -> None:
-        """Each member gets a transaction of its own, unless the failure would be the same for all of them."""
+        """The members go on, unless the failure would be the same for all of them."""
         if concerns_all(error):
             for member in members:
                 member.give(error)
             return
         recording.retried("one_by_one")
-        for member in members:
-            self._start(self._finish([member]))
+        self._go_on_outside(members)
+
+    def _go_on_outside(self, members: Sequence[Member[R, A]]) -> None:
+        for connected in connected_by(members, lambda member: self._rows(member.request)):
+            self._start(self._finish(connected))
 
     async def _finish(self, members: Sequence[Member[R, A]]) -> None:
-        async with self._alone:
-            try:
-                answers = await self._in_traces(self._whole, members)
-            except Exception as error:  # noqa: BLE001 - it is the members' answer
-                answers = [error for _ in members]
-        for member, answer in zip(members, answers, strict=True):
-            member.give(answer)
+        locked = []
+        for member, answer in await self._answered(members, self._brief, patiently=False):
+            if isinstance(answer, Busy) and answer.reason is BusyReason.ROW_LOCK:
+                locked.append(member)
+            else:
+                member.give(answer)
+        if locked:
+            for member, answer in await self._answered(locked, self._patient, patiently=True):
+                member.give(answer)
+
+    async def _answered(
+        self, members: Sequence[Member[R, A]], turns: Turns, *, patiently: bool
+    ) -> list[tuple[Member[R, A], A | Exception]]:
+        try:
+            async with turns.take(BusyReason.WRITE_TURN):
+                answers = await self._in_traces(lambda requests: self._whole(requests, patiently), members)
+            return list(zip(members, answers, strict=True))
+        except Exception as error:  # noqa: BLE001 - it is the members' answer
+            return [(member, error) for member in members]
 
     async def _in_traces(self, write: Callable[[Sequence[R]], Awaitable[T]], members: Sequence[Member[R, A]]) -> T:
         """The result of `write`, recorded in the trace of a single member, or as a batch of the traced members."""

@@ -13,6 +13,7 @@ from dev.postgres import Postgres
 from service.database import Connection
 from service.errors import Busy, BusyReason, DatabaseAway, HoldExpired, NotFound, SeatsTaken, SessionBusy
 from service.ledger.claims import Held
+from service.ledger.connected import connected_by
 from service.ledger.gathering import LANES, MEMBERS_MAX, Bounds, Gathering
 from service.ledger.settling import Settled
 from service.reservation import State
@@ -60,15 +61,20 @@ class Writer:
             raise self.failure
         return [None if request.number in self.unfinished else request.number for request in requests]
 
-    async def whole(self, requests: Sequence[Request]) -> list[int | Exception]:
-        """What the list has left."""
+    async def whole(self, requests: Sequence[Request], _patiently: bool) -> list[int | Exception]:  # noqa: FBT001
+        """The rest of the list."""
         self.alone += [request.number for request in requests]
         return [request.number for request in requests]
 
 
+def rows(request: Request) -> list[int]:
+    """A request has a row of its own."""
+    return [request.number]
+
+
 def gathering(writer: Writer, bounds: Bounds = BOUNDS) -> Gathering[Request, int]:
     """One over the writer."""
-    return Gathering("hold", writer.together, writer.whole, bounds)
+    return Gathering("hold", writer.together, writer.whole, rows, bounds)
 
 
 def ask(gathered: Gathering[Request, int], *numbers: int, group: int | None = None) -> list[asyncio.Task[int]]:
@@ -218,7 +224,7 @@ async def test_list_with_a_missing_answer_is_tried_one_by_one() -> None:
     async def one_too_few(requests: Sequence[Request]) -> list[int | Exception | None]:
         return (await writer.together(requests))[1:]
 
-    gathered: Gathering[Request, int] = Gathering("hold", one_too_few, writer.whole, BOUNDS)
+    gathered: Gathering[Request, int] = Gathering("hold", one_too_few, writer.whole, rows, BOUNDS)
     assert await asyncio.gather(*ask(gathered, 1, 2, 3)) == [1, 2, 3]
     assert sorted(writer.alone) == [1, 2, 3]
     assert await asyncio.wait_for(gathered.ask(Request(4), None), 10) == 4
@@ -251,6 +257,28 @@ async def test_locked_seat_delays_its_neighbours_only_briefly(
         assert {type(answer) for answer in answers} == {Held}
         assert not stuck.done()
     assert isinstance(await stuck, Held)
+
+
+async def test_many_requests_for_a_locked_seat_delay_no_neighbour(
+    engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
+) -> None:
+    customers = await make_customers(sql, settings, 40)
+    seats = (await make_session(sql, settings)).seat_ids
+    box_office = make_box_office(engine, limits=replace(LIMITS, list_lock_timeout_ms=50, alone_max=1))
+    async with locked(postgres, "seats", seats[0]):
+        stuck = [asyncio.create_task(box_office.hold(hold_of(who, seats[0]))) for who in customers[:30]]
+        asked = [hold_of(who, seat_id) for who, seat_id in zip(customers[30:], seats[1:], strict=False)]
+        answers = await asyncio.wait_for(asyncio.gather(*map(box_office.hold, asked)), 10)
+        assert {type(answer) for answer in answers} == {Held}
+        assert not any(task.done() for task in stuck)
+    ended = await asyncio.gather(*stuck, return_exceptions=True)
+    assert sorted(type(answer).__name__ for answer in ended) == ["Held"] + [SeatsTaken.__name__] * 29
+
+
+def test_requests_are_connected_by_the_rows_that_they_share() -> None:
+    rows_of = {"a": [1, 2], "b": [3], "c": [2, 4], "d": [5], "e": [4, 5]}
+    connected = connected_by(rows_of, lambda name: rows_of[name])
+    assert sorted(sorted(names) for names in connected) == [["a", "c", "d", "e"], ["b"]]
 
 
 async def test_locked_hold_delays_its_neighbours_only_briefly(

@@ -13,8 +13,9 @@ from dev.postgres import Postgres
 from service.api.customer import render_hold
 from service.database import Connection
 from service.ledger import holding
-from service.ledger.booking import BoxOffice, Limits
+from service.ledger.booking import BoxOffice
 from service.ledger.claims import Held, HoldRequest, Rules
+from service.ledger.limits import Limits
 from service.reservation import State
 from service.settings import Settings
 from tests.stage.factories import Account, hold_of, make_settings, settle_of
