@@ -57,7 +57,7 @@ class Loops:
         owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         cache = Cache(settings) if settings.redis_url else None
         supervisor = Supervisor({}, spacing=dict.fromkeys(SPACED, settings.events_linger_ms / 1000))
-        bell = Bell(settings, "rowlock-expirer", owner)
+        bell = Bell(settings, "rowlock-wakeups", owner)
 
         def number() -> None:
             supervisor.wake("sequencer")

@@ -108,7 +108,7 @@ async def _traced_lifespan(app: FastAPI, loaded: Settings) -> AsyncIterator[Stat
 async def _lifespan(_app: FastAPI, loaded: Settings) -> AsyncIterator[State]:
     engine = create_engine(loaded, "rowlock-api")
     cache = Cache(loaded) if loaded.redis_url else None
-    bell = Bell(loaded, "rowlock-api")
+    bell = Bell(loaded, "rowlock-wakeups")
     context = _context_of(loaded, engine, cache, bell)
     try:
         await ping(engine)

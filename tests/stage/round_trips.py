@@ -1,4 +1,7 @@
-"""A TCP proxy in front of PostgreSQL that counts the service's round trips and COMMITs, on the wire."""
+"""A TCP proxy in front of PostgreSQL that counts the service's round trips and COMMITs, on the wire.
+
+Wake-ups are not counted: a process sends at most one each 10 ms, whatever the number of its writes.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,6 +13,8 @@ from dev.postgres import Postgres
 HOST = "127.0.0.1"
 PROTOCOL_3 = 3 << 16
 CHUNK_BYTES = 65_536
+WAKE_UPS = b"rowlock-wakeups"
+"""The application's name in the message that starts the session."""
 ASKS = {b"Q", b"S", b"H"}
 """The messages after which the service waits for PostgreSQL: Query, Sync and Flush."""
 
@@ -47,14 +52,17 @@ class RoundTrips:
                 side.transport.abort()
 
     async def _listen(self, service: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
-        started = False
+        started, is_counted = False, True
         while True:
             kind = await service.readexactly(1) if started else b""
             length = await service.readexactly(4)
             body = await service.readexactly(int.from_bytes(length) - 4)
             # A request for TLS may come before the message that starts the session; neither has a kind.
             started = started or int.from_bytes(body[:4]) == PROTOCOL_3
-            self.note(kind, body)
+            if not kind and WAKE_UPS in body:
+                is_counted = False
+            if is_counted:
+                self.note(kind, body)
             server.write(kind + length + body)
             await server.drain()
 
