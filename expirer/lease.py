@@ -15,6 +15,11 @@ from service.settings import Settings
 log = structlog.stdlib.get_logger("rowlock.expirer")
 
 
+def standby_seconds(settings: Settings) -> float:
+    """How long a reader waits that has found another replica's lease: it takes over soon after that lease has ended."""
+    return settings.lease_ms / 6_000
+
+
 @asynccontextmanager
 async def kept(engine: AsyncEngine, name: str, owner: str, settings: Settings) -> AsyncIterator[None]:
     """Renews the lease during the block. Otherwise two replicas whose work takes longer would take it from each other

@@ -72,7 +72,7 @@ class Projector:
         clock = await self._cache.clock()
         batch = await self._read_batch(clock)
         if batch is None:
-            return self._interval_seconds
+            return lease.standby_seconds(self._settings)
         if clock.place_epoch == batch.epoch and clock.place < batch.number:
             # The cursor was dropped and created again at the end: no projector has applied the events between.
             await self._cache.begin_epoch()

@@ -56,9 +56,9 @@ class Relay:
         interval_seconds = self._settings.relay_interval_ms / 1000
         batch_max = self._batch_max
         number, events = await self._read_batch(batch_max)
-        if not events:
+        if number is None or not events:
             await self._thread.run(self._publisher.keep_alive)
-            return interval_seconds
+            return lease.standby_seconds(self._settings) if number is None else interval_seconds
         published = await self._publish(events)
         await self._move_cursor(number, events[: published.events])
         catalogue.EVENTS_PUBLISHED.of().inc(published.events)
@@ -71,12 +71,12 @@ class Relay:
         self._batch_max = min(2 * batch_max, self._settings.relay_batch_max)
         return 0 if len(events) == batch_max else interval_seconds
 
-    async def _read_batch(self, batch_max: int) -> tuple[int, list[Logged]]:
-        """Where the cursor is, and the events after it. No events while another replica has the lease."""
+    async def _read_batch(self, batch_max: int) -> tuple[int | None, list[Logged]]:
+        """Where the cursor is, and the events after it. None and no events while another replica has the lease."""
         async with snapshot(self._engine) as connection:
             number = await cursors.take_lease(connection, CURSOR, self._owner, self._settings.lease_ms)
             if number is None:
-                return 0, []
+                return None, []
             return number, await event_log.read_numbered(connection, number, batch_max)
 
     async def _move_cursor(self, number: int, published: Sequence[Logged]) -> None:
