@@ -131,6 +131,8 @@ async def watched(
         "broker_url": rabbitmq.url,
         "hold_seconds": HOLD_SECONDS,
         "lock_timeout_ms": 1_000,
+        # A list waits as long, so that PostgreSQL sees its deadlock.
+        "list_lock_timeout_ms": 1_000,
         "seats_per_customer_max": 1_000,
         "audit_interval_seconds": 1,
     }
