@@ -14,7 +14,8 @@ class Ledger:
 
     history: History
     timeline: Timeline
-    of_customer: Mapping[str, list[Story]]
+    of_customer: Mapping[tuple[str, int], list[Story]]
+    """By customer and session."""
     by_key: Mapping[tuple[str, str], tuple[int, ...]]
 
 
@@ -34,11 +35,11 @@ def check(history: History, timeline: Timeline) -> Iterator[Violation]:
 
 
 def _ledger(history: History, timeline: Timeline) -> Ledger:
-    of_customer: dict[str, list[Story]] = {}
+    of_customer: dict[tuple[str, int], list[Story]] = {}
     by_key: dict[tuple[str, str], tuple[int, ...]] = {}
     for row in history.reservations.values():
         if row.id in timeline.stories:
-            of_customer.setdefault(row.customer, []).append(timeline.stories[row.id])
+            of_customer.setdefault((row.customer, row.session), []).append(timeline.stories[row.id])
         if row.key is not None:
             by_key[row.customer, row.key] = row.seats
     return Ledger(history, timeline, of_customer, by_key)
@@ -61,10 +62,11 @@ def _was_taken(ledger: Ledger, seat: int, operation: Operation) -> bool:
 
 
 def _limit(ledger: Ledger, operation: Operation) -> bool:
-    """At some moment the customer's live seats and the ones asked for were more than the limit."""
+    """At some moment the customer's live seats of the session and the ones asked for were more than the limit."""
     begin, end = operation.invoked, operation.ended
     timeline = ledger.timeline
-    stories = [story for story in ledger.of_customer.get(operation.customer, []) if story.held.at <= end]
+    mine = ledger.of_customer.get((operation.customer, operation.session), [])
+    stories = [story for story in mine if story.held.at <= end]
     moments = [begin, *(story.held.at for story in stories if story.held.at >= begin)]
     return any(
         _claimed(timeline, stories, at) + len(operation.seats) > ledger.history.limits.seats_per_customer_max

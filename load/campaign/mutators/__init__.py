@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from load.campaign.history import History
-from load.campaign.mutators import answers, ledger
+from load.campaign.mutators import answers, ledger, refusals
 from load.campaign.mutators.picking import Inapplicable
 
 __all__ = ["MUTATORS", "Inapplicable", "Mutator"]
@@ -34,10 +34,10 @@ MUTATORS: Sequence[Mutator] = (
     answers.other_bytes,
     answers.other_content,
     answers.other_seat,
-    answers.unexplained_taken,
-    answers.unexplained_limit,
-    answers.unexplained_expiry,
-    answers.unexplained_reuse,
+    refusals.unexplained_taken,
+    refusals.unexplained_limit,
+    refusals.unexplained_expiry,
+    refusals.unexplained_reuse,
     answers.unasked_hold,
     answers.unasked_payment,
     ledger.unpaid_seat,
@@ -51,5 +51,5 @@ MUTATORS: Sequence[Mutator] = (
     answers.defect,
     answers.unresolved,
     answers.lost_session,
-    answers.refused_repetition,
+    refusals.refused_repetition,
 )

@@ -1,0 +1,64 @@
+"""Refusals that nothing explains."""
+
+import random
+from collections import Counter
+from dataclasses import replace
+
+import orjson
+
+from load.campaign.history import HOLD, PAY, History
+from load.campaign.mutators.picking import (
+    SECOND,
+    an_operation,
+    pick,
+    put_operation,
+)
+
+
+def unexplained_taken(history: History, chance: random.Random) -> str:
+    """A hold is refused although its seats were free all the time."""
+    seat = pick(list(history.seats), chance)
+    operation = an_operation(history, chance, HOLD, "seats-taken")
+    began = min(event.at for event in history.events) - 60 * SECOND
+    body = orjson.dumps({"seatIds": [seat]}).decode()
+    put_operation(history, replace(operation, seats=(seat,), body=body, invoked=began, answered=began + 1_000))
+    return "refusal"
+
+
+def unexplained_limit(history: History, chance: random.Random) -> str:
+    """A customer is refused for purchases of another session."""
+    bought = Counter[str]()
+    for row in history.reservations.values():
+        bought[row.customer] += len(row.seats) if row.state == "CONFIRMED" else 0
+    customer, count = max(bought.items(), key=lambda item: item[1])
+    operation = an_operation(history, chance, HOLD, "seats-taken")
+    end = max(event.at for event in history.events) + SECOND
+    refused = replace(operation, customer=customer, problem="seat-limit-reached", invoked=end, answered=end + 1_000)
+    missing = range(1, history.limits.seats_per_customer_max - count + 2)
+    put_operation(history, replace(refused, session=-1, seats=tuple(-n for n in missing)))
+    return "refusal"
+
+
+def unexplained_expiry(history: History, chance: random.Random) -> str:
+    """A payment in time is refused as late."""
+    operation = an_operation(history, chance, PAY)
+    row = history.reservations[operation.reservation or ""]
+    refused = replace(
+        operation, status=409, problem="hold-expired", invoked=row.created_at, answered=row.created_at + 1
+    )
+    put_operation(history, refused)
+    return "refusal"
+
+
+def unexplained_reuse(history: History, chance: random.Random) -> str:
+    """A new key is refused as used."""
+    operation = an_operation(history, chance, HOLD, "seats-taken")
+    put_operation(history, replace(operation, key="never used", problem="idempotency-key-reused", status=422))
+    return "refusal"
+
+
+def refused_repetition(history: History, chance: random.Random) -> str:
+    """A repeated payment is refused because the reservation is paid."""
+    operation = an_operation(history, chance, PAY)
+    put_operation(history, replace(operation, status=409, problem="reservation-paid"))
+    return "refusal"
