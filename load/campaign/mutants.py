@@ -61,6 +61,12 @@ MUTANTS = (
         "if not first.fingerprint:",
     ),
     Mutant(
+        "a key is not remembered",
+        HOLDING,
+        "join reservations as r using (customer_id, idempotency_key)\n",
+        "join reservations as r using (customer_id, idempotency_key)\nwhere false\n",
+    ),
+    Mutant(
         "a settlement does not lock its reservation",
         SETTLING,
         "order by r.id\nfor no key update of r\n",

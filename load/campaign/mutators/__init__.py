@@ -52,4 +52,6 @@ MUTATORS: Sequence[Mutator] = (
     answers.unresolved,
     answers.lost_session,
     refusals.refused_repetition,
+    refusals.forgotten_key,
+    refusals.forgotten_commit,
 )

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import orjson
 
-from load.campaign.history import HOLD, PAY, History
+from load.campaign.history import HOLD, PAY, History, Operation
 from load.campaign.mutators.picking import (
     SECOND,
+    a_reservation,
     an_operation,
     pick,
     put_operation,
@@ -62,3 +63,35 @@ def refused_repetition(history: History, chance: random.Random) -> str:
     operation = an_operation(history, chance, PAY)
     put_operation(history, replace(operation, status=409, problem="reservation-paid"))
     return "refusal"
+
+
+def forgotten_key(history: History, chance: random.Random) -> str:
+    """A repetition of an acknowledged hold is refused because of its own seats."""
+    operation = an_operation(history, chance, HOLD)
+    _repeat(history, _taken(operation, operation.seats), (operation.answered or 0) + 1)
+    return "refusal"
+
+
+def forgotten_commit(history: History, chance: random.Random) -> str:
+    """A hold without an answer was made and has expired. Its repetition is refused because of the next owner."""
+    row = a_reservation(history, chance, "EXPIRED")
+    asked = [op for op in history.of(HOLD) if op.customer == row.customer and op.key == row.key]
+    for operation in asked:
+        unknown = replace(operation, status=None, answered=None, problem=None, body=None)
+        put_operation(history, replace(unknown, reservation=None, replayed=False))
+    later = [event for event in history.events if event.kind == "reservation.held" and event.at > (row.settled_at or 0)]
+    at, seat = pick([(event.at, c.seat) for event in later for c in event.changes if c.seat in row.seats], chance)
+    _repeat(history, replace(_taken(asked[0], (seat,)), seats=row.seats), at + 1)
+    return "refusal"
+
+
+def _repeat(history: History, operation: Operation, invoked: int) -> None:
+    """Adds the operation as a new one of that time."""
+    number = max(op.id for op in history.operations) + 1
+    history.operations.append(replace(operation, id=number, invoked=invoked, answered=invoked + 1))
+
+
+def _taken(operation: Operation, seats: tuple[int, ...]) -> Operation:
+    """Refused because of these seats."""
+    body = orjson.dumps({"seatIds": seats}).decode()
+    return replace(operation, status=409, problem="seats-taken", body=body, reservation=None, replayed=False)
