@@ -86,6 +86,11 @@ def _claim_ended(timeline: Timeline, story: Story) -> float:
 
 
 def _expired(ledger: Ledger, operation: Operation) -> bool:
+    """The deadline had passed, and the hold had not certainly been paid or released before."""
+    story = ledger.timeline.stories.get(operation.reservation or "")
+    ended = story.ended if story else None
+    if ended and ended.kind != "reservation.expired" and ledger.timeline.known(ended) < operation.invoked:
+        return False
     return ledger.timeline.deadline(ledger.history, operation.reservation or "") <= operation.ended
 
 

@@ -52,6 +52,7 @@ MUTATORS: Sequence[Mutator] = (
     answers.unresolved,
     answers.lost_session,
     refusals.refused_repetition,
+    refusals.refused_after_deadline,
     refusals.forgotten_key,
     refusals.forgotten_commit,
 )

@@ -65,6 +65,15 @@ def refused_repetition(history: History, chance: random.Random) -> str:
     return "refusal"
 
 
+def refused_after_deadline(history: History, chance: random.Random) -> str:
+    """A payment is repeated after the deadline and refused as late."""
+    operation = an_operation(history, chance, PAY)
+    deadline = history.reservations[operation.reservation or ""].expires_at
+    refused = replace(operation, status=409, problem="hold-expired", body="{}")
+    _repeat(history, refused, max(deadline, operation.answered or 0) + 1)
+    return "refusal"
+
+
 def forgotten_key(history: History, chance: random.Random) -> str:
     """A repetition of an acknowledged hold is refused because of its own seats."""
     operation = an_operation(history, chance, HOLD)
