@@ -159,6 +159,8 @@ class History:
     """The self-audit's violations at the end, a line each."""
     deadlocks: int = 0
     """How many PostgreSQL has ended."""
+    defects: tuple[str, ...] = ()
+    """What failed beside the requests: a process that ended by itself, or a campaign that did not become quiet."""
     published: frozenset[int] | None = None
     """The numbers of the events that a durable queue of our own has received; None where none was bound."""
 
@@ -186,8 +188,8 @@ def line(row: Any) -> bytes:
 def last_line(history: History) -> bytes:
     """The facts of the campaign's end."""
     published = None if history.published is None else sorted(history.published)
-    end = {"row": "end", "audit": history.audit, "deadlocks": history.deadlocks, "published": published}
-    return orjson.dumps(end) + b"\n"
+    facts = {"audit": history.audit, "deadlocks": history.deadlocks, "defects": history.defects}
+    return orjson.dumps({"row": "end", "published": published} | facts) + b"\n"
 
 
 def write(path: Path, history: History) -> None:
@@ -208,7 +210,7 @@ def read(path: Path) -> History:
             rows.setdefault(row.pop("row"), []).append(row)
     if "limits" not in rows:
         raise ValueError(f"{path} is not the history of a campaign: it has no limits")
-    (end,) = rows.get("end", [{"audit": [], "deadlocks": 0, "published": None}])
+    (end,) = rows.get("end", [{"audit": [], "deadlocks": 0, "defects": [], "published": None}])
     return History(
         limits=Limits(**rows["limits"][0]),
         operations=[_restored(Operation, row, "seats") for row in rows.get("operation", [])],
@@ -218,6 +220,7 @@ def read(path: Path) -> History:
         seats={row["id"]: Seat(**row) for row in rows.get("seat", [])},
         audit=tuple(end["audit"]),
         deadlocks=end["deadlocks"],
+        defects=tuple(end["defects"]),
         published=None if end["published"] is None else frozenset(end["published"]),
     )
 

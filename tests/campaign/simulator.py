@@ -60,6 +60,7 @@ class Simulator:
         self._expire()
         self._map()
         self._list()
+        self.history.published = frozenset(event.id for event in self.history.events)
         return self.history
 
     def _request(self, kind: str, **facts: Any) -> Operation:
@@ -139,7 +140,7 @@ class Simulator:
             self.history.seats[id_] = replace(seat, state=state, version=seat.version + 1, reservation=owner)
             changes.append(Change(id_, state, seat.version + 1))
         number = len(self.history.events) + 1
-        self.history.events.append(Event(number, kind, SESSION, row.id, self.now, tuple(changes)))
+        self.history.events.append(Event(number, kind, SESSION, row.id, self.now, tuple(changes), number))
 
     def _end(self, row: Reservation, state: str) -> Reservation:
         paid = row.total if state == "CONFIRMED" else None
