@@ -14,6 +14,7 @@ import jwt
 
 from load.campaign import faults, subscriber
 from load.campaign.checks import check
+from load.campaign.device import TIMEOUT_SECONDS
 from load.campaign.final import read_ledger
 from load.campaign.ground import Customer, Field, OnSale
 from load.campaign.history import Fault, History, Limits, Operation, last_line, line
@@ -71,7 +72,7 @@ class Result:
 
 async def run(options: Options, log: Path) -> Result:
     """The whole campaign; every operation is written to `log` as it ends."""
-    history = History(Limits(HOLD_SECONDS, SEATS_PER_CUSTOMER_MAX, LATE_SECONDS_MAX))
+    history = History(Limits(HOLD_SECONDS, SEATS_PER_CUSTOMER_MAX, LATE_SECONDS_MAX, TIMEOUT_SECONDS))
     with log.open("wb") as file:
         file.write(line(history.limits))
         async with started(

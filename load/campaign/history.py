@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 HOLD, PAY, RELEASE, MAP, LIST, HISTORY = "hold", "pay", "release", "map", "list", "history"
 WRITES = (HOLD, PAY, RELEASE)
-UNCHANGED = {"busy", "database-away", "not-ready", "too-many-requests"}
+UNCHANGED = {"busy", "session-busy", "database-away", "not-ready", "too-many-requests"}
 """Problems that promise that nothing was changed."""
 
 
@@ -27,6 +27,8 @@ class Limits:
     seats_per_customer_max: int
     late_seconds_max: float
     """An overdue hold ends within this time of its deadline, or of the end of the faults."""
+    answer_seconds_max: float = 12.0
+    """A client gives up after this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Operation:
     replayed: bool = False
     as_of: int | None = None
     session: int = 0
+    hang_up: bool = False
+    """Whether the client hung up on purpose."""
 
     @property
     def reply(self) -> Any:

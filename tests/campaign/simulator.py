@@ -88,7 +88,7 @@ class Simulator:
             row = self._write_hold(customer, tuple(sorted(seats)), f"key-{self.keys}")
             answer: dict[str, Any] = {"status": 201, "body": row.reply, "reservation": row.id}
             if self.random.random() < 0.1:
-                self._note(HOLD, **asked, status=None, answered=None)
+                self._note(HOLD, **asked, status=None, answered=None, hang_up=True)
                 self.now += 1_000
                 self._note(HOLD, **asked, **answer, replayed=True)
             else:

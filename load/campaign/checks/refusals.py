@@ -94,14 +94,13 @@ def _expired(ledger: Ledger, operation: Operation) -> bool:
     return ledger.timeline.deadline(ledger.history, operation.reservation or "") <= operation.ended
 
 
-def _ended_as(kind: str, *, asked: str) -> Explanation:
-    """It had ended in this way, and something else was asked for: a repetition is granted again."""
+def _ended_as(kind: str) -> Explanation:
+    """It had ended in this way."""
 
     def explained(ledger: Ledger, operation: Operation) -> bool:
         story = ledger.timeline.stories.get(operation.reservation or "")
         return (
-            operation.kind == asked
-            and story is not None
+            story is not None
             and story.ended is not None
             and story.ended.kind == kind
             and story.ended.at <= operation.ended
@@ -120,24 +119,14 @@ def _unknown_reservation(ledger: Ledger, operation: Operation) -> bool:
     return row is None or row.customer != operation.customer
 
 
-def _never(_ledger: Ledger, _operation: Operation) -> bool:
-    return False
-
-
 EXPLANATIONS: Mapping[str, Explanation] = {
     "seats-taken": _taken,
     "seat-limit-reached": _limit,
     "hold-expired": _expired,
-    "reservation-paid": _ended_as("reservation.confirmed", asked=RELEASE),
-    "reservation-cancelled": _ended_as("reservation.cancelled", asked=PAY),
+    "reservation-paid": _ended_as("reservation.confirmed"),
+    "reservation-cancelled": _ended_as("reservation.cancelled"),
     "idempotency-key-reused": _reused,
     "not-found": _unknown_reservation,
-    # The campaign asks for seats that exist, of one session on sale, with good tokens and bodies.
-    "seats-unknown": _never,
-    "sale-closed": _never,
-    "seats-of-several-sessions": _never,
-    "invalid-request": _never,
-    "unauthenticated": _never,
 }
 
 

@@ -54,9 +54,12 @@ MUTATORS: Sequence[Mutator] = (
     ledger.deadlocked,
     answers.defect,
     answers.unresolved,
+    answers.unanswered,
     answers.lost_session,
     refusals.refused_repetition,
     refusals.refused_after_deadline,
+    refusals.refused_read,
+    refusals.refused_role,
     refusals.forgotten_key,
     refusals.forgotten_commit,
 )

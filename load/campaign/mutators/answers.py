@@ -121,7 +121,7 @@ def unresolved(history: History, chance: random.Random) -> str:
     """A hold has an unknown outcome for ever."""
     operation = an_operation(history, chance, HOLD, "seats-taken")
     put_operation(
-        history, replace(operation, status=None, answered=None, problem=None, body=None, key="one of its own")
+        history, replace(operation, status=None, answered=None, problem=None, body=None, key="its own", hang_up=True)
     )
     return "unresolved"
 
@@ -135,3 +135,11 @@ def lost_session(history: History, chance: random.Random) -> str:
     history.reservations = {id_: row for id_, row in history.reservations.items() if row.session != session}
     history.events[:] = [event for event in history.events if event.session != session]
     return "lost"
+
+
+def unanswered(history: History, chance: random.Random) -> str:
+    """A read gets no answer although nothing is wrong."""
+    history.faults.clear()
+    operation = an_operation(history, chance, MAP)
+    put_operation(history, replace(operation, status=None, answered=None, body=None))
+    return "unanswered"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import orjson
 
-from load.campaign.history import HOLD, PAY, History, Operation
+from load.campaign.history import HOLD, MAP, PAY, History, Operation
 from load.campaign.mutators.picking import (
     SECOND,
     a_reservation,
@@ -91,6 +91,20 @@ def forgotten_commit(history: History, chance: random.Random) -> str:
     later = [event for event in history.events if event.kind == "reservation.held" and event.at > (row.settled_at or 0)]
     at, seat = pick([(event.at, c.seat) for event in later for c in event.changes if c.seat in row.seats], chance)
     _repeat(history, replace(_taken(asked[0], (seat,)), seats=row.seats), at + 1)
+    return "refusal"
+
+
+def refused_read(history: History, chance: random.Random) -> str:
+    """A read of a customer who is signed in is refused."""
+    operation = an_operation(history, chance, MAP)
+    put_operation(history, replace(operation, status=401, problem="unauthenticated", body="{}"))
+    return "refusal"
+
+
+def refused_role(history: History, chance: random.Random) -> str:
+    """A customer may not hold."""
+    operation = an_operation(history, chance, HOLD, "seats-taken")
+    put_operation(history, replace(operation, status=403, problem="forbidden", body="{}"))
     return "refusal"
 
 
