@@ -195,7 +195,8 @@ async def _settle_down(system: System, history: History, ground: Field, clients:
         await connection.close()
     # Maps and counts may be as old as they say.
     await asyncio.sleep(MAP_AGE_SECONDS_MAX)
-    for session in {session.id for session in ground.sessions}:
+    history.on_sale = tuple(session.id for session in ground.sessions)
+    for session in history.on_sale:
         await clients[0].read_last(session)
 
 

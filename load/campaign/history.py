@@ -165,6 +165,8 @@ class History:
     """How many PostgreSQL has ended."""
     defects: tuple[str, ...] = ()
     """What failed beside the requests: a process that ended by itself, or a campaign that did not become quiet."""
+    on_sale: tuple[int, ...] = ()
+    """The sessions whose maps and lists were read at the end."""
     published: frozenset[int] | None = None
     """The numbers of the events that a durable queue of our own has received; None where none was bound."""
 
@@ -183,6 +185,10 @@ ROWS: Mapping[str, type[Any]] = {
 }
 
 
+END: Mapping[str, Any] = {"audit": (), "deadlocks": 0, "defects": (), "on_sale": ()}
+"""The facts of the end, and what they are in a history that was cut off."""
+
+
 def line(row: Any) -> bytes:
     """One row as a line."""
     (name,) = [name for name, type_ in ROWS.items() if type(row) is type_]
@@ -192,7 +198,7 @@ def line(row: Any) -> bytes:
 def last_line(history: History) -> bytes:
     """The facts of the campaign's end."""
     published = None if history.published is None else sorted(history.published)
-    facts = {"audit": history.audit, "deadlocks": history.deadlocks, "defects": history.defects}
+    facts = {name: getattr(history, name) for name in END}
     return orjson.dumps({"row": "end", "published": published} | facts) + b"\n"
 
 
@@ -214,7 +220,8 @@ def read(path: Path) -> History:
             rows.setdefault(row.pop("row"), []).append(row)
     if "limits" not in rows:
         raise ValueError(f"{path} is not the history of a campaign: it has no limits")
-    (end,) = rows.get("end", [{"audit": [], "deadlocks": 0, "defects": [], "published": None}])
+    (end,) = rows.get("end", [{}])
+    published = end.get("published")
     return History(
         limits=Limits(**rows["limits"][0]),
         operations=[_restored(Operation, row, "seats") for row in rows.get("operation", [])],
@@ -222,10 +229,8 @@ def read(path: Path) -> History:
         events=[_event(row) for row in rows.get("event", [])],
         reservations={row["id"]: _restored(Reservation, row, "seats") for row in rows.get("reservation", [])},
         seats={row["id"]: Seat(**row) for row in rows.get("seat", [])},
-        audit=tuple(end["audit"]),
-        deadlocks=end["deadlocks"],
-        defects=tuple(end["defects"]),
-        published=None if end["published"] is None else frozenset(end["published"]),
+        **{name: type(none)(end.get(name, none)) for name, none in END.items()},
+        published=None if published is None else frozenset(published),
     )
 
 

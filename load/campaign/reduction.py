@@ -86,6 +86,7 @@ def _part(history: History, rows: Sequence[Row], subject: Subject) -> History:
         audit=(),
         deadlocks=0,
         defects=(),
+        on_sale=(),
     )
 
 

@@ -60,6 +60,7 @@ class Simulator:
         self._expire()
         self._map()
         self._list()
+        self.history.on_sale = (SESSION,)
         self.history.published = frozenset(event.id for event in self.history.events)
         return self.history
 

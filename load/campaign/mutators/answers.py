@@ -143,3 +143,22 @@ def unanswered(history: History, chance: random.Random) -> str:
     operation = an_operation(history, chance, MAP)
     put_operation(history, replace(operation, status=None, answered=None, body=None))
     return "unanswered"
+
+
+def unread_map(history: History, _chance: random.Random) -> str:
+    """The last map can't be read."""
+    return _unread(history, MAP)
+
+
+def unread_list(history: History, _chance: random.Random) -> str:
+    """The last list can't be read."""
+    return _unread(history, LIST)
+
+
+def _unread(history: History, kind: str) -> str:
+    """Every such read after the last event is refused."""
+    end = max(event.at for event in history.events)
+    for operation in list(history.of(kind)):
+        if operation.invoked > end:
+            put_operation(history, replace(operation, status=503, problem="busy"))
+    return "map"

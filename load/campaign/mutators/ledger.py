@@ -189,3 +189,10 @@ def deadlocked(history: History, _chance: random.Random) -> str:
     """PostgreSQL ended a deadlock."""
     history.deadlocks = 1
     return "deadlock"
+
+
+def wrong_deadline(history: History, chance: random.Random) -> str:
+    """A deadline comes from a clock that is wrong."""
+    row = a_reservation(history, chance, "CANCELLED")
+    history.reservations[row.id] = replace(row, expires_at=row.expires_at + 60 * SECOND)
+    return "clock"
