@@ -109,7 +109,7 @@ async def _storm(options: Options, system: System, history: History, file: IO[by
     await asyncio.gather(nemesis.run(planned), *(client.run() for client in clients))
     for task in (progress, renewal):
         task.cancel()
-    await heal(system)
+    history.defects += await heal(system)
     history.faults.append(Fault("heal", _now(), _now()))
     history.faults[:0] = nemesis.done
     await _settle_down(system, history, ground, clients)
