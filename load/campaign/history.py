@@ -4,7 +4,7 @@ Times are microseconds since the epoch, by the machine's clock. PostgreSQL and t
 compare; API and expirer processes may run with wrong clocks, which nothing here reads.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -164,7 +164,7 @@ class History:
     deadlocks: int = 0
     """How many PostgreSQL has ended."""
     defects: tuple[str, ...] = ()
-    """What failed beside the requests: a process that ended by itself, or a campaign that did not become quiet."""
+    """Failures beside the requests: a process that ended without a fault, or a campaign that did not become quiet."""
     on_sale: tuple[int, ...] = ()
     """The sessions whose maps and lists were read at the end."""
     published: frozenset[int] | None = None
@@ -186,7 +186,7 @@ ROWS: Mapping[str, type[Any]] = {
 
 
 END: Mapping[str, Any] = {"audit": (), "deadlocks": 0, "defects": (), "on_sale": ()}
-"""The facts of the end, and what they are in a history that was cut off."""
+"""The facts of the end, with their values in a history that was cut off."""
 
 
 def line(row: Any) -> bytes:
@@ -241,12 +241,3 @@ def _restored(type_: type[T], row: Mapping[str, Any], *tuples: str) -> T:
 def _event(row: Mapping[str, Any]) -> Event:
     changes: Sequence[Mapping[str, Any]] = row["changes"]
     return Event(**{**row, "changes": tuple(Change(**change) for change in changes)})
-
-
-def by_reservation(operations: Iterable[Operation]) -> dict[str, list[Operation]]:
-    """The operations that name a reservation, in the order in which they were sent."""
-    found: dict[str, list[Operation]] = {}
-    for operation in operations:
-        if operation.reservation is not None:
-            found.setdefault(operation.reservation, []).append(operation)
-    return found
