@@ -14,6 +14,7 @@ import jwt
 
 from load.campaign import faults, subscriber
 from load.campaign.checks import check
+from load.campaign.device import TIMEOUT_SECONDS
 from load.campaign.final import read_ledger
 from load.campaign.ground import Customer, Field, OnSale
 from load.campaign.history import Fault, History, Limits, Operation, last_line, line
@@ -31,7 +32,7 @@ HOLD_SECONDS = 1
 SEATS_PER_CUSTOMER_MAX = 4
 LATE_SECONDS_MAX = IDLE_IN_TRANSACTION_SECONDS + 2.0
 """A lost connection keeps the locks of its transaction until PostgreSQL ends it. Then the sweep comes."""
-QUIET_POLL_SECONDS, QUIET_TRIES_MAX = 0.2, 300
+QUIET_POLL_SECONDS, QUIET_SECONDS_MAX = 0.2, 60
 MAP_AGE_SECONDS_MAX = 3.0
 TOKEN_AGE_SECONDS = 2 * 3_600
 AUDIT_POLL_SECONDS, AUDIT_TRIES_MAX = 0.5, 120
@@ -71,7 +72,7 @@ class Result:
 
 async def run(options: Options, log: Path) -> Result:
     """The whole campaign; every operation is written to `log` as it ends."""
-    history = History(Limits(HOLD_SECONDS, SEATS_PER_CUSTOMER_MAX, LATE_SECONDS_MAX))
+    history = History(Limits(HOLD_SECONDS, SEATS_PER_CUSTOMER_MAX, LATE_SECONDS_MAX, TIMEOUT_SECONDS))
     with log.open("wb") as file:
         file.write(line(history.limits))
         async with started(
@@ -108,10 +109,10 @@ async def _storm(options: Options, system: System, history: History, file: IO[by
     await asyncio.gather(nemesis.run(planned), *(client.run() for client in clients))
     for task in (progress, renewal):
         task.cancel()
-    await heal(system)
+    history.defects += await heal(system)
     history.faults.append(Fault("heal", _now(), _now()))
     history.faults[:0] = nemesis.done
-    await _settle_down(system, ground, clients)
+    await _settle_down(system, history, ground, clients)
     connection = await system.pair.connect()
     try:
         await read_ledger(connection, history)
@@ -179,20 +180,23 @@ async def _renew_sessions(system: System, ground: Field) -> None:
         ground.sessions = [*ground.sessions[1:], new]
 
 
-async def _settle_down(system: System, ground: Field, clients: Sequence[Client]) -> None:
+async def _settle_down(system: System, history: History, ground: Field, clients: Sequence[Client]) -> None:
     """Resolves unknown outcomes, waits until no hold is left, and reads every map and list for the last time."""
     await asyncio.gather(*(client.device.resolve() for client in clients))
     connection = await system.pair.connect()
     try:
-        for _ in range(QUIET_TRIES_MAX):
+        for _ in range(int(QUIET_SECONDS_MAX / QUIET_POLL_SECONDS)):
             if not await connection.fetchval(COUNT_UNSETTLED):
                 break
             await asyncio.sleep(QUIET_POLL_SECONDS)
+        else:
+            history.defects += (f"holds or unnumbered events are left after {QUIET_SECONDS_MAX:.0f} s without a fault",)
     finally:
         await connection.close()
     # Maps and counts may be as old as they say.
     await asyncio.sleep(MAP_AGE_SECONDS_MAX)
-    for session in {session.id for session in ground.sessions}:
+    history.on_sale = tuple(session.id for session in ground.sessions)
+    for session in history.on_sale:
         await clients[0].read_last(session)
 
 

@@ -64,7 +64,7 @@ class Device:
         invoked = time.time_ns() // 1_000
         answer = await wire.ask(method, path, headers, body, hang_up=hang_up)
         answered = time.time_ns() // 1_000
-        operation = Operation(number, kind, self._customer.id, invoked, **facts)
+        operation = Operation(number, kind, self._customer.id, invoked, hang_up=hang_up, **facts)
         if answer is not None:
             operation = recorded(operation, answered, answer)
         self._ground.record(operation)

@@ -210,9 +210,11 @@ async def rabbitmq_paused(system: System, _chance: random.Random, seconds: float
 
 async def rabbitmq_alarmed(system: System, _chance: random.Random, seconds: float) -> None:
     """Out of memory, so that it takes no messages."""
-    await asyncio.to_thread(system.rabbitmq.control, "set_vm_memory_high_watermark", "absolute", LITTLE_MEMORY)
-    await asyncio.sleep(seconds)
-    await asyncio.to_thread(system.rabbitmq.control, "set_vm_memory_high_watermark", "absolute", MEMORY)
+    try:
+        await asyncio.to_thread(system.rabbitmq.control, "set_vm_memory_high_watermark", "absolute", LITTLE_MEMORY)
+        await asyncio.sleep(seconds)
+    finally:
+        await asyncio.to_thread(system.rabbitmq.control, "set_vm_memory_high_watermark", "absolute", MEMORY)
 
 
 async def letters_altered(system: System, chance: random.Random, seconds: float) -> None:

@@ -4,7 +4,7 @@ Times are microseconds since the epoch, by the machine's clock. PostgreSQL and t
 compare; API and expirer processes may run with wrong clocks, which nothing here reads.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 HOLD, PAY, RELEASE, MAP, LIST, HISTORY = "hold", "pay", "release", "map", "list", "history"
 WRITES = (HOLD, PAY, RELEASE)
-UNCHANGED = {"busy", "database-away", "not-ready", "too-many-requests"}
+UNCHANGED = {"busy", "session-busy", "database-away", "not-ready", "too-many-requests"}
 """Problems that promise that nothing was changed."""
 
 
@@ -27,6 +27,8 @@ class Limits:
     seats_per_customer_max: int
     late_seconds_max: float
     """An overdue hold ends within this time of its deadline, or of the end of the faults."""
+    answer_seconds_max: float = 12.0
+    """A client gives up after this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Operation:
     replayed: bool = False
     as_of: int | None = None
     session: int = 0
+    hang_up: bool = False
+    """Whether the client hung up on purpose."""
 
     @property
     def reply(self) -> Any:
@@ -159,6 +163,10 @@ class History:
     """The self-audit's violations at the end, a line each."""
     deadlocks: int = 0
     """How many PostgreSQL has ended."""
+    defects: tuple[str, ...] = ()
+    """Failures beside the requests: a process that ended without a fault, or a campaign that did not become quiet."""
+    on_sale: tuple[int, ...] = ()
+    """The sessions whose maps and lists were read at the end."""
     published: frozenset[int] | None = None
     """The numbers of the events that a durable queue of our own has received; None where none was bound."""
 
@@ -177,6 +185,10 @@ ROWS: Mapping[str, type[Any]] = {
 }
 
 
+END: Mapping[str, Any] = {"audit": (), "deadlocks": 0, "defects": (), "on_sale": ()}
+"""The facts of the end, with their values in a history that was cut off."""
+
+
 def line(row: Any) -> bytes:
     """One row as a line."""
     (name,) = [name for name, type_ in ROWS.items() if type(row) is type_]
@@ -186,8 +198,8 @@ def line(row: Any) -> bytes:
 def last_line(history: History) -> bytes:
     """The facts of the campaign's end."""
     published = None if history.published is None else sorted(history.published)
-    end = {"row": "end", "audit": history.audit, "deadlocks": history.deadlocks, "published": published}
-    return orjson.dumps(end) + b"\n"
+    facts = {name: getattr(history, name) for name in END}
+    return orjson.dumps({"row": "end", "published": published} | facts) + b"\n"
 
 
 def write(path: Path, history: History) -> None:
@@ -208,7 +220,8 @@ def read(path: Path) -> History:
             rows.setdefault(row.pop("row"), []).append(row)
     if "limits" not in rows:
         raise ValueError(f"{path} is not the history of a campaign: it has no limits")
-    (end,) = rows.get("end", [{"audit": [], "deadlocks": 0, "published": None}])
+    (end,) = rows.get("end", [{}])
+    published = end.get("published")
     return History(
         limits=Limits(**rows["limits"][0]),
         operations=[_restored(Operation, row, "seats") for row in rows.get("operation", [])],
@@ -216,9 +229,8 @@ def read(path: Path) -> History:
         events=[_event(row) for row in rows.get("event", [])],
         reservations={row["id"]: _restored(Reservation, row, "seats") for row in rows.get("reservation", [])},
         seats={row["id"]: Seat(**row) for row in rows.get("seat", [])},
-        audit=tuple(end["audit"]),
-        deadlocks=end["deadlocks"],
-        published=None if end["published"] is None else frozenset(end["published"]),
+        **{name: type(none)(end.get(name, none)) for name, none in END.items()},
+        published=None if published is None else frozenset(published),
     )
 
 
@@ -229,12 +241,3 @@ def _restored(type_: type[T], row: Mapping[str, Any], *tuples: str) -> T:
 def _event(row: Mapping[str, Any]) -> Event:
     changes: Sequence[Mapping[str, Any]] = row["changes"]
     return Event(**{**row, "changes": tuple(Change(**change) for change in changes)})
-
-
-def by_reservation(operations: Iterable[Operation]) -> dict[str, list[Operation]]:
-    """The operations that name a reservation, in the order in which they were sent."""
-    found: dict[str, list[Operation]] = {}
-    for operation in operations:
-        if operation.reservation is not None:
-            found.setdefault(operation.reservation, []).append(operation)
-    return found

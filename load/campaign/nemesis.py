@@ -4,7 +4,8 @@ import asyncio
 import random
 import signal
 import time
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 import asyncpg
 
@@ -13,7 +14,7 @@ from load.campaign.disk import CannotMount
 from load.campaign.faults import FAULTS
 from load.campaign.history import Fault
 from load.campaign.plan import Planned
-from load.campaign.system import System
+from load.campaign.system import Process, System
 
 OWN = {
     "api": "api", "expirer": "expirer", "clock": "api", "postgres": "postgres", "backends": "postgres",
@@ -70,16 +71,27 @@ def _parts(kind: str) -> set[str]:
     return {OWN[name], ALSO.get(name, OWN[name])}
 
 
-async def heal(system: System) -> None:
-    """Restores every part after the last fault."""
+async def heal(system: System) -> tuple[str, ...]:
+    """Restores every part after the last fault, and returns what no fault explains."""
     for server in (system.redis, system.rabbitmq):
         await asyncio.to_thread(server.ensure_up)
     for where in system.proxies:
         where.strikes.clear()
     if system.pair.leader.process is None:
         await asyncio.to_thread(system.pair.leader.start)
-    for process in (*system.apis, *system.expirers):
+    return await revived((*system.apis, *system.expirers))
+
+
+async def revived(processes: Sequence[Process]) -> tuple[str, ...]:
+    """Starts those that do not run. Returns which ones had ended without a fault, and which do not start."""
+    found: list[str] = []
+    for process in processes:
         process.send(signal.SIGCONT)
-        if process.process is None or process.process.returncode is not None:
-            with suppress(RuntimeError):
+        process.note_end()
+        found += process.ends
+        if process.process is None:
+            try:
                 await process.start()
+            except RuntimeError as error:
+                found.append(f"{process.log.stem}: {error}")
+    return tuple(found)

@@ -58,11 +58,17 @@ def _totals(runs: Sequence[Figures]) -> str:
     late = max((run["late_seconds_max"]["outside_faults"] for run in runs), default=0)
     ever = max((run["late_seconds_max"]["ever"] for run in runs), default=0)
     return (
-        f"**{operations:,} operations under {faults:,} faults, in {len(runs)} campaigns: {violations:,} violations.**"
+        f"**{operations:,} operations under {faults:,} faults, in {_counted(len(runs), 'campaign')}:"
+        f" {_counted(violations, 'violation')}.**"
         f" {unknown:,} writes had an unknown\noutcome; {resolved:,} of them were resolved by a repetition. Outside and"
         f" after faults an unpaid seat was back at most\n{late:.1f} s after its deadline, during faults at most"
         f" {ever:.1f} s.\n"
     )
+
+
+def _counted(count: int, noun: str) -> str:
+    """The number with its noun, in the plural where that is right."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _campaigns(runs: Sequence[Figures]) -> str:

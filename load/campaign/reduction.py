@@ -85,6 +85,8 @@ def _part(history: History, rows: Sequence[Row], subject: Subject) -> History:
         seats={id_: seat for id_, seat in history.seats.items() if seat.session in sessions},
         audit=(),
         deadlocks=0,
+        defects=(),
+        on_sale=(),
     )
 
 

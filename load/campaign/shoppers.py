@@ -73,9 +73,9 @@ class Client:
         self.device.close()
 
     async def read_last(self, session: int) -> None:
-        """The map and the list, when all is quiet."""
-        await self.device.send(MAP, session=session)
-        await self.device.send(LIST, session=session)
+        """The map and the list, when all is quiet; again where the service is busy."""
+        await self.device.send_until_known(MAP, session=session)
+        await self.device.send_until_known(LIST, session=session)
 
     async def _hold(self) -> None:
         session = self._chance.choice(self._ground.sessions)

@@ -43,6 +43,9 @@ class Process:
     path: str
     log: Path
     process: asyncio.subprocess.Process | None = None
+    """None where it was killed, or did not start."""
+    ends: list[str] = field(default_factory=list)
+    """The times when it ended although no fault had killed it."""
 
     async def start(self, clock_wrong_by_seconds: int = 0) -> None:
         """Returns when it answers."""
@@ -58,6 +61,7 @@ class Process:
                     if (await client.get(self.path)).status_code != httpx.codes.NOT_FOUND:
                         return
                 if self.process.returncode is not None or time.monotonic() > deadline:
+                    await self._end()
                     raise RuntimeError(f"it did not start; {self.log} ends with:\n{self.log.read_text()[-2_000:]}")
                 await asyncio.sleep(0.05)
 
@@ -69,10 +73,21 @@ class Process:
 
     async def kill(self) -> None:
         """SIGKILL; returns when it is gone."""
+        self.note_end()
+        await self._end()
+
+    def note_end(self) -> None:
+        """Records that it has ended, where no fault did that."""
+        if self.process is not None and self.process.returncode is not None:
+            self.ends.append(f"{self.log.stem} ended without a fault, with the status {self.process.returncode}")
+            self.process = None
+
+    async def _end(self) -> None:
         self.send(signal.SIGCONT)
         self.send(signal.SIGKILL)
         if self.process is not None:
             await self.process.wait()
+            self.process = None
 
 
 @dataclass(slots=True)

@@ -49,6 +49,8 @@ class Wire:
     async def _ask(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, *, hang_up: bool
     ) -> Answer | None:
+        if self._streams is not None and _has_ended(self._streams[0]):
+            self.close()
         if self._streams is None:
             self._streams = await asyncio.open_connection(self._host, self._port, limit=HEAD_BYTES_MAX)
         reader, writer = self._streams
@@ -69,3 +71,8 @@ class Wire:
         if headers.get("connection") == "close":
             self.close()
         return Answer(int(head[0].split(" ", 2)[1]), headers, body)
+
+
+def _has_ended(reader: asyncio.StreamReader) -> bool:
+    """Whether the service has closed the kept connection, after an answer or because it was killed."""
+    return reader.at_eof() or reader.exception() is not None

@@ -60,6 +60,8 @@ class Simulator:
         self._expire()
         self._map()
         self._list()
+        self.history.on_sale = (SESSION,)
+        self.history.published = frozenset(event.id for event in self.history.events)
         return self.history
 
     def _request(self, kind: str, **facts: Any) -> Operation:
@@ -87,7 +89,7 @@ class Simulator:
             row = self._write_hold(customer, tuple(sorted(seats)), f"key-{self.keys}")
             answer: dict[str, Any] = {"status": 201, "body": row.reply, "reservation": row.id}
             if self.random.random() < 0.1:
-                self._note(HOLD, **asked, status=None, answered=None)
+                self._note(HOLD, **asked, status=None, answered=None, hang_up=True)
                 self.now += 1_000
                 self._note(HOLD, **asked, **answer, replayed=True)
             else:
@@ -139,7 +141,7 @@ class Simulator:
             self.history.seats[id_] = replace(seat, state=state, version=seat.version + 1, reservation=owner)
             changes.append(Change(id_, state, seat.version + 1))
         number = len(self.history.events) + 1
-        self.history.events.append(Event(number, kind, SESSION, row.id, self.now, tuple(changes)))
+        self.history.events.append(Event(number, kind, SESSION, row.id, self.now, tuple(changes), number))
 
     def _end(self, row: Reservation, state: str) -> Reservation:
         paid = row.total if state == "CONFIRMED" else None

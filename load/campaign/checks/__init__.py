@@ -2,7 +2,18 @@
 
 from collections.abc import Iterator
 
-from load.campaign.checks import answers, deadlines, histories, ledger, maps, order, refusals
+from load.campaign.checks import (
+    answers,
+    deadlines,
+    histories,
+    keys,
+    ledger,
+    maps,
+    order,
+    outcomes,
+    publishing,
+    refusals,
+)
 from load.campaign.history import History
 from load.campaign.timeline import Violation, replay
 
@@ -15,5 +26,5 @@ def check(history: History) -> list[Violation]:
 def _check(history: History) -> Iterator[Violation]:
     timeline = replay(history)
     yield from timeline.violations
-    for rules in (ledger, answers, order, refusals, deadlines, maps, histories):
+    for rules in (ledger, answers, outcomes, order, refusals, keys, deadlines, maps, histories, publishing):
         yield from rules.check(history, timeline)

@@ -12,9 +12,8 @@ END_OF = {PAY: "reservation.confirmed", RELEASE: "reservation.cancelled"}
 
 def check(history: History, timeline: Timeline) -> Iterator[Violation]:
     """Acknowledged holds, acknowledged ends, reservations without a request, and errors that must not be."""
-    for operation in history.operations:
-        if operation.problem == "internal-error":
-            yield Violation("defect", f"operation {operation.id} ({operation.kind}) answered 500", (operation.id,))
+    for text in history.defects:
+        yield Violation("defect", text)
     for operation in history.of(HOLD):
         if operation.succeeded:
             yield from _check_hold(history, timeline, operation)

@@ -53,6 +53,10 @@ def _check_last(history: History, by_session: dict[int, list[int]]) -> Iterator[
     reads = [operation for operation in history.operations if operation.succeeded and operation.invoked > quiet]
     last = {operation.session: operation for operation in reads if operation.kind == MAP}
     listed = {operation.session: operation for operation in reads if operation.kind == LIST}
+    for session in history.on_sale:
+        for name, found in (("map", last), ("list", listed)):
+            if session not in found:
+                yield Violation("map", f"the last {name} of session {session} could not be read")
     for session, seats in by_session.items():
         letters = "".join(LETTERS[history.seats[seat].state] for seat in seats)
         if session in last and last[session].body != letters:

@@ -14,7 +14,8 @@ class Ledger:
 
     history: History
     timeline: Timeline
-    of_customer: Mapping[str, list[Story]]
+    of_customer: Mapping[tuple[str, int], list[Story]]
+    """By customer and session."""
     by_key: Mapping[tuple[str, str], tuple[int, ...]]
 
 
@@ -34,11 +35,11 @@ def check(history: History, timeline: Timeline) -> Iterator[Violation]:
 
 
 def _ledger(history: History, timeline: Timeline) -> Ledger:
-    of_customer: dict[str, list[Story]] = {}
+    of_customer: dict[tuple[str, int], list[Story]] = {}
     by_key: dict[tuple[str, str], tuple[int, ...]] = {}
     for row in history.reservations.values():
         if row.id in timeline.stories:
-            of_customer.setdefault(row.customer, []).append(timeline.stories[row.id])
+            of_customer.setdefault((row.customer, row.session), []).append(timeline.stories[row.id])
         if row.key is not None:
             by_key[row.customer, row.key] = row.seats
     return Ledger(history, timeline, of_customer, by_key)
@@ -61,10 +62,11 @@ def _was_taken(ledger: Ledger, seat: int, operation: Operation) -> bool:
 
 
 def _limit(ledger: Ledger, operation: Operation) -> bool:
-    """At some moment the customer's live seats and the ones asked for were more than the limit."""
+    """At some moment the customer's live seats of the session and the ones asked for were more than the limit."""
     begin, end = operation.invoked, operation.ended
     timeline = ledger.timeline
-    stories = [story for story in ledger.of_customer.get(operation.customer, []) if story.held.at <= end]
+    mine = ledger.of_customer.get((operation.customer, operation.session), [])
+    stories = [story for story in mine if story.held.at <= end]
     moments = [begin, *(story.held.at for story in stories if story.held.at >= begin)]
     return any(
         _claimed(timeline, stories, at) + len(operation.seats) > ledger.history.limits.seats_per_customer_max
@@ -84,17 +86,21 @@ def _claim_ended(timeline: Timeline, story: Story) -> float:
 
 
 def _expired(ledger: Ledger, operation: Operation) -> bool:
+    """The deadline had passed, and the hold had not certainly been paid or released before."""
+    story = ledger.timeline.stories.get(operation.reservation or "")
+    ended = story.ended if story else None
+    if ended and ended.kind != "reservation.expired" and ledger.timeline.known(ended) < operation.invoked:
+        return False
     return ledger.timeline.deadline(ledger.history, operation.reservation or "") <= operation.ended
 
 
-def _ended_as(kind: str, *, asked: str) -> Explanation:
-    """It had ended in this way, and something else was asked for: a repetition is granted again."""
+def _ended_as(kind: str) -> Explanation:
+    """It had ended in this way."""
 
     def explained(ledger: Ledger, operation: Operation) -> bool:
         story = ledger.timeline.stories.get(operation.reservation or "")
         return (
-            operation.kind == asked
-            and story is not None
+            story is not None
             and story.ended is not None
             and story.ended.kind == kind
             and story.ended.at <= operation.ended
@@ -113,24 +119,14 @@ def _unknown_reservation(ledger: Ledger, operation: Operation) -> bool:
     return row is None or row.customer != operation.customer
 
 
-def _never(_ledger: Ledger, _operation: Operation) -> bool:
-    return False
-
-
 EXPLANATIONS: Mapping[str, Explanation] = {
     "seats-taken": _taken,
     "seat-limit-reached": _limit,
     "hold-expired": _expired,
-    "reservation-paid": _ended_as("reservation.confirmed", asked=RELEASE),
-    "reservation-cancelled": _ended_as("reservation.cancelled", asked=PAY),
+    "reservation-paid": _ended_as("reservation.confirmed"),
+    "reservation-cancelled": _ended_as("reservation.cancelled"),
     "idempotency-key-reused": _reused,
     "not-found": _unknown_reservation,
-    # The campaign asks for seats that exist, of one session on sale, with good tokens and bodies.
-    "seats-unknown": _never,
-    "sale-closed": _never,
-    "seats-of-several-sessions": _never,
-    "invalid-request": _never,
-    "unauthenticated": _never,
 }
 
 

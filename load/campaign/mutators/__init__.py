@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from load.campaign.history import History
-from load.campaign.mutators import answers, ledger
+from load.campaign.mutators import answers, ledger, refusals
 from load.campaign.mutators.picking import Inapplicable
 
 __all__ = ["MUTATORS", "Inapplicable", "Mutator"]
@@ -34,10 +34,10 @@ MUTATORS: Sequence[Mutator] = (
     answers.other_bytes,
     answers.other_content,
     answers.other_seat,
-    answers.unexplained_taken,
-    answers.unexplained_limit,
-    answers.unexplained_expiry,
-    answers.unexplained_reuse,
+    refusals.unexplained_taken,
+    refusals.unexplained_limit,
+    refusals.unexplained_expiry,
+    refusals.unexplained_reuse,
     answers.unasked_hold,
     answers.unasked_payment,
     ledger.unpaid_seat,
@@ -45,11 +45,24 @@ MUTATORS: Sequence[Mutator] = (
     ledger.seat_without_owner,
     ledger.over_limit,
     ledger.clock_before_lock,
+    ledger.wrong_deadline,
     ledger.unpublished,
+    ledger.unnumbered,
+    ledger.missing_number,
+    ledger.swapped_numbers,
+    ledger.not_quiet,
     answers.foreign_payment,
     ledger.deadlocked,
     answers.defect,
     answers.unresolved,
+    answers.unanswered,
+    answers.unread_map,
+    answers.unread_list,
     answers.lost_session,
-    answers.refused_repetition,
+    refusals.refused_repetition,
+    refusals.refused_after_deadline,
+    refusals.refused_read,
+    refusals.refused_role,
+    refusals.forgotten_key,
+    refusals.forgotten_commit,
 )

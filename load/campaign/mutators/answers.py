@@ -87,43 +87,6 @@ def other_seat(history: History, chance: random.Random) -> str:
     return "content"
 
 
-def unexplained_taken(history: History, chance: random.Random) -> str:
-    """A hold is refused although its seats were free all the time."""
-    seat = pick(list(history.seats), chance)
-    operation = an_operation(history, chance, HOLD, "seats-taken")
-    began = min(event.at for event in history.events) - 60 * SECOND
-    body = orjson.dumps({"seatIds": [seat]}).decode()
-    put_operation(history, replace(operation, seats=(seat,), body=body, invoked=began, answered=began + 1_000))
-    return "refusal"
-
-
-def unexplained_limit(history: History, chance: random.Random) -> str:
-    """A customer who has nothing is refused for having too much."""
-    operation = an_operation(history, chance, HOLD, "seats-taken")
-    put_operation(
-        history, replace(operation, customer="a new customer", problem="seat-limit-reached", seats=operation.seats[:1])
-    )
-    return "refusal"
-
-
-def unexplained_expiry(history: History, chance: random.Random) -> str:
-    """A payment in time is refused as late."""
-    operation = an_operation(history, chance, PAY)
-    row = history.reservations[operation.reservation or ""]
-    refused = replace(
-        operation, status=409, problem="hold-expired", invoked=row.created_at, answered=row.created_at + 1
-    )
-    put_operation(history, refused)
-    return "refusal"
-
-
-def unexplained_reuse(history: History, chance: random.Random) -> str:
-    """A new key is refused as used."""
-    operation = an_operation(history, chance, HOLD, "seats-taken")
-    put_operation(history, replace(operation, key="never used", problem="idempotency-key-reused", status=422))
-    return "refusal"
-
-
 def unasked_hold(history: History, chance: random.Random) -> str:
     """A hold is made for a request that was refused."""
     operation = an_operation(history, chance, HOLD)
@@ -158,7 +121,7 @@ def unresolved(history: History, chance: random.Random) -> str:
     """A hold has an unknown outcome for ever."""
     operation = an_operation(history, chance, HOLD, "seats-taken")
     put_operation(
-        history, replace(operation, status=None, answered=None, problem=None, body=None, key="one of its own")
+        history, replace(operation, status=None, answered=None, problem=None, body=None, key="its own", hang_up=True)
     )
     return "unresolved"
 
@@ -174,8 +137,28 @@ def lost_session(history: History, chance: random.Random) -> str:
     return "lost"
 
 
-def refused_repetition(history: History, chance: random.Random) -> str:
-    """A repeated payment is refused because the reservation is paid."""
-    operation = an_operation(history, chance, PAY)
-    put_operation(history, replace(operation, status=409, problem="reservation-paid"))
-    return "refusal"
+def unanswered(history: History, chance: random.Random) -> str:
+    """A read gets no answer although nothing is wrong."""
+    history.faults.clear()
+    operation = an_operation(history, chance, MAP)
+    put_operation(history, replace(operation, status=None, answered=None, body=None))
+    return "unanswered"
+
+
+def unread_map(history: History, _chance: random.Random) -> str:
+    """The last map can't be read."""
+    return _unread(history, MAP)
+
+
+def unread_list(history: History, _chance: random.Random) -> str:
+    """The last list can't be read."""
+    return _unread(history, LIST)
+
+
+def _unread(history: History, kind: str) -> str:
+    """Every such read after the last event is refused."""
+    end = max(event.at for event in history.events)
+    for operation in list(history.of(kind)):
+        if operation.invoked > end:
+            put_operation(history, replace(operation, status=503, problem="busy"))
+    return "map"

@@ -146,12 +146,53 @@ def clock_before_lock(history: History, chance: random.Random) -> str:
 def unpublished(history: History, chance: random.Random) -> str:
     """An event never came to a subscriber."""
     event = pick([event for event in history.events if event.reservation], chance)
-    history.events[:] = [replace(known, number=known.id) for known in history.events]
-    history.published = frozenset(known.id for known in history.events) - {event.id}
+    history.published = (history.published or frozenset()) - {event.number or 0}
     return "unpublished"
+
+
+def unnumbered(history: History, _chance: random.Random) -> str:
+    """The last event never gets a number."""
+    event = history.events[-1]
+    history.published = None
+    put_event(history, replace(event, number=None))
+    return "unpublished"
+
+
+def missing_number(history: History, chance: random.Random) -> str:
+    """The numbers have a gap."""
+    event = pick(history.events[1:], chance)
+    later = {known.id for known in history.events if (known.number or 0) >= (event.number or 0)}
+    for known in list(history.events):
+        if known.id in later:
+            put_event(history, replace(known, number=(known.number or 0) + 1))
+    history.published = frozenset(known.number or 0 for known in history.events)
+    return "log"
+
+
+def swapped_numbers(history: History, chance: random.Random) -> str:
+    """An expiry has its number before its hold."""
+    ended = an_event(history, chance, "reservation.expired")
+    of_same = [event for event in history.events if event.reservation == ended.reservation]
+    held = pick([event for event in of_same if event.kind == "reservation.held"], chance)
+    put_event(history, replace(ended, number=held.number))
+    put_event(history, replace(held, number=ended.number))
+    return "log"
+
+
+def not_quiet(history: History, _chance: random.Random) -> str:
+    """The campaign's end did not become quiet."""
+    history.defects = ("it did not become quiet",)
+    return "defect"
 
 
 def deadlocked(history: History, _chance: random.Random) -> str:
     """PostgreSQL ended a deadlock."""
     history.deadlocks = 1
     return "deadlock"
+
+
+def wrong_deadline(history: History, chance: random.Random) -> str:
+    """A deadline comes from a clock that is wrong."""
+    row = a_reservation(history, chance, "CANCELLED")
+    history.reservations[row.id] = replace(row, expires_at=row.expires_at + 60 * SECOND)
+    return "clock"
