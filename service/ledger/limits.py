@@ -25,7 +25,8 @@ class Limits:
 
 def limits_of(settings: Settings) -> Limits:
     """Those of this process. The lanes of both kinds, and members alone, leave connections for reads."""
-    alone_max = (settings.pool_size - 2 * LANES) // 4
+    # Both kinds have as many lists outside the lanes, brief ones and patient ones: two thirds of the rest.
+    alone_max = (settings.pool_size - 2 * LANES) // 6
     return Limits(
         settings.writes_max,
         settings.session_writes_max,

@@ -7,21 +7,11 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from dev.postgres import Postgres
-from service.database import Connection
-from service.errors import Busy, BusyReason, DatabaseAway, HoldExpired, NotFound, SeatsTaken, SessionBusy
-from service.ledger.claims import Held
+from service.errors import Busy, BusyReason, DatabaseAway, SessionBusy
 from service.ledger.connected import connected_by
 from service.ledger.gathering import LANES, MEMBERS_MAX, Bounds, Gathering
-from service.ledger.settling import Settled
-from service.reservation import State
-from service.settings import Settings
-from tests.stage.factories import hold_of, make_customers, make_overdue, make_session, settle_of
-from tests.stage.forcing import LIMITS, give, locked, make_box_office, patient_settings, state_of
-from tests.stage.metering import moved
-from tests.stage.waiting import until, until_lock_waits
+from tests.stage.waiting import until
 
 BOUNDS = Bounds(in_progress_max=1_000, group_max=1_000, wait_seconds=30, alone_max=2)
 
@@ -237,103 +227,7 @@ async def test_unfinished_member_does_not_delay_its_list() -> None:
     assert writer.alone == [2]
 
 
-@pytest.fixture
-def settings(postgres: Postgres, sql: Connection) -> Settings:  # noqa: ARG001 - the database is emptied first
-    """No request times out while the test keeps a lock."""
-    return patient_settings(postgres)
-
-
-async def test_locked_seat_delays_its_neighbours_only_briefly(
-    engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
-) -> None:
-    customers = await make_customers(sql, settings, 12)
-    seats = (await make_session(sql, settings)).seat_ids
-    box_office = make_box_office(engine, limits=replace(LIMITS, list_lock_timeout_ms=50, alone_max=2))
-    async with locked(postgres, "seats", seats[0]):
-        stuck = asyncio.create_task(box_office.hold(hold_of(customers[0], seats[0])))
-        await until_lock_waits(sql)
-        asked = [hold_of(who, seat_id) for who, seat_id in zip(customers[1:], seats[1:], strict=False)]
-        answers = await asyncio.wait_for(asyncio.gather(*map(box_office.hold, asked)), 10)
-        assert {type(answer) for answer in answers} == {Held}
-        assert not stuck.done()
-    assert isinstance(await stuck, Held)
-
-
-async def test_many_requests_for_a_locked_seat_delay_no_neighbour(
-    engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
-) -> None:
-    customers = await make_customers(sql, settings, 40)
-    seats = (await make_session(sql, settings)).seat_ids
-    box_office = make_box_office(engine, limits=replace(LIMITS, list_lock_timeout_ms=50, alone_max=1))
-    async with locked(postgres, "seats", seats[0]):
-        stuck = [asyncio.create_task(box_office.hold(hold_of(who, seats[0]))) for who in customers[:30]]
-        asked = [hold_of(who, seat_id) for who, seat_id in zip(customers[30:], seats[1:], strict=False)]
-        answers = await asyncio.wait_for(asyncio.gather(*map(box_office.hold, asked)), 10)
-        assert {type(answer) for answer in answers} == {Held}
-        assert not any(task.done() for task in stuck)
-    ended = await asyncio.gather(*stuck, return_exceptions=True)
-    assert sorted(type(answer).__name__ for answer in ended) == ["Held"] + [SeatsTaken.__name__] * 29
-
-
 def test_requests_are_connected_by_the_rows_that_they_share() -> None:
     rows_of = {"a": [1, 2], "b": [3], "c": [2, 4], "d": [5], "e": [4, 5]}
     connected = connected_by(rows_of, lambda name: rows_of[name])
     assert sorted(sorted(names) for names in connected) == [["a", "c", "d", "e"], ["b"]]
-
-
-async def test_locked_hold_delays_its_neighbours_only_briefly(
-    engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
-) -> None:
-    customers = await make_customers(sql, settings, 6)
-    seats = (await make_session(sql, settings)).seat_ids
-    held = [await give(sql, *pair) for pair in zip(customers, seats, strict=False)]
-    box_office = make_box_office(engine, limits=replace(LIMITS, list_lock_timeout_ms=50, alone_max=2))
-    async with locked(postgres, "reservations", held[0]):
-        stuck = asyncio.create_task(box_office.settle(settle_of(held[0], State.CONFIRMED)))
-        await until_lock_waits(sql)
-        paying = [box_office.settle(settle_of(id_, State.CONFIRMED)) for id_ in held[1:]]
-        answers = await asyncio.wait_for(asyncio.gather(*paying), 10)
-        assert {type(answer) for answer in answers} == {Settled}
-        assert not stuck.done()
-    assert isinstance(await stuck, Settled)
-
-
-async def test_hot_seat_has_one_winner_and_few_transactions(
-    engine: AsyncEngine, sql: Connection, settings: Settings
-) -> None:
-    customers = await make_customers(sql, settings, 100)
-    seats = (await make_session(sql, settings)).seat_ids
-    box_office = make_box_office(engine)
-    asked = [box_office.hold(hold_of(who, seats[0])) for who in customers]
-    with moved() as grown:
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-    assert sorted(type(answer).__name__ for answer in answers) == ["Held"] + [SeatsTaken.__name__] * 99
-    assert grown["list_members_count hold"] <= LANES + 1
-    assert await sql.fetchval("select count(*) from events where reservation_id is not null") == 1
-
-
-async def test_gathered_hold_of_an_overdue_seat_ends_the_old_hold(
-    engine: AsyncEngine, sql: Connection, settings: Settings
-) -> None:
-    customers = await make_customers(sql, settings, 4)
-    seats = (await make_session(sql, settings)).seat_ids
-    overdue = await give(sql, customers[0], seats[0])
-    await make_overdue(sql, overdue)
-    box_office = make_box_office(engine)
-    asked = [box_office.hold(hold_of(who, seats[n])) for n, who in enumerate(customers[1:])]
-    assert {type(answer) for answer in await asyncio.gather(*asked)} == {Held}
-    assert await state_of(sql, overdue) == "EXPIRED"
-
-
-async def test_gathered_payments_get_answers_of_their_own(
-    engine: AsyncEngine, sql: Connection, settings: Settings
-) -> None:
-    owner, stranger = await make_customers(sql, settings, 2)
-    seats = (await make_session(sql, settings)).seat_ids
-    held, late = await give(sql, owner, seats[0]), await give(sql, owner, seats[1])
-    await make_overdue(sql, late)
-    box_office = make_box_office(engine)
-    asked = [settle_of(held, State.CONFIRMED, owner), settle_of(held, State.CONFIRMED, stranger)]
-    asked += [settle_of(held, State.CONFIRMED, owner), settle_of(late, State.CONFIRMED, owner)]
-    answers = await asyncio.gather(*map(box_office.settle, asked), return_exceptions=True)
-    assert [type(answer) for answer in answers] == [Settled, NotFound, Settled, HoldExpired]
