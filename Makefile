@@ -26,7 +26,7 @@ test: $(BIN)/.installed ## runs the tests on real servers; ARGS="tests/ledger/te
 	@$(BIN)/python -m pytest $(ARGS)
 
 faults: $(BIN)/.installed ## runs the long tests of faults and punctuality, which need an idle machine
-	@dev/install-packages $(PACKAGES)
+	@dev/install-packages $(PACKAGES) gcc libc6-dev
 	@$(BIN)/python -m pytest -n 0 -p tests.conftest $(or $(ARGS),load/tests)
 	@$(if $(ARGS),,ROWLOCK_TEST_STORM_SECONDS=60 $(BIN)/python -m pytest -n 0 tests/events/test_sequencer.py -k storm)
 

@@ -1,7 +1,6 @@
 """The load generator sends each request once, counts every answer, and keeps to its times."""
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +11,6 @@ import pytest
 from load.bench import generator
 from load.bench.generator import Answers, Load, request
 from tests.stage.factories import Account
-
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="the generator is compiled: make bench installs cc")
 
 
 @dataclass(slots=True)
