@@ -181,28 +181,14 @@ async def book(
     now = (await db.execute(select(func.clock_timestamp()))).scalar_one()
     if seat.state != "AVAILABLE" or show.showtime <= now:
         raise HTTPException(409)
-    claimed = select(func.coalesce(func.sum(func.cardinality(Reservation.seat_ids)), 0)).where(
-        Reservation.customer_id == customer,
-        Reservation.session_id == seat.session_id,
-        Reservation.state.in_(["HELD", "CONFIRMED"]),
-    )
-    if (await db.execute(claimed)).scalar_one() >= SEATS_PER_CUSTOMER_MAX:
+    if await _seats_claimed(db, customer, seat) >= SEATS_PER_CUSTOMER_MAX:
         raise HTTPException(409)
     reply = _reply(seat, show, now)
     made = Reservation(
-        id=reply.reservation_id,
-        customer_id=customer,
-        session_id=seat.session_id,
-        seat_ids=[seat.id],
-        state="HELD",
-        total=seat.price,
-        currency=show.currency,
-        created_at=now,
-        expires_at=reply.expires_at,
-        idempotency_key=idempotency_key,
-        request_fingerprint=fingerprint,
-        reply=reply.model_dump_json(),
-    )
+        id=reply.reservation_id, customer_id=customer, session_id=seat.session_id, seat_ids=[seat.id], state="HELD",
+        total=seat.price, currency=show.currency, created_at=now, expires_at=reply.expires_at,
+        idempotency_key=idempotency_key, request_fingerprint=fingerprint, reply=reply.model_dump_json(),
+    )  # fmt: skip
     db.add(made)
     await db.flush()
     seat.state, seat.reservation_id, seat.version = "HELD", made.id, seat.version + 1
@@ -210,6 +196,15 @@ async def book(
     db.add(Event(kind="reservation.held", session_id=seat.session_id, reservation_id=made.id, seats=[change], at=now))
     await db.commit()
     return reply
+
+
+async def _seats_claimed(db: AsyncSession, customer: UUID, seat: Seat) -> int:
+    claimed = select(func.coalesce(func.sum(func.cardinality(Reservation.seat_ids)), 0)).where(
+        Reservation.customer_id == customer,
+        Reservation.session_id == seat.session_id,
+        Reservation.state.in_(["HELD", "CONFIRMED"]),
+    )
+    return int((await db.execute(claimed)).scalar_one())
 
 
 def _reply(seat: Seat, show: Session, now: datetime) -> Reply:

@@ -5,7 +5,7 @@ Lock order, everywhere and also when freeing: the customers by id, then the rese
 
 This module handles the failures of such a transaction. Overdue holds of the seats are ended first. A failure that
 changed nothing is retried with backoff. A COMMIT without an answer is looked up. A list whose locks time out is tried
-one by one.
+in parts, and at last one by one.
 """
 
 import asyncio

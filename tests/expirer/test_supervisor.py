@@ -142,20 +142,20 @@ class Clock:
 
 
 async def test_steps_of_a_woken_loop_keep_their_distance() -> None:
-    step, calls = steps_of(FOREVER)
-    watched = Supervisor({"loop": step}, spacing={"loop": 0.2})
-    running = asyncio.create_task(run(watched))
-    await until_called(calls)
-    watched.wake("loop")
-    await until_called(calls, 2)
-    await asyncio.sleep(0.3)
-    watched.wake("loop")
-    began = time.monotonic()
-    await until_called(calls, 3)
-    watched.stop()
-    await running
-    assert calls[1] - calls[0] >= 0.2
-    assert calls[2] - began < 0.2, "nothing came for a while, so there is nothing to wait for"
+    clock, waited, woken_after = Clock(), list[float](), {2}
+    step, calls = steps_of(60.0, 60.0, FOREVER)
+
+    async def pause(_end: asyncio.Event, seconds: float) -> None:
+        waited.append(round(seconds, 3))
+        if len(waited) not in woken_after:
+            clock.now += seconds
+        if seconds > FOREVER / 2:
+            watched.stop()
+
+    watched = Supervisor({"loop": step}, clock, pause, spacing={"loop": 0.2})
+    await run(watched)
+    assert len(calls) == 3
+    assert waited[:4] == [0.2, 59.8, 0.2, 59.8], "woken at once or after a minute: the distance is kept, and no more"
 
 
 async def test_full_batches_and_short_pauses_are_not_spaced() -> None:
