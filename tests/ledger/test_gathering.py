@@ -18,9 +18,10 @@ BOUNDS = Bounds(in_progress_max=1_000, group_max=1_000, wait_seconds=30, alone_m
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request of the gathering alone."""
+    """A request of the gathering alone. `row` is the row that it wants, its own without one."""
 
     number: int
+    row: int | None = None
 
     @property
     def reservation_id(self) -> UUID:
@@ -34,7 +35,8 @@ class Writer:
 
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     lists: list[list[int]] = field(default_factory=list)
-    alone: list[int] = field(default_factory=list)
+    outside: list[list[int]] = field(default_factory=list)
+    outer_gate: asyncio.Event | None = None
     at_once_max: int = 0
     running: int = 0
     failure: Exception | None = None
@@ -53,13 +55,15 @@ class Writer:
 
     async def whole(self, requests: Sequence[Request], _patiently: bool) -> list[int | Exception]:  # noqa: FBT001
         """The rest of the list."""
-        self.alone += [request.number for request in requests]
+        self.outside.append([request.number for request in requests])
+        if self.outer_gate:
+            await self.outer_gate.wait()
         return [request.number for request in requests]
 
 
 def rows(request: Request) -> list[int]:
-    """A request has a row of its own."""
-    return [request.number]
+    """The row that it wants."""
+    return [request.number if request.row is None else request.row]
 
 
 def gathering(writer: Writer, bounds: Bounds = BOUNDS) -> Gathering[Request, int]:
@@ -137,7 +141,7 @@ async def test_no_request_is_left_behind() -> None:
 
     answers = await asyncio.wait_for(asyncio.gather(*(some(1_000 * n) for n in range(40))), 30)
     assert answers == [[1_000 * n + m for m in range(50)] for n in range(40)]
-    assert writer.alone == []
+    assert writer.outside == []
 
 
 async def test_too_many_requests_are_refused_at_once() -> None:
@@ -179,6 +183,20 @@ async def test_request_that_waits_too_long_is_refused() -> None:
     assert all(1 not in written for written in writer.lists)
 
 
+async def test_each_waiting_request_is_refused_in_its_time() -> None:
+    writer = Writer()
+    gathered = gathering(writer, replace(BOUNDS, wait_seconds=0.1))
+    asked = await busy(gathered, writer)
+    waiting = ask(gathered, 1)
+    # The second one is not late when the first one is.
+    await asyncio.sleep(0.05)
+    waiting += ask(gathered, 2)
+    refused = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
+    assert [type(answer) for answer in refused] == [Busy] * 2
+    writer.gate.set()
+    await asyncio.gather(*asked)
+
+
 async def test_caller_that_goes_while_it_waits_is_not_written() -> None:
     writer = Writer()
     gathered = gathering(writer)
@@ -196,7 +214,31 @@ async def test_failed_list_is_tried_one_by_one() -> None:
     writer = Writer(failure=Busy(BusyReason.ROW_LOCK))
     writer.gate.set()
     assert await asyncio.gather(*ask(gathering(writer), 1, 2, 3)) == [1, 2, 3]
-    assert sorted(writer.alone) == [1, 2, 3]
+    assert sorted(writer.outside) == [[1], [2], [3]]
+
+
+async def test_members_that_want_one_row_go_on_together() -> None:
+    writer = Writer(failure=Busy(BusyReason.ROW_LOCK))
+    gathered = gathering(writer)
+    asked = await busy(gathered, writer)
+    together = [asyncio.create_task(gathered.ask(Request(n, row), None)) for n, row in ((1, 7), (2, 8), (3, 7))]
+    await asyncio.sleep(0)
+    writer.gate.set()
+    await asyncio.gather(*asked, *together)
+    assert sorted(writer.outside)[-2:] == [[1, 3], [2]]
+
+
+async def test_wait_outside_of_the_lanes_is_bounded() -> None:
+    writer = Writer(failure=Busy(BusyReason.ROW_LOCK), outer_gate=asyncio.Event())
+    writer.gate.set()
+    gathered = gathering(writer, replace(BOUNDS, alone_max=1, wait_seconds=0.05))
+    first, second = ask(gathered, 1, 2)
+    with pytest.raises(Busy) as refused:
+        await asyncio.wait_for(second, 10)
+    assert refused.value.reason is BusyReason.WRITE_TURN
+    assert writer.outer_gate is not None
+    writer.outer_gate.set()
+    assert await first == 1
 
 
 async def test_failure_that_concerns_all_is_the_answer_of_all() -> None:
@@ -204,7 +246,7 @@ async def test_failure_that_concerns_all_is_the_answer_of_all() -> None:
     writer.gate.set()
     answers = await asyncio.gather(*ask(gathering(writer), 1, 2, 3), return_exceptions=True)
     assert [type(answer) for answer in answers] == [DatabaseAway] * 3
-    assert writer.alone == []
+    assert writer.outside == []
 
 
 async def test_list_with_a_missing_answer_is_tried_one_by_one() -> None:
@@ -216,7 +258,7 @@ async def test_list_with_a_missing_answer_is_tried_one_by_one() -> None:
 
     gathered: Gathering[Request, int] = Gathering("hold", one_too_few, writer.whole, rows, BOUNDS)
     assert await asyncio.gather(*ask(gathered, 1, 2, 3)) == [1, 2, 3]
-    assert sorted(writer.alone) == [1, 2, 3]
+    assert sorted(writer.outside) == [[1], [2], [3]]
     assert await asyncio.wait_for(gathered.ask(Request(4), None), 10) == 4
 
 
@@ -224,7 +266,7 @@ async def test_unfinished_member_does_not_delay_its_list() -> None:
     writer = Writer(unfinished={2})
     writer.gate.set()
     assert await asyncio.gather(*ask(gathering(writer), 1, 2, 3)) == [1, 2, 3]
-    assert writer.alone == [2]
+    assert writer.outside == [[2]]
 
 
 def test_requests_are_connected_by_the_rows_that_they_share() -> None:
