@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from service.ledger.settling import Settled
 from service.reservation import State
 from service.settings import Settings
 from tests.stage.factories import hold_of, make_customers, make_session, make_settings, settle_of
-from tests.stage.forcing import give, locked, make_box_office, state_of
+from tests.stage.forcing import LIMITS, give, locked, make_box_office, state_of
 from tests.stage.pools import checked_out
 from tests.stage.proxy import COMMIT, Fault, proxy_before
 from tests.stage.waiting import until_lock_waits
@@ -106,6 +107,24 @@ async def test_locks_of_many_that_do_not_come_are_waited_for_at_once(
         assert time.monotonic() - began < 8 * 0.5, "one after the other would take nine times as long"
     await engine.dispose()
     assert [type(answer) for answer in answers] == [Busy] * 8
+
+
+async def test_members_tried_one_by_one_leave_the_pool_to_others(
+    postgres: Postgres, sql: Connection, settings: Settings
+) -> None:
+    engine = create_engine(make_settings(postgres.url(), lock_timeout_ms=500), "rowlock-test")
+    customers = await make_customers(sql, settings, 8)
+    seats = (await make_session(sql, settings)).seat_ids[:8]
+    requests = [hold_of(customer, seat) for customer, seat in zip(customers, seats, strict=True)]
+    most = 0
+    async with locked(postgres, "seats", *seats):
+        box_office = make_box_office(engine, limits=replace(LIMITS, alone_max=2))
+        holding = asyncio.create_task(box_office.hold_all(requests))
+        while not holding.done():
+            await asyncio.wait([holding], timeout=0.02)
+            most = max(most, checked_out(engine))
+    await engine.dispose()
+    assert most == 2
 
 
 async def test_unknown_outcome_is_looked_up_for_each_member(
