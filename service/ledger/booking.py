@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.backoff import delay_after
 from service.database import Connection, make_durable, roll_back, transaction
-from service.errors import Busy, BusyReason, DatabaseAway, HoldExpired, OutcomeUnknown, Unavailable, concerns_all
+from service.errors import Busy, BusyReason, DatabaseAway, HoldExpired, OutcomeUnknown, concerns_all
 from service.ledger import holding, settling
 from service.ledger.claims import Held, HoldRequest, LockedSeat, Overdue, Render, Rules
 from service.ledger.gathering import Gathering
@@ -228,7 +228,7 @@ class BoxOffice:
                 async with self._singles:
                     (answer,) = await self._write_once(write, [request])
             except Exception as error:
-                if not isinstance(error, Unavailable) or asyncio.get_running_loop().time() >= deadline:
+                if asyncio.get_running_loop().time() >= deadline:
                     raise OutcomeUnknown from error
                 await asyncio.sleep(delay_after(1, LOOK_UP_BACKOFF_MS, LOOK_UP_BACKOFF_MS, jitter=True) / 1000)
             else:

@@ -223,3 +223,19 @@ async def test_connection_lost_before_the_commit_changes_nothing(
         assert (reply.status_code, reply.json()["type"]) == (503, "urn:rowlock:problem:database-away")
         assert await outcome(sql) == []
         assert (await ask(client)).status_code == 201
+
+
+async def test_unknown_outcome_stays_unknown_when_the_look_up_fails(
+    proxy: Proxy, sql: Connection, settings: Settings
+) -> None:
+    ask = await prepare("hold with a key", sql, settings)
+    async with serving(through(proxy, **BLACK_HOLE)) as client:
+        strikes, asked = await strike_each(proxy, Fault.SWALLOW_ANSWER, client, [ask])
+        assert strikes[0].struck.is_set()
+        await sql.execute("alter table reservations rename column reply to spoilt")
+        try:
+            assert_unknown(await asked[0])
+        finally:
+            await sql.execute("alter table reservations rename column spoilt to reply")
+        assert (await ask(client)).status_code == 201
+    assert await outcome(sql) == done_once("hold with a key")
