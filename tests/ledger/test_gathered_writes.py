@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.postgres import Postgres
 from service.database import Connection
-from service.errors import HoldExpired, NotFound, SeatsTaken
+from service.errors import HoldExpired, NotFound, SeatsTaken, SessionBusy
 from service.ledger.claims import Held
 from service.ledger.gathering import LANES
 from service.ledger.limits import limits_of
@@ -76,6 +76,25 @@ async def test_locked_hold_delays_its_neighbours_only_briefly(
         assert {type(answer) for answer in answers} == {Settled}
         assert not stuck.done()
     assert isinstance(await stuck, Settled)
+
+
+async def test_busy_session_is_refused_while_another_one_sells(
+    engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
+) -> None:
+    customers = await make_customers(sql, settings, 5)
+    busy, other = [(await make_session(sql, settings)).seat_ids for _ in range(2)]
+    box_office = make_box_office(engine, limits=replace(LIMITS, session_writes_max=1))
+    for seats in (busy, other):
+        await box_office.hold(hold_of(customers[0], seats[0]))
+    async with locked(postgres, "seats", busy[0]):
+        waiting = asyncio.create_task(box_office.hold(hold_of(customers[1], busy[0])))
+        await until_lock_waits(sql)
+        with pytest.raises(SessionBusy):
+            await box_office.hold(hold_of(customers[2], busy[0]))
+        with pytest.raises(SeatsTaken):
+            await box_office.hold(hold_of(customers[3], other[0]))
+    with pytest.raises(SeatsTaken):
+        await waiting
 
 
 async def test_hot_seat_has_one_winner_and_few_transactions(

@@ -21,6 +21,7 @@ from service.settings import Settings
 from tests.conftest import serving
 from tests.stage.factories import Account, book, hold_of, make_customer, make_customers, make_session, settle_of
 from tests.stage.forcing import LIMITS, give, hold_one, locked, make_box_office, patient_settings, state_of
+from tests.stage.metering import moved
 from tests.stage.pools import checked_out
 from tests.stage.waiting import until_lock_waits
 
@@ -69,6 +70,19 @@ async def test_full_pool_refuses_a_hold_in_time_and_recovers(
     await assert_one_winner(waiting)
     assert checked_out(engine) == 0
     assert isinstance(await hold_one(box_office, late), Held)
+
+
+async def test_list_waits_once_for_a_connection(
+    box_office: BoxOffice, postgres: Postgres, sql: Connection, settings: Settings
+) -> None:
+    customers = await make_customers(sql, settings, POOL_SIZE + 1)
+    seats = (await make_session(sql, settings)).seat_ids
+    async with every_slot_taken(box_office, postgres, sql, customers, seats[0]) as waiting:
+        with moved() as grown:
+            answers = await box_office.hold_all([hold_of(customers[-1], seat_id) for seat_id in seats[1:4]])
+        assert {type(answer) for answer in answers} == {Busy}
+        assert grown["pool_wait_seconds_count"] == 1
+    await assert_one_winner(waiting)
 
 
 async def test_full_pool_is_503_busy_and_the_process_stays_ready(
