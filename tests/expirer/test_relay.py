@@ -55,6 +55,16 @@ async def test_events_are_published_in_order_with_their_facts(
     assert log.startswith(history), "the server and its timeline: after a restore numbers mean something else"
 
 
+async def test_standby_looks_again_soon_after_the_lease_may_have_ended(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    await make_numbered(engine, sql, settings, 1)
+    slow = settings.model_copy(update={"relay_interval_ms": 10_000})
+    async with relaying(engine, slow, "a") as active, relaying(engine, slow, "b") as standby:
+        assert await active.step() == 10
+        assert await standby.step() <= settings.lease_ms / 1000 / 4
+
+
 async def test_event_is_persistent_and_named_by_its_properties(
     engine: AsyncEngine, sql: Connection, settings: Settings, rabbitmq: Broker
 ) -> None:
