@@ -225,4 +225,4 @@ class SeatMaps(BaseModel):
             description="Longest pause of the projector while no wake-up comes, at most a third of"
             " `ROWLOCK_MAP_FRESH_MS`; seat maps may be reported older by this",
         ),
-    ] = 1_000
+    ] = 200
