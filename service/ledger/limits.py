@@ -30,7 +30,7 @@ def limits_of(settings: Settings) -> Limits:
     return Limits(
         settings.writes_max,
         settings.session_writes_max,
-        settings.pool_wait_ms,
+        settings.write_wait_ms,
         settings.outcome_wait_ms,
         min(settings.list_lock_timeout_ms, settings.lock_timeout_ms),
         max(1, alone_max),

@@ -94,6 +94,10 @@ class Limits(BaseModel):
         int,
         Field(ge=1, le=100_000, description="Of these, holds in progress in one session, then 503 for that session"),
     ] = 500
+    write_wait_ms: Annotated[
+        int,
+        Field(ge=1, le=60_000, description="Longest wait of a hold, payment or release for earlier ones, then 503"),
+    ] = 5_000
     body_bytes_max: Annotated[int, Field(ge=1_024, le=1_048_576, description="Longest request body")] = 65_536
     session_body_bytes_max: Annotated[
         int, Field(ge=65_536, le=16_777_216, description="Longest body of `POST /manager/create`")

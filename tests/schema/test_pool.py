@@ -15,6 +15,7 @@ from service.database import Connection
 from service.errors import Busy, BusyReason
 from service.ledger.booking import BoxOffice
 from service.ledger.claims import Held
+from service.ledger.gathering import LANES
 from service.ledger.settling import Settled
 from service.reservation import State
 from service.settings import Settings
@@ -101,11 +102,25 @@ async def test_full_pool_is_503_busy_and_the_process_stays_ready(
         assert (await book(client, other, seats[1])).status_code == 201
 
 
-def assert_busy(reply: httpx.Response) -> None:
+def assert_busy(reply: httpx.Response, awaited: str = "a database connection") -> None:
     """It says what was busy, that nothing was changed, and when to try again."""
     assert (reply.status_code, reply.json()["type"]) == (503, "urn:rowlock:problem:busy")
-    assert reply.json()["detail"] == "Timed out waiting for a database connection. Nothing was changed: try again."
+    assert reply.json()["detail"] == f"Timed out waiting for {awaited}. Nothing was changed: try again."
     assert int(reply.headers["Retry-After"]) >= 1
+
+
+async def test_busy_lanes_are_503_busy_after_the_wait_for_writes(postgres: Postgres, sql: Connection) -> None:
+    settings = patient_settings(postgres, write_wait_ms=200)
+    customers = await make_customers(sql, settings, LANES + 1)
+    seats = (await make_session(sql, settings)).seat_ids
+    async with serving(settings) as client:
+        async with locked(postgres, "seats", seats[0]):
+            waiting = []
+            for lane in range(LANES):
+                waiting.append(asyncio.create_task(book(client, customers[lane], seats[0])))
+                await until_lock_waits(sql, lane + 1)
+            assert_busy(await book(client, customers[-1], seats[1]), "earlier holds, payments and releases")
+        assert sorted([reply.status_code for reply in await asyncio.gather(*waiting)]) == [201, 409]
 
 
 async def test_writes_beyond_the_maximum_are_refused_at_once(

@@ -23,6 +23,7 @@ from tests.stage.waiting import until
 
 PATIENT = {
     "lock_timeout_ms": 15_000, "list_lock_timeout_ms": 15_000, "statement_timeout_ms": 15_000, "pool_wait_ms": 15_000,
+    "write_wait_ms": 15_000,
 }  # fmt: skip
 """Settings for a test whose subject waits for as long as the test wants."""
 
