@@ -95,15 +95,7 @@ class BoxOffice:
     async def hold_all(self, requests: Sequence[HoldRequest], together: Together = APART) -> list[Held | Exception]:
         """One answer for each request, in their order; an exception is what the caller should raise for it."""
         answers = await self._write(self._write_holds, requests, together)
-        overdue = {id_ for answer in answers if isinstance(answer, Overdue) for id_ in answer.reservation_ids}
-        if overdue:
-            recording.retried("overdue")
-            await self._expire(sorted(overdue))
-            delayed = [n for n, answer in enumerate(answers) if isinstance(answer, Overdue)]
-            again = await self._write(self._write_holds, [requests[n] for n in delayed], together)
-            for n, answer in zip(delayed, again, strict=True):
-                answers[n] = answer
-        return list(map(_busy_if_overdue, answers))
+        return list(map(_busy_if_overdue, await self._take_over(requests, answers, together)))
 
     async def settle_all(
         self, requests: Sequence[SettleRequest], together: Together = APART
@@ -112,8 +104,10 @@ class BoxOffice:
         return [*await self._write(settling.settle, requests, together)]
 
     async def _hold_together(self, requests: Sequence[HoldRequest]) -> list[Held | Exception | None]:
-        answers = await self._write_together(self._write_holds, requests, self._limits.list_lock_timeout_ms)
-        return [None if isinstance(answer, Overdue) else answer for answer in answers]
+        briefly = self._connected(patiently=False)
+        answers = await self._write_together(self._write_holds, requests, briefly.lock_timeout_ms)
+        answers = await self._take_over(requests, answers, briefly, briefly)
+        return [None if isinstance(answer, Overdue) or _is_locked(answer) else answer for answer in answers]
 
     async def _settle_together(self, requests: Sequence[SettleRequest]) -> Sequence[Settled | Exception]:
         return await self._write_together(settling.settle, requests, self._limits.list_lock_timeout_ms)
@@ -142,8 +136,25 @@ class BoxOffice:
                 del self._sessions[seat_id]
         self._sessions.update((seat_id, seat.session_id) for seat_id, seat in seats.items())
 
-    async def _expire(self, reservation_ids: Iterable[UUID]) -> None:
-        answers = await self.settle_all([SettleRequest(id_, None, State.EXPIRED) for id_ in reservation_ids])
+    async def _take_over(
+        self,
+        requests: Sequence[HoldRequest],
+        answers: Sequence[Held | Overdue | Exception],
+        together: Together,
+        ending: Together = APART,
+    ) -> list[Held | Overdue | Exception]:
+        """The answers. Members that met overdue holds are answered again, after these holds are ended."""
+        overdue = {id_ for answer in answers if isinstance(answer, Overdue) for id_ in answer.reservation_ids}
+        if not overdue:
+            return [*answers]
+        recording.retried("overdue")
+        await self._expire(sorted(overdue), ending)
+        delayed = [request for request, answer in zip(requests, answers, strict=True) if isinstance(answer, Overdue)]
+        again = iter(await self._write(self._write_holds, delayed, together))
+        return [next(again) if isinstance(answer, Overdue) else answer for answer in answers]
+
+    async def _expire(self, reservation_ids: Iterable[UUID], how: Together) -> None:
+        answers = await self.settle_all([SettleRequest(id_, None, State.EXPIRED) for id_ in reservation_ids], how)
         changed = [answer.reservation for answer in answers if isinstance(answer, Settled) and answer.changed]
         recording.holds_ended("buyer", changed)
 
@@ -241,6 +252,10 @@ def _rows_of_hold(request: HoldRequest) -> tuple[UUID | int, ...]:
 
 def _rows_of_settlement(request: SettleRequest) -> tuple[UUID]:
     return (request.reservation_id,)
+
+
+def _is_locked(answer: object) -> bool:
+    return isinstance(answer, Busy) and answer.reason is BusyReason.ROW_LOCK
 
 
 def _busy_if_overdue(answer: Held | Overdue | Exception) -> Held | Exception:

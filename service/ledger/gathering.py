@@ -6,8 +6,8 @@ no latency.
 
 Groups take turns: a list takes one member of each group in turn, so that a session with many requests does not delay
 the others. Where a list fails, or does not finish a member, those of its members that share rows go on together,
-outside the lane. They wait briefly for their locks once more. Only members whose lock does not come then wait for it
-patiently, in a queue of their own: a locked seat delays only the requests that want it.
+outside the lane. They wait briefly for their locks once more, unless they are the whole list. Only members whose lock
+does not come then wait for it patiently, in a queue of their own: a locked seat delays only the requests that want it.
 """
 
 import asyncio
@@ -196,11 +196,13 @@ class Gathering(Generic[R, A]):
                 member.give(error)
             return
         recording.retried("one_by_one")
-        self._go_on_outside(members)
+        self._go_on_outside(members, have_failed=True)
 
-    def _go_on_outside(self, members: Sequence[Member[R, A]]) -> None:
+    def _go_on_outside(self, members: Sequence[Member[R, A]], *, have_failed: bool = False) -> None:
         for connected in connected_by(members, lambda member: self._rows(member.request)):
-            self._start(self._finish(connected))
+            # The whole list again would wait for the same lock.
+            has_waited = have_failed and len(connected) == len(members)
+            self._start(self._finish_patiently(connected) if has_waited else self._finish(connected))
 
     async def _finish(self, members: Sequence[Member[R, A]]) -> None:
         locked = []
@@ -210,8 +212,11 @@ class Gathering(Generic[R, A]):
             else:
                 member.give(answer)
         if locked:
-            for member, answer in await self._answered(locked, self._patient, patiently=True):
-                member.give(answer)
+            await self._finish_patiently(locked)
+
+    async def _finish_patiently(self, members: Sequence[Member[R, A]]) -> None:
+        for member, answer in await self._answered(members, self._patient, patiently=True):
+            member.give(answer)
 
     async def _answered(
         self, members: Sequence[Member[R, A]], turns: Turns, *, patiently: bool

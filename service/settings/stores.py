@@ -61,7 +61,7 @@ class Database(BaseModel):
             description="Longest wait for a row lock of holds, payments and releases that share a transaction; then"
             " each is tried alone, for `ROWLOCK_LOCK_TIMEOUT_MS`",
         ),
-    ] = 100
+    ] = 500
     statement_timeout_ms: Annotated[
         int, Field(ge=100, le=60_000, description="Longest run of a request's statement, including its lock waits")
     ] = 5_000

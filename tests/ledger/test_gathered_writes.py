@@ -61,6 +61,28 @@ async def test_many_requests_for_a_locked_seat_delay_no_neighbour(
     assert sorted(type(answer).__name__ for answer in ended) == ["Held"] + [SeatsTaken.__name__] * 29
 
 
+async def test_overdue_holds_of_a_list_are_ended_together(
+    engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
+) -> None:
+    customers = await make_customers(sql, settings, 20)
+    seats = (await make_session(sql, settings)).seat_ids
+    await make_overdue(sql, *[await give(sql, customers[-1], seat_id) for seat_id in seats[1:9]])
+    box_office = make_box_office(engine)
+    with moved() as grown:
+        async with locked(postgres, "seats", seats[0]):
+            lanes = []
+            for n, who in enumerate(customers[:LANES], 1):
+                lanes.append(asyncio.create_task(box_office.hold(hold_of(who, seats[0]))))
+                await until_lock_waits(sql, n)
+            asked = [hold_of(who, seat_id) for who, seat_id in zip(customers[LANES:], seats[1:9], strict=False)]
+            holds = [asyncio.create_task(box_office.hold(request)) for request in asked]
+            await asyncio.sleep(0)
+        assert {type(answer) for answer in await asyncio.gather(*holds)} == {Held}
+        await asyncio.wait(lanes)
+    # The winner of the locked seat, the ended holds, and the new ones.
+    assert grown["commit_duration_seconds_count"] == 3
+
+
 async def test_locked_hold_delays_its_neighbours_only_briefly(
     engine: AsyncEngine, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:

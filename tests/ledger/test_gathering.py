@@ -36,6 +36,7 @@ class Writer:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     lists: list[list[int]] = field(default_factory=list)
     outside: list[list[int]] = field(default_factory=list)
+    patient: list[list[int]] = field(default_factory=list)
     outer_gate: asyncio.Event | None = None
     at_once_max: int = 0
     running: int = 0
@@ -53,9 +54,9 @@ class Writer:
             raise self.failure
         return [None if request.number in self.unfinished else request.number for request in requests]
 
-    async def whole(self, requests: Sequence[Request], _patiently: bool) -> list[int | Exception]:  # noqa: FBT001
+    async def whole(self, requests: Sequence[Request], patiently: bool) -> list[int | Exception]:  # noqa: FBT001
         """The rest of the list."""
-        self.outside.append([request.number for request in requests])
+        (self.patient if patiently else self.outside).append([request.number for request in requests])
         if self.outer_gate:
             await self.outer_gate.wait()
         return [request.number for request in requests]
@@ -213,8 +214,20 @@ async def test_caller_that_goes_while_it_waits_is_not_written() -> None:
 async def test_failed_list_is_tried_one_by_one() -> None:
     writer = Writer(failure=Busy(BusyReason.ROW_LOCK))
     writer.gate.set()
-    assert await asyncio.gather(*ask(gathering(writer), 1, 2, 3)) == [1, 2, 3]
-    assert sorted(writer.outside) == [[1], [2], [3]]
+    gathered = gathering(writer)
+    asked = await busy(gathered, writer)
+    together = ask(gathered, 1, 2, 3)
+    await asyncio.sleep(0)
+    writer.gate.set()
+    await asyncio.gather(*asked, *together)
+    assert writer.outside == [[1], [2], [3]]
+
+
+async def test_whole_list_does_not_wait_briefly_again() -> None:
+    writer = Writer(failure=Busy(BusyReason.ROW_LOCK))
+    writer.gate.set()
+    assert await asyncio.gather(*ask(gathering(writer), 1)) == [1]
+    assert (writer.outside, writer.patient) == ([], [[1]])
 
 
 async def test_members_that_want_one_row_go_on_together() -> None:
