@@ -3,9 +3,11 @@
 The caller owns the transaction and keeps the lock order: see `service.ledger.booking`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
+
+import asyncpg
 
 from service.database import Connection, columns, expect_rows, lock_rows
 from service.errors import Refusal
@@ -22,7 +24,6 @@ from service.ledger.claims import (
     Render,
     Rules,
     Situation,
-    find_remembered,
 )
 from service.observability import tracing
 from service.reservation import Seat, SeatState, State
@@ -35,24 +36,34 @@ order by id
 for no key update
 """
 
-# A statement after the lock: the locking one would not see a row that a twin has just committed.
-FIND_REMEMBERED = """
-select r.id, r.customer_id, r.idempotency_key, r.request_fingerprint, r.reply
-from unnest($1::uuid[], $2::text[]) as asked (customer_id, idempotency_key)
-join reservations as r using (customer_id, idempotency_key)
-union all
-select r.id, null, null, r.request_fingerprint, r.reply
-from unnest($3::uuid[]) as asked (id)
-join reservations as r using (id)
-"""
-
+# A statement after the customers' locks, under which alone their reservations are inserted: its snapshot has all that a
+# twin has committed. Seats are read as they are when they are locked, and those of remembered requests are not locked.
 LOCK_SEATS_TO_HOLD = """
-select seats.id, position, placement, seats.price, session_id, state, reservation_id, version, showtime, currency
-from seats
-join sessions on sessions.id = session_id
-where seats.id = any($1::bigint[])
-order by seats.id
-for no key update of seats
+with remembered as materialized (
+    select n, r.id, r.customer_id, r.idempotency_key, r.request_fingerprint, r.reply
+    from unnest($1::uuid[], $2::text[]) with ordinality as asked (customer_id, idempotency_key, n)
+    join reservations as r using (customer_id, idempotency_key)
+    union all
+    select n, r.id, null, null, r.request_fingerprint, r.reply
+    from unnest($3::uuid[]) with ordinality as asked (id, n)
+    join reservations as r using (id)
+),
+locked_seats as (
+    select seats.id as seat_id, position, placement, seats.price, session_id, state, reservation_id, version,
+        showtime, currency
+    from seats
+    join sessions on sessions.id = session_id
+    where seats.id = any(array(
+        select seat_id
+        from unnest($4::bigint[], $5::bigint[]) as wanted (seat_id, n)
+        where n not in (select n from remembered)
+    ))
+    order by seats.id
+    for no key update of seats
+)
+select id, customer_id, idempotency_key, request_fingerprint, reply, locked_seats.*
+from remembered
+full join locked_seats on false
 """
 
 # The clock, in a statement after the last lock, and the claims, of which there may be none.
@@ -123,12 +134,10 @@ async def hold(
     """
     customer_ids = sorted({request.customer_id for request in requests})
     customers = await lock_rows(connection, "customers", LOCK_CUSTOMERS, customer_ids)
-    remembered = await _find_remembered(connection, requests)
-    new = [request for request in requests if find_remembered(remembered, request) is None]
-    seats = await _lock_seats_to_hold(connection, {seat_id for request in new for seat_id in request.seat_ids})
+    remembered, seats = await _lock_seats_to_hold(connection, requests)
     if note_sessions:
         note_sessions(seats)
-    now, claims, overdue_holders = await _read_claims(connection, new, seats)
+    now, claims, overdue_holders = await _read_claims(connection, requests, seats)
     situation = Situation(
         now, rules, render, {row["id"] for row in customers}, remembered, seats, claims, overdue_holders
     )
@@ -138,38 +147,39 @@ async def hold(
     return answers
 
 
-async def _find_remembered(
+async def _lock_seats_to_hold(
     connection: Connection, requests: Sequence[HoldRequest]
-) -> dict[UUID | tuple[UUID, str], Remembered]:
-    keyed = [request for request in requests if request.idempotency_key is not None]
-    rows = await connection.fetch(
-        FIND_REMEMBERED,
-        [request.customer_id for request in keyed],
-        [request.idempotency_key for request in keyed],
+) -> tuple[dict[UUID | tuple[UUID, str], Remembered], dict[int, LockedSeat]]:
+    """The remembered holds, and the seats of the other requests by id."""
+    wanted = [(seat_id, n) for n, request in enumerate(requests, 1) for seat_id in request.seat_ids]
+    rows = await lock_rows(
+        connection,
+        "seats",
+        LOCK_SEATS_TO_HOLD,
+        [request.customer_id for request in requests],
+        [request.idempotency_key for request in requests],
         [request.reservation_id for request in requests],
+        *columns(wanted),
     )
-    return {
-        (row["customer_id"], row["idempotency_key"]) if row["customer_id"] else row["id"]: Remembered(
-            row["id"], row["request_fingerprint"], row["reply"]
-        )
-        for row in rows
-    }
+    remembered = dict(_remembered(row) for row in rows if row["id"])
+    return remembered, {row["seat_id"]: _locked_seat(row) for row in rows if row["seat_id"]}
 
 
-async def _lock_seats_to_hold(connection: Connection, seat_ids: Iterable[int]) -> dict[int, LockedSeat]:
-    rows = await lock_rows(connection, "seats", LOCK_SEATS_TO_HOLD, sorted(seat_ids))
-    return {
-        row["id"]: LockedSeat(
-            Seat(row["id"], row["position"], row["placement"], row["price"]),
-            row["session_id"],
-            row["showtime"],
-            row["currency"],
-            SeatState(row["state"]),
-            row["reservation_id"],
-            row["version"],
-        )
-        for row in rows
-    }
+def _remembered(row: asyncpg.Record) -> tuple[UUID | tuple[UUID, str], Remembered]:
+    name = (row["customer_id"], row["idempotency_key"]) if row["customer_id"] else row["id"]
+    return name, Remembered(row["id"], row["request_fingerprint"], row["reply"])
+
+
+def _locked_seat(row: asyncpg.Record) -> LockedSeat:
+    return LockedSeat(
+        Seat(row["seat_id"], row["position"], row["placement"], row["price"]),
+        row["session_id"],
+        row["showtime"],
+        row["currency"],
+        SeatState(row["state"]),
+        row["reservation_id"],
+        row["version"],
+    )
 
 
 async def _read_claims(

@@ -29,7 +29,7 @@ from tests.stage.factories import (
 from tests.stage.forcing import make_box_office
 from tests.stage.round_trips import RoundTrips, counted
 
-HOLD, SETTLEMENT = 7, 6
+HOLD, SETTLEMENT = 6, 6
 """Round trips of a list, whatever its length: BEGIN, the statements, COMMIT."""
 LIST = 64
 WARM_UP = 3

@@ -167,6 +167,20 @@ async def test_a_twin_waits_for_the_first_and_gets_the_same_reply(
     assert await sql.fetchval("select count(*) from reservations") == 1
 
 
+async def test_replay_waits_for_no_seat(
+    box_office: BoxOffice, postgres: Postgres, sql: Connection, settings: Settings
+) -> None:
+    customer = await make_customer(sql, settings)
+    seats = (await make_session(sql, settings)).seat_ids[:2]
+    (key,) = keys(1)
+    made = await hold_one(box_office, hold_of(customer, *seats, key=key))
+    async with locked(postgres, "seats", *seats):
+        again = await asyncio.wait_for(hold_one(box_office, hold_of(customer, *seats, key=key)), 10)
+    assert isinstance(made, Held)
+    assert isinstance(again, Held)
+    assert (again.reply, again.replayed) == (made.reply, True)
+
+
 async def test_other_request_with_a_key_in_flight_waits_and_is_refused(
     box_office: BoxOffice, postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:

@@ -37,8 +37,9 @@ EXAMPLES: dict[str, list[Example]] = {
     "service.database.PING": [Example()],
     "service.events.log.INSERT_EVENTS": [Example(EVENT)],
     "service.ledger.holding.LOCK_CUSTOMERS": [Example(CUSTOMERS)],
-    "service.ledger.holding.FIND_REMEMBERED": [Example(f"{CUSTOMERS}, array['key 11', 'key 4710', 'no key'], {HELD}")],
-    "service.ledger.holding.LOCK_SEATS_TO_HOLD": [Example(SEATS)],
+    "service.ledger.holding.LOCK_SEATS_TO_HOLD": [
+        Example(f"{CUSTOMERS}, array['key 11', 'key 4710', null], {HELD}, {SEATS}, array[1, 2, 3, 4, 4, 4, 4, 4, 4, 4]")
+    ],
     "service.ledger.holding.READ_CLAIMS": [Example(f"{CUSTOMERS}, array[10002, 10012, 10001], {HELD}", rows_max=30)],
     "service.ledger.holding.WRITE_HOLDS": [
         Example(
