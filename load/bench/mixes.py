@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import cycle
 
 from load.bench import ours
+from load.bench.answers import Answers
 from load.bench.generator import request
 from load.bench.ground import SEATS_PER_SESSION, Ground, check
 from load.bench.limits import hold_requests
@@ -14,6 +15,8 @@ from tests.stage.factories import Account
 MAPS_FOR_EACH_HOLD = 19
 BROWSE_MARGIN = 2
 """Requests that are prepared, as a multiple of those that are expected."""
+
+TRIES = 4
 
 
 async def browse(ground: Ground, timing: Timing) -> dict[str, float]:
@@ -53,3 +56,34 @@ def _browsing(ground: Ground, holds_max: int) -> Iterator[bytes]:
         for session, customer in (next(readers) for _ in range(MAPS_FOR_EACH_HOLD)):
             yield request("GET", f"/customer/session/{session.id}", customer)
         yield hold
+
+
+async def retry(ground: Ground, timing: Timing) -> dict[str, float]:
+    """Each hold is sent four times at once, with one key, on different connections. All four get the same reply."""
+    setup = Setup(all_on=True)
+    plain = (await ours.holds(ground, timing, setup)).per_second
+    async with running(ground, setup) as system:
+        requests = (hold for hold in hold_requests(ground.buyers) for _ in range(TRIES))
+        answers = await system.send(requests, timing)
+        await system.catch_up()
+        holds = _same_replies(answers)
+        await check(system.database_url, held=holds)
+    per_second = sum(answers.measured.values()) / answers.seconds
+    return {
+        "plain holds a second": plain,
+        "answers a second": per_second,
+        "holds a second": per_second / TRIES,
+        "answers a second, of plain holds": per_second / plain,
+        "p50 ms of an answer": answers.p50_ms,
+        "p99 ms of an answer": answers.p99_ms,
+    }
+
+
+def _same_replies(answers: Answers) -> int:
+    """The number of different holds. Raises RuntimeError where a hold was refused or its replies differ."""
+    replies: dict[int, set[int]] = {}
+    for number, body_hash in zip(answers.numbers, answers.body_hashes, strict=True):
+        replies.setdefault(number // TRIES, set()).add(body_hash)
+    if set(answers.total) != {201} or any(len(different) > 1 for different in replies.values()):
+        raise RuntimeError(f"replies to one hold differ, or one was refused: {answers.total}")
+    return len(replies)

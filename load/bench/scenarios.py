@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import asyncpg
 
-from load.bench import limits, mixes, ours, overload
+from load.bench import limits, mixes, ours, outages, overload, signing
 from load.bench.answers import Answers
 from load.bench.ground import Ground, check, settled_down
 from load.bench.latencies import by_status, latencies
@@ -137,4 +137,9 @@ BY_NAME: Mapping[str, Scenario] = {
     "storm": storm,
     "overload": overload.overload,
     "browse": mixes.browse,
+    "retry": mixes.retry,
+    "signin": signing.signin,
+    "redis-away": outages.redis_away,
+    "broker-away": outages.broker_away,
+    "restart": outages.restart,
 }
