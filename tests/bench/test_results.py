@@ -2,7 +2,7 @@
 
 import pytest
 
-from load.bench.generator import Answers
+from load.bench.answers import Answers
 from load.bench.measured import Measured
 from load.bench.meter import Reading, Used
 from load.bench.results import Round, judge, medians, ratios
@@ -17,8 +17,15 @@ def round_of(*rates: float, others_cores: float = QUIET) -> Round:
 
 
 def answers_of(measured: dict[int, int], total: dict[int, int]) -> Answers:
-    """What the generator reports after two seconds."""
-    return Answers(total, measured, 1, 2, 3, 0, 0, Used(2, {"API": 0.5}, QUIET))
+    """What the generator reports after two seconds: the other answers came later."""
+    statuses = [status for status, count in total.items() for _ in range(count)]
+    left = dict(measured)
+    until = []
+    for status in statuses:
+        left[status] = left.get(status, 0) - 1
+        until.append(1.0 if left[status] >= 0 else 3.0)
+    same = [0] * len(statuses)
+    return Answers([0.0] * len(statuses), until, statuses, same, same, 2, 0, 0, Used(2, {"API": 0.5}, QUIET))
 
 
 def test_quiet_rounds_count() -> None:
