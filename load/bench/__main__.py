@@ -22,7 +22,7 @@ import uvloop
 from dev import postgres
 from dev.postgres import Postgres
 from dev.processes import ServerError
-from load.bench import latencies, limits, ours, results, scenarios
+from load.bench import latencies, limits, ours, plot, results, scenarios
 from load.bench.ground import Ground, prepare
 from load.bench.measured import Measured, Timing
 from load.bench.ours import Setup
@@ -129,10 +129,12 @@ def main() -> None:
 
 
 def write(found: dict[str, Any]) -> None:
-    """Writes bench.json. A scenario replaces only its own part."""
+    """Writes bench.json, and bench.svg beside it. A scenario replaces only its own part."""
     before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     kept = before.get("scenarios", {}) | found.get("scenarios", {})
     RESULTS.write_text(json.dumps({**before, **found, "scenarios": kept}, indent=1) + "\n")
+    if found.get("ratios"):
+        RESULTS.with_suffix(".svg").write_text(plot.svg(found))
     say(f"written to {RESULTS.relative_to(RESULTS.parents[2])}")
 
 

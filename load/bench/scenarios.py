@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import asyncpg
 
-from load.bench import limits, mixes, ours, outages, overload, signing
+from load.bench import growth, limits, mixes, ours, outages, overload, signing
 from load.bench.answers import Answers
 from load.bench.ground import Ground, check, settled_down
 from load.bench.latencies import by_status, latencies
@@ -142,4 +142,5 @@ BY_NAME: Mapping[str, Scenario] = {
     "redis-away": outages.redis_away,
     "broker-away": outages.broker_away,
     "restart": outages.restart,
+    "growth": growth.growth,
 }

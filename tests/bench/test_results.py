@@ -1,7 +1,10 @@
 """Which rounds of `make bench` count, and what their ratios compare."""
 
+import re
+
 import pytest
 
+from load.bench import plot
 from load.bench.answers import Answers
 from load.bench.measured import Measured
 from load.bench.meter import Reading, Used
@@ -72,3 +75,11 @@ def test_unexpected_answer_fails_the_measurement() -> None:
     assert (made.per_second, made.cpu_us) == (5, {"API": 50_000})
     with pytest.raises(RuntimeError, match="503"):
         Measured.of_answers("hold", answers_of({201: 10}, {201: 12, 503: 1}), 201)
+
+
+def test_plot_shows_each_limit_and_ours() -> None:
+    found = medians([round_of(300, 100, 50, 5, 60, 30)])
+    picture = plot.svg({"medians": found, "ratios": ratios(found)})
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", picture)
+    assert texts[::2] == ["N", "B", "L", "P1", "REF", "hold, 1 process", "hold, all on, 1 process"]
+    assert texts[1::2] == ["300/s", "100/s", "75/s", "50/s", "5/s", "60/s", "30/s"]
