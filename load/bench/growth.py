@@ -17,10 +17,6 @@ SIZES = {
     "reservations": (10_000, 100_000, 1_000_000),
     "sessions": (10, 1_000, 100_000),
 }
-    "seats": (10_000, 100_000, 1_000_000),
-    "reservations": (10_000, 100_000, 1_000_000),
-    "sessions": (10, 1_000, 100_000),
-}
 """Each besides the sessions and the free seats of every measurement. Ten times as many would take an hour to make."""
 SEATS_OF_LARGE, SEATS_OF_SMALL = 1_000, 16
 
