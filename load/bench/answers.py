@@ -79,7 +79,7 @@ class Answers:
 
 
 def read(path: Path, found: Mapping[str, float], used: Used) -> Answers:
-    """The answers in the generator's file, with what it has printed."""
+    """The answers in the generator's file, with the line that it printed."""
     values = array("d", path.read_bytes())
     since, until, statuses, numbers, hashes = (values[n::FIELDS] for n in range(FIELDS))
     began = found["began"]

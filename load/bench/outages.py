@@ -26,7 +26,7 @@ from reservations
 
 
 async def _outage(ground: Ground, timing: Timing, name: str) -> dict[str, float]:
-    """The named server is away while customers hold seats. Every acknowledged hold must be stored."""
+    """The named server is stopped while customers hold seats. Every acknowledged hold must be stored."""
     setup = Setup(all_on=True)
     capacity = (await ours.holds(ground, timing, setup)).per_second
     rate, seconds = capacity / 4, timing.seconds + AWAY_SECONDS + RECOVERY_SECONDS

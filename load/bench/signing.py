@@ -24,7 +24,7 @@ PASSWORD = "correct horse battery"  # noqa: S105 - of accounts that exist during
 
 ADD_ACCOUNTS = """
 insert into accounts (id, email, name, password_hash, role)
-select id, id || '@example.com', 'Somebody', $2, 'CUSTOMER'
+select id, id || '@example.com', 'Test account', $2, 'CUSTOMER'
 from unnest($1::uuid[]) as id
 """
 
