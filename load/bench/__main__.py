@@ -22,7 +22,7 @@ import uvloop
 from dev import postgres
 from dev.postgres import Postgres
 from dev.processes import ServerError
-from load.bench import limits, ours, results, scenarios
+from load.bench import latencies, limits, ours, plot, results, scenarios
 from load.bench.ground import Ground, prepare
 from load.bench.measured import Measured, Timing
 from load.bench.ours import Setup
@@ -35,6 +35,9 @@ UNIFORM = "uniform"
 
 Contender = Callable[[Ground, Timing], Awaitable[Measured]]
 
+OTHERS = (ours.payments, ours.releases, ours.maps, ours.large_maps, ours.unchanged_maps, ours.hot_seat)
+"""Besides holds."""
+
 
 def contenders() -> list[Contender]:
     """All that a round measures."""
@@ -42,10 +45,10 @@ def contenders() -> list[Contender]:
     for all_on in (False, True):
         found += [
             partial(ours.holds, setup=Setup(processes, connections, all_on))
-            for processes, connections in ((1, 16), (1, 64), (1, 128), (2, 128))
+            for processes, connections in ((1, 1), (1, 16), (1, 64), (1, 128), (2, 128))
         ]
         setup = Setup(all_on=all_on)
-        found += [partial(measure, setup=setup) for measure in (ours.payments, ours.releases, ours.maps, ours.hot_seat)]
+        found += [partial(measure, setup=setup) for measure in OTHERS]
     return found
 
 
@@ -84,7 +87,7 @@ async def run(server: Postgres, folder: Path, scenario: str, rounds: int, second
         return await uniform(ground, rounds, timing)
     found = await scenarios.BY_NAME[scenario](ground, timing)
     say(*(f"{name:<52}{value:>10.2f}" for name, value in found.items()))
-    if is_void := scenarios.is_void(found):
+    if is_void := latencies.is_void(found):
         say("void: the generator itself was late")
     return {"scenarios": {scenario: {**found, "void": is_void}}}
 
@@ -126,10 +129,12 @@ def main() -> None:
 
 
 def write(found: dict[str, Any]) -> None:
-    """Writes bench.json. A scenario replaces only its own part."""
+    """Writes bench.json, and bench.svg beside it. A scenario replaces only its own part."""
     before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     kept = before.get("scenarios", {}) | found.get("scenarios", {})
     RESULTS.write_text(json.dumps({**before, **found, "scenarios": kept}, indent=1) + "\n")
+    if found.get("ratios"):
+        RESULTS.with_suffix(".svg").write_text(plot.svg(found))
     say(f"written to {RESULTS.relative_to(RESULTS.parents[2])}")
 
 

@@ -1,11 +1,12 @@
 /* Sends prepared HTTP requests to loopback and measures the answers. See load/bench/generator.py.
  *
- * generator PORT[,PORT] CONNECTIONS WARM_UP SECONDS RATE REPEATED FILE
+ * generator PORT[,PORT] CONNECTIONS WARM_UP SECONDS RATE REPEATED FILE ANSWERS
  *
  * FILE has requests, each after its length (4 bytes). Without a RATE each connection sends its next request when it has
  * an answer. With a RATE the times of all requests are fixed beforehand (exponential gaps), and a latency counts from the
  * request's own time, also where it waited for a connection. Prints `begin` and `end` around the measured SECONDS, then
- * waits for the answers that are still missing and for the end of its input, and prints a line of JSON.
+ * waits for the answers that are still missing and for the end of its input. Then it writes all answers to the file
+ * ANSWERS, as load/bench/answers.py reads them, and prints a line of JSON.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -24,22 +25,30 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { HEAD_MAX = 8192, CONNECTIONS_MAX = 1024, EVENTS_MAX = 256, STATUS_MAX = 600, DRAIN_SECONDS_MAX = 60 };
+enum { HEAD_MAX = 8192, CONNECTIONS_MAX = 2048, EVENTS_MAX = 256, STATUS_MAX = 600, DRAIN_SECONDS_MAX = 60, CREATED = 201 };
 static const double LATE_SECONDS = 0.001;
+static const uint32_t FNV_OFFSET = 2166136261u, FNV_PRIME = 16777619u;
 
 struct connection {
     int fd, status;
-    double since;
+    uint32_t body_hash;
+    double since, number;
     size_t head_used, body_left;
     char head[HEAD_MAX + 1];
 };
 
+/* `since` and `until` are times of our clock, `number` counts the requests from 0. */
+struct answer {
+    double since, until, status, number, body_hash;
+};
+
 static struct connection connections[CONNECTIONS_MAX], *idle[CONNECTIONS_MAX];
-static int idle_count, connection_count, repeated, is_measuring;
+static struct answer *answers;
+static size_t answer_count, answer_space;
+static int idle_count, connection_count, repeated;
 static const char *requests, *request, *requests_end;
-static long total[STATUS_MAX], measured[STATUS_MAX], sent, late, backlog_max;
-static double rate, due, freed, *latencies;
-static size_t latency_count, latency_space;
+static long sent, late, backlog_max;
+static double rate, due, freed;
 
 static void fail(const char *what) {
     fprintf(stderr, "generator: %s: %s\n", what, errno ? strerror(errno) : "unexpected");
@@ -68,7 +77,8 @@ static void send_next(double since) {
     c->since = since;
     c->head_used = 0;
     c->status = 0;
-    sent++;
+    c->body_hash = FNV_OFFSET;
+    c->number = sent++;
 }
 
 /* Sends all that is due and that has a connection. */
@@ -85,17 +95,19 @@ static void send_due(void) {
 }
 
 static void finish(struct connection *c) {
-    total[c->status]++;
-    if (is_measuring) {
-        measured[c->status]++;
-        if (latency_count == latency_space) {
-            latency_space = latency_space ? 2 * latency_space : 65536;
-            if (!(latencies = realloc(latencies, latency_space * sizeof *latencies))) fail("realloc");
-        }
-        latencies[latency_count++] = now() - c->since;
+    if (answer_count == answer_space) {
+        answer_space = answer_space ? 2 * answer_space : 65536;
+        if (!(answers = realloc(answers, answer_space * sizeof *answers))) fail("realloc");
     }
+    answers[answer_count++] = (struct answer){c->since, now(), c->status, c->number, c->body_hash};
     if (!idle_count) freed = now();
     idle[idle_count++] = c;
+}
+
+/* Only what a request has created must be equal where the request is repeated. To hash the maps would take a core. */
+static void hash_body(struct connection *c, const char *part, size_t length) {
+    if (c->status != CREATED) return;
+    for (size_t n = 0; n < length; n++) c->body_hash = (c->body_hash ^ (unsigned char)part[n]) * FNV_PRIME;
 }
 
 static void read_head(struct connection *c, size_t got) {
@@ -114,6 +126,7 @@ static void read_head(struct connection *c, size_t got) {
     size_t have = c->head_used - (end + 4 - c->head);
     if (have > body) fail("more than one answer");
     c->body_left = body - have;
+    hash_body(c, end + 4, have);
 }
 
 static void receive(struct connection *c) {
@@ -123,7 +136,7 @@ static void receive(struct connection *c) {
         ssize_t got = read(c->fd, into, c->status ? sizeof rest : HEAD_MAX - c->head_used);
         if (got < 0 && errno == EAGAIN) return;
         if (got <= 0) fail("the server closed a connection");
-        if (c->status) c->body_left -= got;
+        if (c->status) c->body_left -= got, hash_body(c, rest, got);
         else read_head(c, got);
         if (c->status && !c->body_left) {
             finish(c);
@@ -170,25 +183,13 @@ static void run_until(int epoll, double end) {
     }
 }
 
-static int compare(const void *a, const void *b) {
-    double left = *(const double *)a, right = *(const double *)b;
-    return (left > right) - (left < right);
-}
-
-static double percentile_ms(double share) {
-    return latency_count ? 1000 * latencies[(size_t)(share * (latency_count - 1))] : 0;
-}
-
-static void print_counts(const char *name, const long *counts) {
-    const char *comma = "";
-    printf("\"%s\": {", name);
-    for (int n = 0; n < STATUS_MAX; n++)
-        if (counts[n]) printf("%s\"%d\": %ld", comma, n, counts[n]), comma = ", ";
-    printf("}, ");
+static void write_answers(const char *path) {
+    FILE *file = fopen(path, "w");
+    if (!file || fwrite(answers, sizeof *answers, answer_count, file) != answer_count || fclose(file)) fail(path);
 }
 
 int main(int count, char **arguments) {
-    if (count != 8) fail("usage");
+    if (count != 9) fail("usage");
     connection_count = atoi(arguments[2]);
     if (connection_count < 1 || connection_count > CONNECTIONS_MAX) fail("connections");
     double warm_up = atof(arguments[3]), seconds = atof(arguments[4]);
@@ -205,11 +206,9 @@ int main(int count, char **arguments) {
     double start = due = now();
     run_until(epoll, start + warm_up);
     puts("begin"), fflush(stdout);
-    is_measuring = 1;
     double began = now();
     run_until(epoll, start + warm_up + seconds);
     double took = now() - began;
-    is_measuring = 0;
     puts("end"), fflush(stdout);
     int was_exhausted = !has_request();
     for (double last = now() + DRAIN_SECONDS_MAX; idle_count < connection_count;) {
@@ -219,13 +218,8 @@ int main(int count, char **arguments) {
 
     /* Our parent closes it when it has read our CPU time, which ends with us. */
     while (getchar() != EOF) continue;
-    qsort(latencies, latency_count, sizeof *latencies, compare);
-    printf("{");
-    print_counts("total", total);
-    print_counts("measured", measured);
-    printf("\"seconds\": %.6f, \"sent\": %ld, \"late\": %ld, \"backlog_max\": %ld, \"exhausted\": %s, ", took, sent, late,
-           backlog_max, was_exhausted ? "true" : "false");
-    printf("\"p50_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f}\n", percentile_ms(0.50), percentile_ms(0.99),
-           percentile_ms(1));
+    write_answers(arguments[8]);
+    printf("{\"began\": %.9f, \"seconds\": %.9f, \"sent\": %ld, \"late\": %ld, \"backlog_max\": %ld, \"exhausted\": %s}\n",
+           began, took, sent, late, backlog_max, was_exhausted ? "true" : "false");
     return 0;
 }

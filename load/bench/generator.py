@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 import psutil
 
 from dev.processes import ServerError
-from load.bench.meter import Used, reading
+from load.bench import answers
+from load.bench.answers import Answers
+from load.bench.meter import reading
 from tests.stage.factories import Account
 
 SOURCE = Path(__file__).with_name("generator.c")
@@ -22,30 +24,16 @@ LATE_SHARE_MAX = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Without a `rate` each connection sends its next request when it has an answer. `repeated` requests never end."""
+    """Without a `rate` each connection sends its next request when it has an answer. `repeated` requests never end. A
+    load `to_the_end` is over when every request is answered, and `seconds` are its limit.
+    """
 
     connections: int
     warm_up_seconds: float
     seconds: float
     rate: float = 0
     repeated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """Answers by status: all of them, and those of the measured time, with their latencies.
-
-    `late_share` of the requests was sent late by the generator itself.
-    """
-
-    total: Mapping[int, int]
-    measured: Mapping[int, int]
-    p50_ms: float
-    p99_ms: float
-    max_ms: float
-    backlog_max: int
-    late_share: float
-    used: Used
+    to_the_end: bool = False
 
 
 def compiled(folder: Path) -> Path:
@@ -61,16 +49,26 @@ def compiled(folder: Path) -> Path:
     return program
 
 
-def request(method: str, path: str, customer: Account | None = None, key: str | None = None) -> bytes:
-    """A request without a body, as it is sent."""
+def request(
+    method: str, path: str, customer: Account | None = None, key: str | None = None, body: bytes = b""
+) -> bytes:
+    """A request as it is sent. The body is JSON."""
     lines = [f"{method} {path} HTTP/1.1", "Host: rowlock"]
     if customer:
         lines.append(f"Authorization: Bearer {customer.token}")
     if key:
         lines.append(f"Idempotency-Key: {key}")
+    if body:
+        lines.append("Content-Type: application/json")
     if method != "GET":
-        lines.append("Content-Length: 0")
-    return "\r\n".join([*lines, "", ""]).encode()
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def get_unless(etag: str, path: str, customer: Account) -> bytes:
+    """A GET that is answered with 304 where the content still has this ETag."""
+    line = f"If-None-Match: {etag}\r\n\r\n".encode()
+    return request("GET", path, customer).removesuffix(b"\r\n") + line
 
 
 def write(path: Path, requests: Iterable[bytes]) -> None:
@@ -90,7 +88,7 @@ async def run(
     ports = ",".join(str(urlsplit(url).port) for url in urls)
     numbers = (load.connections, load.warm_up_seconds, load.seconds, load.rate, int(load.repeated))
     process = await asyncio.create_subprocess_exec(
-        program, ports, *map(str, numbers), requests,
+        program, ports, *map(str, numbers), requests, replies := requests.with_suffix(".answers"),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout
@@ -108,22 +106,9 @@ async def run(
     output, errors = await process.communicate(b"")
     if process.returncode != 0:
         raise RuntimeError(errors.decode())
-    return _answers(json.loads(output), load, readings[0].until(readings[1]))
-
-
-def _answers(found: dict[str, object], load: Load, used: Used) -> Answers:
-    total, measured = found["total"], found["measured"]
-    assert isinstance(total, dict)
-    assert isinstance(measured, dict)
-    if found["exhausted"] and not load.rate:
+    found = json.loads(output)
+    if found["exhausted"] and not load.rate and not load.to_the_end:
         raise RuntimeError(f"{found['sent']} requests were too few for {load.seconds} s")
-    return Answers(
-        total={int(status): count for status, count in total.items()},
-        measured={int(status): count for status, count in measured.items()},
-        p50_ms=float(str(found["p50_ms"])),
-        p99_ms=float(str(found["p99_ms"])),
-        max_ms=float(str(found["max_ms"])),
-        backlog_max=int(str(found["backlog_max"])),
-        late_share=int(str(found["late"])) / int(str(found["sent"])),
-        used=used,
-    )
+    if load.to_the_end and not found["exhausted"]:
+        raise RuntimeError(f"only {found['sent']} requests were sent within {load.seconds} s")
+    return answers.read(replies, found, readings[0].until(readings[1]))

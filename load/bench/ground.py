@@ -81,34 +81,42 @@ async def _add_one_call(sql: Connection, ground: Ground) -> None:
 @asynccontextmanager
 async def fresh_database(ground: Ground) -> AsyncIterator[str]:
     """The URL of a copy of the template, which is dropped at the end."""
-    server = await asyncpg.connect(ground.postgres.url())
     try:
-        await server.execute(f"create database {DATABASE} template {TEMPLATE} strategy file_copy")
+        await _execute(ground.postgres, f"create database {DATABASE} template {TEMPLATE} strategy file_copy")
         # Neither the copy's checkpoint nor one of an earlier measurement's changes falls into this one.
-        await server.execute("checkpoint")
+        await _execute(ground.postgres, "checkpoint")
         yield ground.postgres.url(DATABASE)
     finally:
-        await server.execute(f"drop database if exists {DATABASE} with (force)")
-        await server.close()
+        await _execute(ground.postgres, f"drop database if exists {DATABASE} with (force)")
+
+
+async def _execute(postgres: Postgres, statement: str) -> None:
+    """On a connection of its own: a scenario may restart PostgreSQL."""
+    sql = await asyncpg.connect(postgres.url())
+    await sql.execute(statement)
+    await sql.close()
 
 
 COUNT = """
-select count(*), count(*) filter (where state = 'CONFIRMED'), count(*) filter (where state = 'CANCELLED')
+select count(*), count(*) filter (where state = 'CONFIRMED'), count(*) filter (where state = 'CANCELLED'),
+    count(*) filter (where state = 'EXPIRED')
 from reservations
 """
+CHECK_SECONDS_MAX = 1_800
+"""After a soak there are millions of events."""
 
 
-async def check(url: str, held: int, paid: int = 0, released: int = 0) -> None:
+async def check(url: str, held: int, paid: int = 0, released: int = 0, expired: int = 0) -> None:
     """The verdict. Raises RuntimeError unless every rule holds in the database and all that was acknowledged is stored.
 
-    One of the rules is that no seat has two owners.
+    `held` are all of them, whatever became of them. One of the rules is that no seat has two owners.
     """
-    sql = await asyncpg.connect(url, command_timeout=300)
+    sql = await asyncpg.connect(url, command_timeout=CHECK_SECONDS_MAX)
     broken = await broken_rules(sql)
     stored = tuple(await sql.fetchrow(COUNT) or ())
     await sql.close()
-    if broken or stored != (held, paid, released):
-        raise RuntimeError(f"acknowledged {(held, paid, released)}, stored {stored}, broken rules: {broken}")
+    if broken or stored != (held, paid, released, expired):
+        raise RuntimeError(f"acknowledged {(held, paid, released, expired)}, stored {stored}, broken rules: {broken}")
 
 
 LAGGING = """

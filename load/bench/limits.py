@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import asyncpg
@@ -56,10 +56,15 @@ async def reference(ground: Ground, timing: Timing) -> Measured:
     return Measured.of_answers("REF", answers, 201)
 
 
-def hold_requests(buyers: Sequence[tuple[Account, int]]) -> Iterator[bytes]:
-    """A hold of one seat for each, with a key of its own."""
-    for n, (customer, seat_id) in enumerate(buyers):
-        yield generator.request("POST", f"/customer/book/{seat_id}", customer, f"bench-{n}")
+def hold_requests(buyers: Iterable[tuple[Account, int]], first: int = 0) -> Iterator[bytes]:
+    """A hold of one seat for each, with a key of its own. The keys are numbered from `first` on."""
+    for n, (customer, seat_id) in enumerate(buyers, first):
+        yield generator.request("POST", f"/customer/book/{seat_id}", customer, key_of(n))
+
+
+def key_of(n: int) -> str:
+    """The idempotency key of a hold."""
+    return f"bench-{n}"
 
 
 def postgresql(ground: Ground) -> dict[str, list[int]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from load.bench.generator import Answers
+from load.bench.answers import Answers
 from load.bench.meter import Used
 
 

@@ -1,6 +1,6 @@
 """Our own service as it is deployed, with all features on: authentication, keys, limits, events, metrics and logs."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,15 +8,17 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import httpx
 
-from dev.processes import free_port
+from dev.processes import Server, free_port
 from dev.servers import RabbitMQ, Redis
 from load.bench import generator
-from load.bench.generator import Answers, Load, request
+from load.bench.answers import Answers
+from load.bench.generator import Load, get_unless, request
 from load.bench.ground import HOLD_SECONDS, SEATS_PER_SESSION, Ground, check, fresh_database, settled_down
 from load.bench.limits import hold_list, hold_requests, postgresql
 from load.bench.measured import Measured, Timing
-from tests.stage.factories import Account
+from tests.stage.factories import Account, make_session
 from tests.stage.processes import Process, api_process, expirer_process
 
 LIST_MEMBERS = 500
@@ -24,6 +26,7 @@ SETTLED_PER_SECOND_MAX = 9_000
 HOT_CUSTOMERS = 1_000
 MAPS = 20
 """Sessions whose maps are read. All of them are in Redis after the warm-up."""
+LARGE_MAP_SEATS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +40,26 @@ class Setup:
     def named(self, operation: str) -> str:
         """The name of a measurement."""
         processes = "1 process" if self.processes == 1 else f"{self.processes} processes"
-        return f"{operation}, {'all on, ' if self.all_on else ''}{processes}, {self.connections} connections"
+        connections = "1 connection" if self.connections == 1 else f"{self.connections} connections"
+        return f"{operation}, {'all on, ' if self.all_on else ''}{processes}, {connections}"
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """The running service: its database, the API's addresses, and the processes whose CPU time counts."""
+    """The running service: its database and other servers by name, the API's addresses, and the processes whose CPU
+    time counts.
+    """
 
     ground: Ground
     setup: Setup
     database_url: str
     urls: Sequence[str]
     parts: dict[str, list[int]]
+    servers: dict[str, Server]
 
-    async def send(self, requests: Iterator[bytes], timing: Timing, **changes: Any) -> Answers:
-        """Runs the generator with these requests."""
-        path = self.ground.folder / "requests"
+    async def send(self, requests: Iterable[bytes], timing: Timing, file: str = "requests", **changes: Any) -> Answers:
+        """Runs the generator with these requests. Runs at the same time need a `file` of their own."""
+        path = self.ground.folder / file
         generator.write(path, requests)
         load = replace(Load(self.setup.connections, timing.warm_up_seconds, timing.seconds), **changes)
         return await generator.run(self.ground.generator, self.urls, load, path, self.parts)
@@ -68,9 +75,11 @@ async def running(ground: Ground, setup: Setup, **settings: Any) -> AsyncIterato
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(fresh_database(ground))
         parts = postgresql(ground)
+        servers: dict[str, Server] = {"PostgreSQL": ground.postgres}
         settings = {"hold_seconds": HOLD_SECONDS, "log_level": "info", **settings}
         if setup.all_on:
-            settings |= _start_stores(ground.folder / "stores", stack, parts)
+            settings |= _start_stores(ground.folder / "stores", stack, servers)
+            parts |= {name: [server.process.pid] for name, server in servers.items() if server.process}
         apis = [
             await stack.enter_async_context(api_process(url, metrics_port=free_port(), **settings))
             for _ in range(setup.processes)
@@ -80,7 +89,7 @@ async def running(ground: Ground, setup: Setup, **settings: Any) -> AsyncIterato
             expirer = await stack.enter_async_context(started_expirer(url, settings))
             parts["expirer"] = [expirer.process.pid]
             await settled_down(url)
-        yield System(ground, setup, url, [api.url for api in apis], parts)
+        yield System(ground, setup, url, [api.url for api in apis], parts, servers)
 
 
 @asynccontextmanager
@@ -90,14 +99,13 @@ async def started_expirer(url: str, settings: dict[str, Any]) -> AsyncIterator[P
         yield expirer
 
 
-def _start_stores(folder: Path, stack: AsyncExitStack, parts: dict[str, list[int]]) -> dict[str, str]:
+def _start_stores(folder: Path, stack: AsyncExitStack, servers: dict[str, Server]) -> dict[str, str]:
     """Starts Redis and RabbitMQ without data, and returns the settings that name them."""
     redis, rabbitmq = Redis(folder / "redis"), RabbitMQ(folder / "rabbitmq")
-    for name, store in (("Redis", redis), ("RabbitMQ", rabbitmq)):
+    servers |= {"Redis": redis, "RabbitMQ": rabbitmq}
+    for store in (redis, rabbitmq):
         stack.callback(store.stop)
         store.start()
-        assert store.process
-        parts[name] = [store.process.pid]
     # The next measurement starts without data too.
     stack.callback(rabbitmq.forget)
     return {"redis_url": redis.url, "broker_url": rabbitmq.url}
@@ -169,6 +177,33 @@ async def maps(ground: Ground, timing: Timing, setup: Setup) -> Measured:
         answers = await system.send(requests, timing, repeated=True)
         await check(system.database_url, held=len(buyers))
     return Measured.of_answers(setup.named("map"), answers, 200)
+
+
+async def large_maps(ground: Ground, timing: Timing, setup: Setup) -> Measured:
+    """Maps of 1,000 seats a second. A quarter of the seats is held."""
+    return await _large_maps(ground, timing, setup, 200)
+
+
+async def unchanged_maps(ground: Ground, timing: Timing, setup: Setup) -> Measured:
+    """The same by ETag: the map has not changed since, and is not sent again."""
+    return await _large_maps(ground, timing, setup, 304)
+
+
+async def _large_maps(ground: Ground, timing: Timing, setup: Setup, status: int) -> Measured:
+    async with running(ground, setup) as system:
+        sql = await asyncpg.connect(system.database_url)
+        session = await make_session(sql, ground.settings, LARGE_MAP_SEATS)
+        await sql.close()
+        buyers = list(zip(ground.customers, session.seat_ids[: LARGE_MAP_SEATS // 4], strict=False))
+        await hold_first(system.database_url, buyers)
+        await system.catch_up()
+        path, reader = f"/customer/session/{session.id}", ground.customers[0]
+        async with httpx.AsyncClient(base_url=system.urls[0]) as client:
+            etag = (await client.get(path, headers=reader.headers)).headers["etag"]
+        asking = request("GET", path, reader) if status == 200 else get_unless(etag, path, reader)  # noqa: PLR2004
+        answers = await system.send([asking], timing, repeated=True)
+        await check(system.database_url, held=len(buyers))
+    return Measured.of_answers(setup.named(f"map of {LARGE_MAP_SEATS} ({status})"), answers, status)
 
 
 async def hot_seat(ground: Ground, timing: Timing, setup: Setup) -> Measured:

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import asyncpg
 
-from load.bench import limits, ours
-from load.bench.generator import LATE_SHARE_MAX, Answers
+from load.bench import growth, limits, mixes, ours, outages, overload, signing
+from load.bench.answers import Answers
 from load.bench.ground import Ground, check, settled_down
+from load.bench.latencies import by_status, latencies
 from load.bench.limits import hold_requests
 from load.bench.measured import Timing
 from load.bench.ours import Setup, hold_first, running, started_expirer
@@ -47,7 +48,7 @@ async def half(ground: Ground, timing: Timing) -> dict[str, float]:
             answers = await system.send(hold_requests(ground.buyers), timing, rate=capacity / 2)
             await check(system.database_url, held=answers.total.get(201, 0))
         suffix = ", all on" if all_on else ""
-        found |= {f"holds a second at most{suffix}": capacity, **_latencies("at half of it", answers, suffix)}
+        found |= {f"holds a second at most{suffix}": capacity, **latencies("at half of it", answers, suffix)}
     return found
 
 
@@ -70,11 +71,11 @@ async def flash(ground: Ground, _timing: Timing) -> dict[str, float]:
         raise RuntimeError(f"{wanted} of the seats were wanted, answers by status: {answers.total}")
     return {
         "seats sold": wanted,
-        **{f"answers {status}": count for status, count in sorted(answers.total.items())},
+        **by_status(answers),
         "seconds": answers.used.seconds,
         "answers a second": FLASH_BUYERS / answers.used.seconds,
         "seconds until all events are read": caught_up,
-        **_latencies("in the sale", answers),
+        **latencies("in the sale", answers),
     }
 
 
@@ -119,32 +120,27 @@ async def storm(ground: Ground, _timing: Timing) -> dict[str, float]:
         stormy = holding.result()
         await sql.close()
         held = sum(answers.total.get(201, 0) for answers in (quiet, stormy))
-        await check(system.database_url, held=count + held)
+        await check(system.database_url, held=count + held, expired=count)
     return {
         "holds due at once": count,
         "seconds until all are ended": seconds,
         "ended a second": count / seconds,
-        **_latencies("of other holds, quiet", quiet),
-        **_latencies("of other holds, in the storm", stormy),
+        **latencies("of other holds, quiet", quiet),
+        **latencies("of other holds, in the storm", stormy),
     }
 
 
-LATE = "share that the generator sent late"
-
-
-def _latencies(what: str, answers: Answers, suffix: str = "") -> dict[str, float]:
-    values = {
-        "p50 ms": answers.p50_ms,
-        "p99 ms": answers.p99_ms,
-        "longest ms": answers.max_ms,
-        LATE: answers.late_share,
-    }
-    return {f"{name} {what}{suffix}": value for name, value in values.items()}
-
-
-def is_void(found: Mapping[str, float]) -> bool:
-    """Whether the generator itself was too slow, so that the latencies mean nothing."""
-    return any(value > LATE_SHARE_MAX for name, value in found.items() if name.startswith(LATE))
-
-
-BY_NAME: Mapping[str, Scenario] = {"hot": hot, "half": half, "flash": flash, "storm": storm}
+BY_NAME: Mapping[str, Scenario] = {
+    "hot": hot,
+    "half": half,
+    "flash": flash,
+    "storm": storm,
+    "overload": overload.overload,
+    "browse": mixes.browse,
+    "retry": mixes.retry,
+    "signin": signing.signin,
+    "redis-away": outages.redis_away,
+    "broker-away": outages.broker_away,
+    "restart": outages.restart,
+    "growth": growth.growth,
+}

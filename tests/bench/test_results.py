@@ -1,8 +1,11 @@
 """Which rounds of `make bench` count, and what their ratios compare."""
 
+import re
+
 import pytest
 
-from load.bench.generator import Answers
+from load.bench import plot
+from load.bench.answers import Answers
 from load.bench.measured import Measured
 from load.bench.meter import Reading, Used
 from load.bench.results import Round, judge, medians, ratios
@@ -17,8 +20,15 @@ def round_of(*rates: float, others_cores: float = QUIET) -> Round:
 
 
 def answers_of(measured: dict[int, int], total: dict[int, int]) -> Answers:
-    """What the generator reports after two seconds."""
-    return Answers(total, measured, 1, 2, 3, 0, 0, Used(2, {"API": 0.5}, QUIET))
+    """What the generator reports after two seconds: the other answers came later."""
+    statuses = [status for status, count in total.items() for _ in range(count)]
+    left = dict(measured)
+    until = []
+    for status in statuses:
+        left[status] = left.get(status, 0) - 1
+        until.append(1.0 if left[status] >= 0 else 3.0)
+    same = [0] * len(statuses)
+    return Answers([0.0] * len(statuses), until, statuses, same, same, 2, 0, 0, Used(2, {"API": 0.5}, QUIET))
 
 
 def test_quiet_rounds_count() -> None:
@@ -65,3 +75,11 @@ def test_unexpected_answer_fails_the_measurement() -> None:
     assert (made.per_second, made.cpu_us) == (5, {"API": 50_000})
     with pytest.raises(RuntimeError, match="503"):
         Measured.of_answers("hold", answers_of({201: 10}, {201: 12, 503: 1}), 201)
+
+
+def test_plot_shows_each_limit_and_ours() -> None:
+    found = medians([round_of(300, 100, 50, 5, 60, 30)])
+    picture = plot.svg({"medians": found, "ratios": ratios(found)})
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", picture)
+    assert texts[::2] == ["N", "B", "L", "P1", "REF", "hold, 1 process", "hold, all on, 1 process"]
+    assert texts[1::2] == ["300/s", "100/s", "75/s", "50/s", "5/s", "60/s", "30/s"]
