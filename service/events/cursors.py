@@ -42,7 +42,7 @@ where name = $1
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Where a cursor is that is leased to us, and whether events after it were committed `as_of`, by PostgreSQL's clock:
+    """Where a cursor is that is leased to us, and whether unread events were committed `as_of`, by PostgreSQL's clock:
     with a number, or still without one.
     """
 
@@ -61,7 +61,7 @@ async def look(connection: Connection, name: str, owner: str, lease_ms: int) -> 
     if cursor is None:
         await connection.execute(ADD_CURSOR, name)
         cursor = await connection.fetchrow(READ_CURSOR, name, owner, lease_ms)
-    if cursor is None or cursor["is_leased"] and not cursor["is_ours"]:
+    if cursor is None or (cursor["is_leased"] and not cursor["is_ours"]):
         return None
     if not (cursor["is_fresh"] and cursor["is_ours"]):
         # Another process may have had the lease since, and moved the cursor.

@@ -49,6 +49,7 @@ EXAMPLES: dict[str, list[Example]] = {
         )
     ],
     "service.ledger.settling.LOCK_HELD": [Example(f"{HELD}, array[null, null, null]::uuid[]")],
+    "service.ledger.expiring.IS_ANY_OVERDUE": [Example("array[md5('none')::uuid]")],
     "service.ledger.expiring.LOCK_OVERDUE": [Example("50, array[md5('none')::uuid]", rows_max=50, pages_max=400)],
     "service.ledger.settling.READ_RESERVATIONS": [Example(f"{HELD}, array[null, null, null]::uuid[]")],
     "service.ledger.settling.LOCK_SEATS": [Example(SEATS)],
