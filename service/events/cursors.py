@@ -53,7 +53,7 @@ class Look:
 
 
 async def look(connection: Connection, name: str, owner: str, lease_ms: int) -> Look | None:
-    """What a reader needs to know at each step. None where another process has the lease.
+    """The cursor at the beginning of a reader's step. None where another process has the lease.
 
     Takes the lease if it is free, and renews our own once half of `lease_ms` is over: most calls write nothing.
     """
