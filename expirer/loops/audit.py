@@ -13,7 +13,7 @@ from service.audit.rounds import Round
 from service.audit.slices import DEFAULT, Limits
 from service.audit.verdicts import LEASE_SECONDS, Verdict
 from service.cache import Cache
-from service.database import transaction
+from service.database import snapshot, transaction
 from service.observability.metrics import catalogue, values
 from service.seatmap.cached import SeatCache
 from service.settings import Settings
@@ -56,7 +56,7 @@ class Audit:
             await self._save(self._round, lease_seconds=0)
 
     async def _wait_for_turn(self) -> float:
-        async with transaction(self._engine) as connection:
+        async with snapshot(self._engine) as connection:
             began_at = await verdicts.take_turn(connection, self._owner, self._settings.audit_interval_seconds)
             verdict = await verdicts.read_verdict(connection)
         self._show(verdict)

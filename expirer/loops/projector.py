@@ -4,6 +4,7 @@ One replica does it at a time, under the lease of its cursor. No transaction is 
 """
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -78,7 +79,9 @@ class Projector:
             await self._cache.begin_epoch()
             return 0
         self._note_members(batch)
-        async with lease.kept(self._engine, CURSOR, self._owner, self._settings):
+        # Without events there is nothing that takes longer than a lease.
+        keeping = lease.kept(self._engine, CURSOR, self._owner, self._settings) if batch.events else nullcontext()
+        async with keeping:
             await self._apply(batch, clock)
         if batch.numbers:
             async with snapshot(self._engine) as connection:
@@ -90,10 +93,14 @@ class Projector:
         """None while another replica has the lease."""
         batch_max = self._settings.projector_batch_max
         async with snapshot(self._engine) as connection:
-            number = await cursors.take_lease(connection, CURSOR, self._owner, self._settings.lease_ms)
-            if number is None:
-                return None
+            # Before the look: what is committed at its moment must be in the maps of this epoch.
             epoch = f"{await read_history(connection)}/{clock.run}"
+            found = await cursors.look(connection, CURSOR, self._owner, self._settings.lease_ms)
+            if found is None:
+                return None
+            number = found.number
+            if not (found.has_numbered or found.has_unnumbered):
+                return Batch(epoch, number, found.as_of, [], is_all=True)
             as_of, events = await event_log.read_committed(connection, number, batch_max)
         numbered = sum(event.number is not None for event in events)
         return Batch(epoch, number, as_of, events, max(numbered, len(events) - numbered) < batch_max)

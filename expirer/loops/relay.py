@@ -74,10 +74,12 @@ class Relay:
     async def _read_batch(self, batch_max: int) -> tuple[int | None, list[Logged]]:
         """Where the cursor is, and the events after it. None and no events while another replica has the lease."""
         async with snapshot(self._engine) as connection:
-            number = await cursors.take_lease(connection, CURSOR, self._owner, self._settings.lease_ms)
-            if number is None:
+            found = await cursors.look(connection, CURSOR, self._owner, self._settings.lease_ms)
+            if found is None:
                 return None, []
-            return number, await event_log.read_numbered(connection, number, batch_max)
+            if not found.has_numbered:
+                return found.number, []
+            return found.number, await event_log.read_numbered(connection, found.number, batch_max)
 
     async def _move_cursor(self, number: int, published: Sequence[Logged]) -> None:
         if published:

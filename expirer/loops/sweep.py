@@ -9,8 +9,8 @@ import structlog
 from cachetools import LRUCache, TTLCache
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.database import roll_back, transaction
-from service.ledger.expiring import lock_overdue, settle_overdue
+from service.database import roll_back, snapshot, transaction
+from service.ledger.expiring import Ended, is_any_overdue, lock_overdue, settle_overdue
 from service.ledger.one_by_one import ONE_BY_ONE_SECONDS_MAX, in_turn, together_then_one_by_one
 from service.ledger.settling import Settled, SettleRequest, settle
 from service.observability import tracing
@@ -74,11 +74,16 @@ async def _settle_together(
     engine: AsyncEngine, batch_max: int, set_aside: SetAside, clock: Callable[[], float]
 ) -> tuple[int, int]:
     """How many holds were found, and how many of them were ended: all."""
+    ended = Ended((), 0)
     with recording.expiry("sweep") as batch:
-        async with transaction(engine) as connection:
-            ended = await settle_overdue(connection, batch_max, list(set_aside.holds))
-            if not ended.reservations:
-                await roll_back(connection)
+        # At rest one statement, where a transaction would be four.
+        async with snapshot(engine) as connection:
+            is_any = await is_any_overdue(connection, list(set_aside.holds))
+        if is_any:
+            async with transaction(engine) as connection:
+                ended = await settle_overdue(connection, batch_max, list(set_aside.holds))
+                if not ended.reservations:
+                    await roll_back(connection)
         batch.reservations, batch.skipped = ended.reservations, ended.skipped
     if not set_aside.holds:
         set_aside.batches.end(clock())

@@ -4,15 +4,20 @@ ten times the CPU time. https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf, 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from struct import Struct
 
 METHOD, HEADER, BODY = 1, 2, 3
 BASIC, PUBLISH = 60, 40
-MANDATORY = 1
+MANDATORY, OPTIONAL = b"\x01", b"\x00"
 CONTENT_TYPE, CONTENT_ENCODING, HEADERS, DELIVERY_MODE = 1 << 15, 1 << 14, 1 << 13, 1 << 12
 NAMED = {"expiration": 1 << 8, "message_id": 1 << 7, "type": 1 << 5}
 """Further properties, in the order in which they are written."""
-PERSISTENT = 2
+PERSISTENT = b"\x02"
+LENGTHS = [bytes([length]) for length in range(256)]
+JSON = b"\x10application/json\x05utf-8"
+"""Type and encoding of the content."""
+EXCHANGES_MAX = 16
 END = b"\xce"
 OVERHEAD = 8
 """Bytes of a frame besides its content."""
@@ -32,27 +37,23 @@ class Message:
 
 def publication(channel: int, exchange: str, message: Message, *, mandatory: bool, frame_bytes_max: int) -> bytes:
     """The frames that publish the message."""
-    method = METHOD_HEAD.pack(BASIC, PUBLISH, 0) + _short(exchange) + _short(message.key)
-    body = message.body
-    flags, values = CONTENT_TYPE | CONTENT_ENCODING | DELIVERY_MODE, [_short("application/json"), _short("utf-8")]
+    body, properties = message.body, message.properties
+    flags, values = CONTENT_TYPE | CONTENT_ENCODING | DELIVERY_MODE, JSON
     if message.headers:
         flags |= HEADERS
-        values.append(_table(message.headers))
-    values.append(bytes([PERSISTENT]))
+        values += _table(message.headers)
+    values += PERSISTENT
     for name, flag in NAMED.items():
-        if (value := message.properties.get(name)) is not None:
+        if name in properties:
             flags |= flag
-            values.append(_short(value))
-    head = CONTENT_HEAD.pack(BASIC, 0, len(body), flags) + b"".join(values)
+            values += _short(properties[name])
+    method = _method(exchange) + _short(message.key) + (MANDATORY if mandatory else OPTIONAL)
+    frames = _frame(METHOD, channel, method)
+    frames += _frame(HEADER, channel, CONTENT_HEAD.pack(BASIC, 0, len(body), flags) + values)
     part = frame_bytes_max - OVERHEAD
-    parts = [body[n : n + part] for n in range(0, len(body), part)]
-    return b"".join(
-        [
-            _frame(METHOD, channel, method + bytes([MANDATORY * mandatory])),
-            _frame(HEADER, channel, head),
-            *(_frame(BODY, channel, each) for each in parts),
-        ]
-    )
+    for n in range(0, len(body), part):
+        frames += _frame(BODY, channel, body[n : n + part])
+    return frames
 
 
 def _frame(kind: int, channel: int, content: bytes) -> bytes:
@@ -62,7 +63,13 @@ def _frame(kind: int, channel: int, content: bytes) -> bytes:
 def _short(text: str) -> bytes:
     """At most 255 bytes."""
     data = text.encode()
-    return bytes([len(data)]) + data
+    return LENGTHS[len(data)] + data
+
+
+@lru_cache(EXCHANGES_MAX)
+def _method(exchange: str) -> bytes:
+    """The same for every message to the exchange."""
+    return METHOD_HEAD.pack(BASIC, PUBLISH, 0) + _short(exchange)
 
 
 def _table(headers: Mapping[str, str]) -> bytes:

@@ -27,29 +27,54 @@ and (owner = $2 or leased_until is null or leased_until <= clock_timestamp())
 returning number
 """
 
-READ_LEASE = """
-select number, owner,
+# One statement, so one snapshot: an event that it does not see was not committed at `as_of`, as in `READ_COMMITTED`.
+READ_CURSOR = """
+select number, now() as as_of,
+    coalesce(owner = $2, false) as is_ours,
     coalesce(leased_until > clock_timestamp(), false) as is_leased,
-    coalesce(leased_until > clock_timestamp() + make_interval(secs => $2 / 2000.0), false) as is_fresh
+    coalesce(leased_until > clock_timestamp() + make_interval(secs => $3 / 2000.0), false) as is_fresh,
+    exists (select from events where events.number > cursors.number) as has_numbered,
+    exists (select from events where events.number is null) as has_unnumbered
 from cursors
 where name = $1
 """
 
 
-async def take_lease(connection: Connection, name: str, owner: str, lease_ms: int) -> int | None:
-    """Where the cursor is. None where another process has the lease.
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Where a cursor is that is leased to us, and whether unread events were committed `as_of`, by PostgreSQL's clock:
+    with a number, or still without one.
+    """
+
+    number: int
+    as_of: datetime
+    has_numbered: bool
+    has_unnumbered: bool
+
+
+async def look(connection: Connection, name: str, owner: str, lease_ms: int) -> Look | None:
+    """The cursor at the beginning of a reader's step. None where another process has the lease.
 
     Takes the lease if it is free, and renews our own once half of `lease_ms` is over: most calls write nothing.
     """
-    lease = await connection.fetchrow(READ_LEASE, name, lease_ms)
-    if lease is None:
+    cursor = await connection.fetchrow(READ_CURSOR, name, owner, lease_ms)
+    if cursor is None:
         await connection.execute(ADD_CURSOR, name)
-    elif lease["is_leased"] and lease["owner"] != owner:
+        cursor = await connection.fetchrow(READ_CURSOR, name, owner, lease_ms)
+    if cursor is None or (cursor["is_leased"] and not cursor["is_ours"]):
         return None
-    elif lease["is_fresh"]:
-        return int(lease["number"])
-    number: int | None = await connection.fetchval(TAKE_LEASE, name, owner, lease_ms)
-    return number
+    if not (cursor["is_fresh"] and cursor["is_ours"]):
+        # Another process may have had the lease since, and moved the cursor.
+        taken = await connection.fetchval(TAKE_LEASE, name, owner, lease_ms)
+        if taken != cursor["number"]:
+            return None
+    return Look(cursor["number"], cursor["as_of"], cursor["has_numbered"], cursor["has_unnumbered"])
+
+
+async def take_lease(connection: Connection, name: str, owner: str, lease_ms: int) -> int | None:
+    """Where the cursor is. Takes or renews the lease as `look` does; None where another process has it."""
+    found = await look(connection, name, owner, lease_ms)
+    return None if found is None else found.number
 
 
 MOVE_CURSOR = """

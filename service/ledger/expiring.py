@@ -16,6 +16,16 @@ from service.reservation import Reservation, State
 
 NEVER = datetime.max.replace(tzinfo=UTC)
 
+IS_ANY_OVERDUE = """
+select id
+from reservations
+where state = 'HELD'
+and expires_at <= statement_timestamp()
+and id <> all($1::uuid[])
+order by expires_at
+limit 1
+"""
+
 # It never waits, so the order of the locks does not matter. The oldest deadline comes first.
 LOCK_OVERDUE = """
 select id, expires_at
@@ -69,6 +79,11 @@ class Ended:
 
     reservations: tuple[Reservation, ...]
     skipped: int
+
+
+async def is_any_overdue(connection: Connection, set_aside: Sequence[UUID] = ()) -> bool:
+    """Whether there is a hold to end that is not set aside, locked or not."""
+    return await connection.fetchval(IS_ANY_OVERDUE, set_aside) is not None
 
 
 async def lock_overdue(connection: Connection, batch_max: int, set_aside: Sequence[UUID] = ()) -> dict[UUID, datetime]:

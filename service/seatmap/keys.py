@@ -19,9 +19,9 @@ BUMP = "rowlock:bump"
 PLACE = "rowlock:place"
 """An epoch, and the number in the log that its maps have reached at least."""
 
-BEGIN, APPLY, FINISH, UNLOCK, RENEW = (
+BEGIN, APPLY, CLOCK, FINISH, UNLOCK, RENEW = (
     (Path(__file__).parent / "lua" / f"{name}.lua").read_text()
-    for name in ("begin", "apply", "finish", "unlock", "renew")
+    for name in ("begin", "apply", "clock", "finish", "unlock", "renew")
 )
 
 

@@ -169,7 +169,7 @@ class EventLog(BaseModel):
             description="Shortest time from one step of sequencer, relay or projector to the next: events that come"
             " meanwhile share a step",
         ),
-    ] = 40
+    ] = 100
     lease_ms: Annotated[
         int,
         Field(ge=500, le=60_000, description="Silence of the active replica after which another replica takes over"),

@@ -50,6 +50,7 @@ EXAMPLES: dict[str, list[Example]] = {
         )
     ],
     "service.ledger.settling.LOCK_HELD": [Example(f"{HELD}, array[null, null, null]::uuid[]")],
+    "service.ledger.expiring.IS_ANY_OVERDUE": [Example("array[md5('none')::uuid]")],
     "service.ledger.expiring.LOCK_OVERDUE": [Example("50, array[md5('none')::uuid]", rows_max=50, pages_max=400)],
     "service.ledger.settling.READ_RESERVATIONS": [Example(f"{HELD}, array[null, null, null]::uuid[]")],
     "service.ledger.settling.LOCK_SEATS": [Example(SEATS)],
@@ -81,6 +82,7 @@ EXAMPLES: dict[str, list[Example]] = {
     "service.ledger.expiring.COUNT_OVERDUE": [
         Example("'infinity', array[md5('none')::uuid], 100", rows_max=100, pages_max=400)
     ],
+    "service.events.cursors.READ_CURSOR": [Example("'broker', 'owner', 1500")],
     "service.events.numbering.FIND_UNNUMBERED": [Example("1000", rows_max=1_000, pages_max=1_000)],
     "service.events.numbering.NUMBER_EVENTS": [Example("'{11,12,13}', 0", pages_max=80)],
     "service.events.log.READ_NUMBERED": [Example("0, 500", pages_max=40)],
@@ -122,7 +124,6 @@ EXEMPT = {
     "service.events.numbering.LOCK_LAST": CURSORS,
     "service.events.cursors.ADD_CURSOR": CURSORS,
     "service.events.cursors.TAKE_LEASE": CURSORS,
-    "service.events.cursors.READ_LEASE": CURSORS,
     "service.events.cursors.MOVE_CURSOR": CURSORS,
     "service.events.cursors.RELEASE_LEASE": CURSORS,
     "service.events.cursors.LIST_CURSORS": CURSORS,
