@@ -20,7 +20,7 @@ from service.reservation import State
 from service.settings import Settings
 
 SET_ASIDE_MAX = 10_000
-SET_ASIDE_SECONDS = 5
+SET_ASIDE_SECONDS = 2
 NAMED_MAX = 10
 """The log line names at most this many of the holds that could not be ended. The audit names broken ones too."""
 

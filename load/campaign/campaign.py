@@ -12,6 +12,7 @@ from typing import IO
 import httpx
 import jwt
 
+from expirer.loops.sweep import SET_ASIDE_SECONDS
 from load.campaign import faults, subscriber
 from load.campaign.checks import check
 from load.campaign.device import TIMEOUT_SECONDS
@@ -30,8 +31,10 @@ SESSIONS, SEATS, SOLD_MAX = 4, 24, 14
 CUSTOMERS = 12
 HOLD_SECONDS = 1
 SEATS_PER_CUSTOMER_MAX = 4
-LATE_SECONDS_MAX = IDLE_IN_TRANSACTION_SECONDS + 2.0
-"""A lost connection keeps the locks of its transaction until PostgreSQL ends it. Then the sweep comes."""
+LATE_SECONDS_MAX = IDLE_IN_TRANSACTION_SECONDS + SET_ASIDE_SECONDS + 2.0
+"""A lost connection keeps the locks of its transaction until PostgreSQL ends it. If the sweep has met such a lock, it
+sets the hold aside for a while.
+"""
 QUIET_POLL_SECONDS, QUIET_SECONDS_MAX = 0.2, 60
 MAP_AGE_SECONDS_MAX = 3.0
 TOKEN_AGE_SECONDS = 2 * 3_600

@@ -48,7 +48,7 @@ MUTANTS = (
         "a hold does not lock its seats",
         ("defect", "owner"),
         HOLDING,
-        "order by seats.id\nfor no key update of seats\n",
+        "order by seats.id\n    for no key update of seats\n",
         "order by seats.id\n",
     ),
     Mutant(
@@ -93,6 +93,21 @@ MUTANTS = (
         "for seat_id, owner in owners.items() if owner not in self.overdue_holders)",
         "for seat_id in owners)",
         "expirer-killed,expirer-stopped",
+    ),
+    Mutant(
+        "a taken seat counts as free",
+        ("defect", "owner", "log"),
+        CLAIMS,
+        "for seat in seats if seat.state is not SeatState.AVAILABLE}",
+        "for seat in seats if seat.state is None}",
+    ),
+    Mutant(
+        "the sweep waits for locked holds",
+        ("deadlock", "overdue", "late"),
+        "service/ledger/expiring.py",
+        "limit $1\nfor no key update skip locked\n",
+        "limit $1\nfor no key update\n",
+        "rows-locked,rabbitmq-paused,expirer-stopped",
     ),
     Mutant(
         "a customer may settle another's reservation",
