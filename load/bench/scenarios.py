@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import asyncpg
 
-from load.bench import growth, limits, mixes, ours, outages, overload, signing
+from load.bench import cycles, growth, limits, mixes, ours, outages, overload, signing
 from load.bench.answers import Answers
 from load.bench.ground import Ground, check, settled_down
 from load.bench.latencies import by_status, latencies
@@ -138,6 +138,8 @@ BY_NAME: Mapping[str, Scenario] = {
     "overload": overload.overload,
     "browse": mixes.browse,
     "retry": mixes.retry,
+    "cycle": cycles.cycle,
+    "soak": cycles.soak,
     "signin": signing.signin,
     "redis-away": outages.redis_away,
     "broker-away": outages.broker_away,
