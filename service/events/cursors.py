@@ -28,13 +28,14 @@ returning number
 """
 
 # One statement, so one snapshot: an event that it does not see was not committed at `as_of`, as in `READ_COMMITTED`.
+# Both ends of the log are found by index: for `exists` the planner would read all of it.
 READ_CURSOR = """
 select number, now() as as_of,
     coalesce(owner = $2, false) as is_ours,
     coalesce(leased_until > clock_timestamp(), false) as is_leased,
     coalesce(leased_until > clock_timestamp() + make_interval(secs => $3 / 2000.0), false) as is_fresh,
-    exists (select from events where events.number > cursors.number) as has_numbered,
-    exists (select from events where events.number is null) as has_unnumbered
+    coalesce((select max(events.number) from events) > number, false) as has_numbered,
+    (select id from events where events.number is null order by id limit 1) is not null as has_unnumbered
 from cursors
 where name = $1
 """
