@@ -1,4 +1,4 @@
-"""What customers do in the end: of ten holds one is paid, four are released, and five run out."""
+"""The end of holds: of ten one is paid, four are released, and five run out."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
