@@ -102,14 +102,6 @@ MUTANTS = (
         "for seat in seats if seat.state is None}",
     ),
     Mutant(
-        "the sweep waits for locked holds",
-        ("deadlock", "overdue", "late"),
-        "service/ledger/expiring.py",
-        "limit $1\nfor no key update skip locked\n",
-        "limit $1\nfor no key update\n",
-        "rows-locked,rabbitmq-paused,expirer-stopped",
-    ),
-    Mutant(
         "a customer may settle another's reservation",
         ("content", "unasked"),
         SETTLING,
