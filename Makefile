@@ -81,6 +81,7 @@ check: $(BIN)/.installed ## checks formatting, lint, types, generated files and 
 	@$(BIN)/python -m dev.monitoring --check
 	@$(BIN)/python -m dev.chart_docs --check
 	@$(BIN)/python -m load.campaign.page --check
+	@$(BIN)/python -m load.bench.page --check
 	@$(BIN)/python -m dev.prose
 
 workflows: $(BIN)/.installed ## checks the GitHub workflows, skaffold.yaml and the chart's README; needs Go
@@ -98,6 +99,7 @@ docs: $(BIN)/.installed ## generates tables, figures, the chart's README and sch
 	@$(BIN)/python -m dev.monitoring
 	@$(BIN)/python -m dev.chart_docs
 	@$(BIN)/python -m load.campaign.page
+	@$(BIN)/python -m load.bench.page
 	@dev/chart-readme
 
 lock: $(BIN)/.installed ## pins the newest compatible dependencies, with hashes

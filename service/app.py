@@ -172,7 +172,8 @@ async def _answer(request: Request, error: Exception) -> Response:
     assert isinstance(error, RowlockError)
     if isinstance(error, Unavailable):
         # For the request's log line.
-        request.state.failure = {"error": repr(error), "cause": repr(error.__cause__)}
+        cause = {"cause": repr(error.__cause__)} if error.__cause__ else {}
+        request.state.failure = {"error": repr(error)} | cause
     return problems.render(error, request.state.request_id)
 
 

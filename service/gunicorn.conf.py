@@ -30,7 +30,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
 
     CONFIG_KWARGS = {  # noqa: RUF012 - as the stock worker declares it
         "loop": "uvloop",
-        "http": "httptools",
+        # By name: the metrics must not be imported before `on_starting`.
+        "http": "service.api.early:Protocol",
         "timeout_graceful_shutdown": _settings.shutdown_seconds,
         # The service itself decides which proxies it trusts for `X-Forwarded-For`.
         "proxy_headers": False,

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import asyncpg
 
-from load.bench import cycles, growth, limits, mixes, ours, outages, overload, signing
+from load.bench import bulkhead, cycles, growth, limits, mixes, ours, outages, overload, signing
 from load.bench.answers import Answers
 from load.bench.ground import Ground, check, settled_down
 from load.bench.latencies import by_status, latencies
@@ -136,6 +136,7 @@ BY_NAME: Mapping[str, Scenario] = {
     "flash": flash,
     "storm": storm,
     "overload": overload.overload,
+    "bulkhead": bulkhead.bulkhead,
     "browse": mixes.browse,
     "retry": mixes.retry,
     "cycle": cycles.cycle,

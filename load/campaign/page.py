@@ -5,40 +5,17 @@ The text around the figures is written by hand. Each file of `load/results/campa
 """
 
 import json
-import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
 from load.campaign.mutators import MUTATORS
+from load.pages import RESULTS, Page, table
 
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "reliability.md"
-RESULTS = ROOT / "load" / "results"
-BEGIN, END = "<!-- figures: python -m load.campaign.page -->\n", "<!-- end of figures -->\n"
+PAGE = Page("reliability.md", "load.campaign.page")
 
 Figures = Mapping[str, Any]
-
-
-def main() -> None:
-    """Writes the page; with `--check` exits with 1 where the page differs."""
-    text = PAGE.read_text()
-    made = with_figures(text, figures())
-    if sys.argv[1:] != ["--check"]:
-        PAGE.write_text(made)
-    elif text != made:
-        sys.exit("docs/reliability.md differs from load/results: run make docs")
-
-
-def with_figures(text: str, made: str) -> str:
-    """The page with these figures between the markers. Raises ValueError where a marker is missing."""
-    before, _, rest = text.partition(BEGIN)
-    _, marker, after = rest.partition(END)
-    if not marker:
-        raise ValueError(f"docs/reliability.md needs the lines {BEGIN.strip()} and {END.strip()}")
-    return before + BEGIN + made + END + after
 
 
 def figures() -> str:
@@ -81,7 +58,7 @@ def _campaigns(runs: Sequence[Figures]) -> str:
         for run in runs
     )  # fmt: skip
     head = ("seed", "time", "PostgreSQL", "commit", "operations", "operations/s", "faults", "violations")
-    return "### The campaigns\n\n" + _table(head, rows)
+    return "### The campaigns\n\n" + table(head, rows)
 
 
 def _faults(runs: Sequence[Figures]) -> str:
@@ -97,7 +74,7 @@ def _faults(runs: Sequence[Figures]) -> str:
         longest = f"{max(time['max'] for time in times):.2f} s" if times else ""
         rows.append((kind, f"{count:,}", skipped[kind] or "", typical, longest))
     head = ("fault", "times", "of these not completed", "first success: median", "longest")
-    return "### Faults, and the time to the first success\n\n" + _table(head, rows)
+    return "### Faults, and the time to the first success\n\n" + table(head, rows)
 
 
 def _outcomes(runs: Sequence[Figures]) -> str:
@@ -110,7 +87,7 @@ def _outcomes(runs: Sequence[Figures]) -> str:
         (kind, f"{counts.total():,}", ", ".join(f"{outcome}: {count:,}" for outcome, count in counts.most_common()))
         for kind, counts in sorted(found.items())
     )
-    return "### Requests and answers\n\n" + _table(("request", "times", "answers"), rows)
+    return "### Requests and answers\n\n" + table(("request", "times", "answers"), rows)
 
 
 def _teeth(mutants: Sequence[Figures]) -> str:
@@ -120,7 +97,7 @@ def _teeth(mutants: Sequence[Figures]) -> str:
     return (
         f"### The checker's teeth\n\nDefects of one line, each put into the product and then searched for by a short"
         f" campaign: {caught} of {len(mutants)} are found.\nThe time includes the start and the end of all servers.\n\n"
-        + _table(("defect", "file", "violations by rule", "time"), rows)
+        + table(("defect", "file", "violations by rule", "time"), rows)
         + f"\nGood histories that are damaged in one place ({len(MUTATORS)} kinds, in `tests/campaign`) are all found:"
         f" {names}.\n"
     )
@@ -130,10 +107,5 @@ def _rules(mutant: Figures) -> str:
     return ", ".join(f"`{rule}` {count}" for rule, count in mutant["rules"].items()) or "none"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
-
-
 if __name__ == "__main__":
-    main()
+    PAGE.write(figures())

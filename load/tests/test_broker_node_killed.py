@@ -27,9 +27,10 @@ from tests.stage.waiting import until
 
 HOLD_SECONDS = 3
 OPTIONS = {"hold_seconds": HOLD_SECONDS, "broker_connect_timeout_ms": 1_000, "confirm_timeout_ms": 2_000}
-NO_SWEEP = {"sweep_interval_ms": 60_000}
+SWEEP_MS = 5_000
+"""A hint that is not confirmed before the election ends is dropped, and the sweep ends its hold."""
 LATE_SECONDS_MAX = 15
-"""An election, a new connection, and a machine that is busy with three nodes."""
+"""An election, a new connection, the sweep's interval, and a machine that is busy with three nodes."""
 HOLDS_QUEUE = f"{HOLDS}.{HOLD_SECONDS * 1000}ms"
 
 pytestmark = pytest.mark.timeout(600)
@@ -96,7 +97,7 @@ async def test_a_killed_node_stops_neither_events_nor_expiry(
 ) -> None:
     with listening(cluster.nodes[0].url, QUORUM) as listener:
         listener.url = cluster.url
-        async with working(sql, settings, cluster, **NO_SWEEP) as expirer:
+        async with working(sql, settings, cluster, sweep_interval_ms=SWEEP_MS) as expirer:
             await make_holds(sql, settings, 8, HOLD_SECONDS)
             await until_heard(sql, listener)
             assert cluster.leader_of(HOLDS_QUEUE) is cluster.nodes[0]

@@ -24,6 +24,8 @@ TRACE_HEADER = tracing.HEADER.encode()
 ACCEPTABLE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 QUIET_PATHS = ("/livez", "/readyz")
 SERVER_ERRORS = 500
+FROM_ELSEWHERE = {"exc_info", "cause"}
+"""The error of a library may contain a secret. The line is searched, which costs more than the rest of a refusal."""
 
 LOGGER = "rowlock.http"
 
@@ -120,12 +122,12 @@ def _write_line(answering: _Answering, scope: Scope, route: str | None, seconds:
     failure = scope["state"].get("failure", {})
     level = _level(status, failure)
     facts = {"method": scope["method"], "route": route, "status": status, "duration_ms": round(seconds * 1000, 1)}
-    if failure or level != "info":
+    if failure.keys() & FROM_ELSEWHERE:
         log.log(structlog.processors.NAME_TO_LEVEL[level], "request", **facts, **failure)
         return
     # The client chooses only the method, which the parser knows, and the request's id, which may look like a token.
     ids = {"request_id": logs.hidden(answering.request_id), "trace_id": answering.traced.trace_id}
-    logs.write_plain(output, level, {**facts, "event": "request", **ids})
+    logs.write_plain(output, level, {**facts, **failure, "event": "request", **ids})
 
 
 def _level(status: int, failure: Mapping[str, Any]) -> str:

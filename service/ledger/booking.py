@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.backoff import delay_after
 from service.database import Connection, make_durable, roll_back, transaction
-from service.errors import Busy, BusyReason, DatabaseAway, HoldExpired, OutcomeUnknown, concerns_all
+from service.errors import Busy, BusyReason, DatabaseAway, HoldExpired, OutcomeUnknown, SessionBusy, concerns_all
 from service.ledger import holding, settling
 from service.ledger.claims import Held, HoldRequest, LockedSeat, Overdue, Render, Rules
 from service.ledger.gathering import Gathering
@@ -82,6 +82,13 @@ class BoxOffice:
     async def hold(self, request: HoldRequest) -> Held:
         """The hold, committed. Raises a Refusal, Busy, SessionBusy, DatabaseAway, OutcomeUnknown."""
         return await self._holds.ask(request, self._sessions.get(request.seat_ids[0]))
+
+    def refusal_of_hold(self, seat_id: Callable[[], int | None]) -> Busy | SessionBusy | None:
+        """Why a hold with this first seat would be refused at once. Asks for the seat only where a bound is near."""
+        if not self._holds.may_refuse:
+            return None
+        first = seat_id()
+        return None if first is None else self._holds.refusal(self._sessions.get(first))
 
     async def settle(self, request: SettleRequest) -> Settled:
         """The payment or release, committed. Raises a Refusal, Busy, DatabaseAway, OutcomeUnknown."""

@@ -106,10 +106,8 @@ class Gathering(Generic[R, A]):
 
         Raises the request's refusal, and Busy: at once where too many are in progress, later where no lane was free.
         """
-        if self._in_progress >= self._bounds.in_progress_max:
-            raise Busy(BusyReason.WRITE_QUEUE)
-        if group is not None and self._in_group.get(group, 0) >= self._bounds.group_max:
-            raise SessionBusy(group)
+        if refusal := self.refusal(group):
+            raise refusal
         member: Member[R, A] = Member(
             request, group, asyncio.get_running_loop().time(), copy_context(), tracing.traceparent_of()
         )
@@ -118,6 +116,19 @@ class Gathering(Generic[R, A]):
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    @property
+    def may_refuse(self) -> bool:
+        """Whether a bound can be reached at all, of one group or of all. False costs next to nothing."""
+        return self._in_progress >= min(self._bounds.in_progress_max, self._bounds.group_max)
+
+    def refusal(self, group: int | None) -> Busy | SessionBusy | None:
+        """Why a request of this group would be refused at once."""
+        if self._in_progress >= self._bounds.in_progress_max:
+            return Busy(BusyReason.WRITE_QUEUE)
+        if group is not None and self._in_group.get(group, 0) >= self._bounds.group_max:
+            return SessionBusy(group)
+        return None
 
     async def drain(self) -> None:
         """Returns when no write is under way."""

@@ -109,6 +109,13 @@ def request_answered(method: str, route: str | None, status: int, seconds: float
     catalogue.HTTP_SECONDS.of(method, route or "other", _answer(status)).observe(seconds)
 
 
+def hold_refused_unread(route: str, error: errors.RowlockError) -> None:
+    """A hold was refused before its parsing, in no time."""
+    request_answered("POST", route, UNAVAILABLE, 0)
+    catalogue.OPERATION_SECONDS.of("hold", _outcome(error)).observe(0)
+    catalogue.REFUSALS.of("hold", _reason(error)).inc()
+
+
 def map_given(source: str, age_ms: int) -> None:
     """A seat map was served."""
     catalogue.MAP_READS.of(source).inc()
