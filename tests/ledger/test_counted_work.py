@@ -4,11 +4,16 @@ Lower a number when a change makes one cheaper. Raise one only for a reason that
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 
 import httpx
 import pytest
 
+import service
 from dev.postgres import Postgres
 from service.database import Connection, create_engine
 from service.ledger.booking import BoxOffice
@@ -29,8 +34,11 @@ from tests.stage.factories import (
 from tests.stage.forcing import make_box_office
 from tests.stage.round_trips import RoundTrips, counted
 
+CALLS_ALONE, CALLS_IN_LIST = 290, 56
+"""Calls of the service's functions for a hold over HTTP, and for each of a list: what its CPU time depends on most."""
 HOLD, SETTLEMENT = 6, 6
 """Round trips of a list, whatever its length: BEGIN, the statements, COMMIT."""
+SERVICE = str(Path(service.__file__).parent)
 LIST = 64
 WARM_UP = 3
 """Writes before the counted one: they connect, prepare statements and read the types."""
@@ -58,6 +66,21 @@ async def box_office(trips: RoundTrips) -> AsyncIterator[BoxOffice]:
     await engine.dispose()
 
 
+@contextmanager
+def counted_calls() -> Iterator[list[int]]:
+    """The number of calls of the service's functions in the block, in a list of one."""
+    found = [0]
+
+    def note(frame: FrameType, event: str, _argument: object) -> None:
+        found[0] += event == "call" and frame.f_code.co_filename.startswith(SERVICE)
+
+    sys.setprofile(note)
+    try:
+        yield found
+    finally:
+        sys.setprofile(None)
+
+
 def commits(trips: RoundTrips) -> int:
     """The number of COMMITs."""
     return trips.statements.count("commit")
@@ -77,12 +100,14 @@ async def test_lone_request_costs_no_more(
     seats = (await make_session(sql, settings)).seat_ids
     for n, settle in enumerate((pay, release) * WARM_UP):
         trips.forget()
-        reservation_id = await held(api, customers[n], seats[n])
+        with counted_calls() as calls:
+            reservation_id = await held(api, customers[n], seats[n])
         hold = trips.count, commits(trips)
         trips.forget()
         assert (await settle(api, customers[n], reservation_id)).is_success
         settlement = trips.count, commits(trips)
     assert hold == (HOLD, 1)
+    assert calls[0] <= CALLS_ALONE
     assert settlement == (SETTLEMENT, 1)
 
 
@@ -94,8 +119,10 @@ async def test_list_of_holds_costs_what_one_costs(
     for n in range(WARM_UP):
         trips.forget()
         requests = [hold_of(customer, seats[n * LIST + m], key=f"key-{n}") for m, customer in enumerate(customers)]
-        await asyncio.gather(*map(box_office.hold, requests))
+        with counted_calls() as calls:
+            await asyncio.gather(*map(box_office.hold, requests))
     assert (trips.count, commits(trips)) == (HOLD, 1)
+    assert calls[0] / LIST <= CALLS_IN_LIST
 
 
 @pytest.mark.parametrize("target", [State.CONFIRMED, State.CANCELLED])
