@@ -1,6 +1,7 @@
 """Sign-in under attack: the same work for every address, delays after failures, bounded hashing off the event loop."""
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ from service.accounts import accounts
 from service.accounts import passwords as passwords_module
 from service.accounts.accounts import FORGET_FAILURES_MINUTES, NewAccount
 from service.accounts.delays import DELAY_MS, Delays
-from service.accounts.passwords import Passwords
+from service.accounts.passwords import NICENESS, Passwords
 from service.accounts.tokens import Role
 from service.database import Connection
 from service.errors import WrongCredentials
@@ -35,9 +36,11 @@ class NotedHasher(PasswordHasher):
     gate = threading.Event()
     waiting = threading.Event()
     checked_in: ClassVar[list[str]] = []
+    niceness: ClassVar[list[int]] = []
 
     def hash(self, password: str | bytes, *, salt: bytes | None = None) -> str:
         """As it is, after the gate has been opened."""
+        self.niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
         self.waiting.set()
         assert self.gate.wait(20)
         return super().hash(password, salt=salt)
@@ -214,3 +217,9 @@ async def test_other_requests_are_answered_while_passwords_are_hashed(
         finally:
             hasher.gate.set()
         assert [reply.status_code for reply in await asyncio.gather(*burst)] == [201] * 5
+
+
+async def test_the_hashing_thread_gives_way(hasher: type[NotedHasher], passwords: Passwords) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    await passwords.hash(WRONG)
+    assert hasher.niceness[-1] == max(NICENESS, own)
