@@ -31,9 +31,10 @@ class NewAccount:
 
 
 def canonical(email: str) -> str:
-    """The address as it is stored and searched: one spelling of its domain, in lower case whatever the database's
-    locale. An invalid address is only lower-cased, and so is not found.
+    """The address as it is stored and searched: one spelling of its domain, without spaces around it, in lower case
+    whatever the database's locale. An invalid address is not found.
     """
+    email = email.strip()
     with suppress(EmailNotValidError):
         email = validate_email(email, check_deliverability=False).normalized
     return unicodedata.normalize("NFC", email.lower())

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import threading
+import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -16,6 +17,15 @@ from service.observability.metrics import catalogue
 
 PASSWORD_BYTES_MAX = 1_024
 NICENESS = 10
+LEAKED = """
+12345678 123456789 1234567890 87654321 987654321 123123123 12341234 11223344 1234qwer 1q2w3e4r 1qaz2wsx q1w2e3r4
+qwer1234 qwerty12 qwerty123 qwertyuiop asdf1234 asdfghjkl zaq12wsx abc12345 abcd1234 abc123456 a1234567 aa123456
+password password1 password12 password123 passw0rd p@ssword p@ssw0rd iloveyou sunshine princess football baseball
+superman trustno1 starwars whatever computer internet michelle jennifer liverpool corvette mercedes welcome1
+letmein1 admin123 changeme football1 baseball1 princess1 sunshine1 iloveyou1 dragon123 monkey123 master123
+"""
+COMMON = frozenset(LEAKED.split())
+"""Of lists of leaked passwords, those that are long enough."""
 
 T = TypeVar("T")
 
@@ -40,7 +50,7 @@ class Passwords:
 
     async def hash(self, password: str) -> str:
         """The hash to store. Raises Busy where too many passwords wait."""
-        return await self._run(lambda: self._hasher.hash(password))
+        return await self._run(lambda: self._hasher.hash(prepared(password)))
 
     async def verify(self, password: str, password_hash: str | None) -> bool:
         """Whether the password has this hash. For None it is False, after the same time.
@@ -54,6 +64,11 @@ class Passwords:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _verify(self, password: str, password_hash: str | None) -> bool:
+        # Hashes of before this preparation are of the password as it was typed.
+        tried = dict.fromkeys((prepared(password), password))
+        return any(self._fits(form, password_hash) for form in tried)
+
+    def _fits(self, password: str, password_hash: str | None) -> bool:
         try:
             self._hasher.verify(password_hash or self._decoy, password)
         except (VerificationError, InvalidHashError):
@@ -69,6 +84,23 @@ class Passwords:
                 return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         finally:
             self._waiting -= 1
+
+
+def prepared(password: str) -> str:
+    """One form of passwords that look the same: OpaqueString of RFC 8265, which keeps upper and lower case."""
+    spaced = "".join(" " if unicodedata.category(character) == "Zs" else character for character in password)
+    return unicodedata.normalize("NFC", spaced)
+
+
+def weakness(password: str) -> str | None:
+    """Why the password must not be used for a new account. There are no rules of composition."""
+    if any(unicodedata.category(character) == "Cc" for character in password):
+        return "must not have control characters"
+    if len(set(prepared(password))) == 1:
+        return "must not be one character repeated"
+    if password.casefold() in COMMON:
+        return "is one of the commonest passwords"
+    return None
 
 
 def _give_way() -> None:

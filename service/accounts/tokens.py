@@ -15,6 +15,8 @@ from service.settings import Settings
 
 ALGORITHM = "HS256"
 CACHED_MAX = 10_000
+CLOCKS_DIFFER_SECONDS = 5
+"""A token may come from another process whose clock is ahead. Its end is never later for that."""
 
 
 class Role(StrEnum):
@@ -75,8 +77,12 @@ class Tokens:
                 algorithms=[ALGORITHM],
                 issuer=self._issuer,
                 audience=self._audience,
+                leeway=CLOCKS_DIFFER_SECONDS,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
-            return Principal(UUID(claims["sub"]), Role(claims["role"])), float(claims["exp"])
+            principal, expires_at = Principal(UUID(claims["sub"]), Role(claims["role"])), float(claims["exp"])
         except (jwt.InvalidTokenError, ValueError, KeyError, TypeError):
             raise Unauthenticated from None
+        if expires_at <= time.time():
+            raise Unauthenticated
+        return principal, expires_at

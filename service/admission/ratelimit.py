@@ -1,9 +1,12 @@
 """Rate limits by account and address: counted for all replicas, or in each process where Redis is missing or down."""
 
 import math
+import re
 import time
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+
+import structlog
 
 from service.admission.shared import AHEAD_SHARE, SharedCounts
 from service.admission.windows import Limit
@@ -13,10 +16,15 @@ from service.observability.metrics import catalogue
 from service.settings import Settings
 
 FORWARDED_MAX = 20
+PORT = re.compile(r"^(?:\[([^\]]*)\]|([^:\[]*))(?::[0-9]{1,5})?$")
+"""A proxy may add the port: 203.0.113.7:40001, [2001:db8::1]:40001."""
 ADDRESSES_MAX = 5_000
 """Connections' addresses whose meaning is remembered."""
 SITE_PREFIX = 64
 """The prefix of an IPv6 network that one customer has, at least; its addresses count as one."""
+
+
+log = structlog.stdlib.get_logger("rowlock.limits")
 
 
 class RateLimits:
@@ -29,6 +37,7 @@ class RateLimits:
         self.sign_in = Limit("sign-in", settings.address_sign_ins_per_minute)
         self._trusted = settings.trusted_proxies
         self._shared = SharedCounts(cache) if cache else None
+        self._has_noted = False
         self.is_proxy = lru_cache(ADDRESSES_MAX)(self._is_proxy)
 
     async def check(self, limit: Limit, who: str) -> None:
@@ -64,12 +73,18 @@ class RateLimits:
         address: IPv4Address | IPv6Address | None = None
         for text in nearest_first:
             try:
-                address = _parsed(text.strip())
+                address = _parsed(PORT.sub(r"\1\2", text.strip()))
             except ValueError:
+                self._note_unreadable(text)
                 break
             if not self._is_trusted(address):
                 break
         return _counted_as(address)
+
+    def _note_unreadable(self, text: str) -> None:
+        if not self._has_noted:
+            self._has_noted = True
+            log.warning("X-Forwarded-For can't be read; its clients count as their proxy", value=text[:100])
 
     def _is_proxy(self, peer: str | None) -> bool:
         """Whether the connection is from a trusted proxy."""

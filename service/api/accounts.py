@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, EmailStr, Field
 
 from service.accounts import accounts
 from service.accounts.accounts import NewAccount
-from service.accounts.passwords import PASSWORD_BYTES_MAX
+from service.accounts.passwords import PASSWORD_BYTES_MAX, weakness
 from service.accounts.tokens import Principal, Role
 from service.api import refusals, shown
 from service.api.context import Context, InContext, limit_sign_in
@@ -31,6 +31,12 @@ def _short_enough(password: str) -> str:
     return password
 
 
+def _strong(password: str) -> str:
+    if weak := weakness(password):
+        raise broken(weak)
+    return password
+
+
 EMAIL = "ada@example.com"
 PASSWORD = "correct horse battery"  # noqa: S105 - an example in the documentation
 
@@ -40,7 +46,10 @@ class SignUp(Body):
 
     email: Annotated[EmailStr, Field(max_length=320, examples=[EMAIL]), BeforeValidator(_bare)]
     password: Annotated[
-        str, Field(min_length=8, max_length=PASSWORD_BYTES_MAX, examples=[PASSWORD]), AfterValidator(_short_enough)
+        str,
+        Field(min_length=8, max_length=PASSWORD_BYTES_MAX, examples=[PASSWORD]),
+        AfterValidator(_short_enough),
+        AfterValidator(_strong),
     ]
     name: Annotated[Name, Field(examples=["Ada Lovelace"])]
     role: Annotated[Role, Field(strict=False, examples=["CUSTOMER"])] = Role.CUSTOMER

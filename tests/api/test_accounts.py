@@ -2,9 +2,11 @@
 
 import asyncio
 import sys
+import unicodedata
 
 import httpx
 import pytest
+from argon2 import PasswordHasher
 
 from dev.postgres import Postgres
 from dev.processes import free_port
@@ -168,3 +170,34 @@ async def test_an_address_signs_in_however_its_domain_is_written(client: httpx.A
     for email in ("ada@xn--bcher-kva.example", "ada@bücher.example"):
         reply = await client.post("/sign-in", json={"email": email, "password": PASSWORD})
         assert reply.status_code == 200
+
+
+@pytest.mark.parametrize("typed", [" ada@example.com", "ada@example.com ", "\u00a0ADA@example.com\u2003"])
+async def test_spaces_around_an_address_do_not_matter(client: httpx.AsyncClient, typed: str) -> None:
+    for path, name in (("/sign-up", {"name": "Ada"}), ("/sign-in", {})):
+        reply = await client.post(path, json={"email": typed, "password": PASSWORD, **name})
+        assert reply.is_success
+
+
+GREETING = "Gr\u00fc\u00dfe aus K\u00f6ln"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "typed"),
+    [
+        (GREETING, unicodedata.normalize("NFD", GREETING)),
+        (unicodedata.normalize("NFD", GREETING), GREETING),
+        (GREETING, GREETING.replace(" ", "\u00a0")),
+    ],
+)
+async def test_a_password_works_in_each_of_its_forms(client: httpx.AsyncClient, chosen: str, typed: str) -> None:
+    assert (await client.post("/sign-up", json={"email": EMAIL, "password": chosen, "name": "Ada"})).is_success
+    assert (await client.post("/sign-in", json={"email": EMAIL, "password": typed})).is_success
+    assert (await client.post("/sign-in", json={"email": EMAIL, "password": typed.upper()})).status_code == 401
+
+
+async def test_a_hash_of_before_the_forms_goes_on_working(client: httpx.AsyncClient, sql: Connection) -> None:
+    password = unicodedata.normalize("NFD", GREETING)
+    assert (await client.post("/sign-up", json={"email": EMAIL, "password": PASSWORD, "name": "Ada"})).is_success
+    await sql.execute("update accounts set password_hash = $1", PasswordHasher().hash(password))
+    assert (await client.post("/sign-in", json={"email": EMAIL, "password": password})).is_success

@@ -34,6 +34,11 @@ SIGN_UPS: list[tuple[dict[str, Any], Refused]] = [
     ({"password": "x" * 1_025}, invalid("password", "at most 1024")),
     ({"password": "é" * 513}, invalid("password", "at most 1024 bytes")),
     ({"password": "\ud800" * 8}, invalid("password", "unicode")),
+    ({"password": " " * 8}, invalid("password", "one character repeated")),
+    ({"password": "\u00a0 " * 4}, invalid("password", "one character repeated")),
+    ({"password": "\x00" * 8}, invalid("password", NOT_PRINTABLE)),
+    ({"password": "correct\thorse"}, invalid("password", NOT_PRINTABLE)),
+    ({"password": "PassWord1"}, invalid("password", "commonest")),
     ({"password": 12345678}, invalid("password", "valid string")),
     ({"name": ""}, invalid("name", "at least 1 character")),
     ({"name": " "}, invalid("name", "at least 1 character")),
@@ -52,7 +57,6 @@ SIGN_INS: list[tuple[dict[str, Any], Refused]] = [
     ({"password": PASSWORD.upper()}, WRONG),
     ({"password": "\x00"}, WRONG),
     ({"email": "grace@example.com"}, WRONG),
-    ({"email": f" {EMAIL} "}, WRONG),
     ({"email": ""}, invalid("email", "at least 1 character")),
     ({"email": "x" * 321}, invalid("email", "at most 320 characters")),
     ({"email": EMAIL + "\x00"}, invalid("email", NOT_PRINTABLE)),
@@ -80,7 +84,7 @@ async def test_invalid_sign_ups_and_sign_ins_name_the_field(client: httpx.AsyncC
 
 
 async def test_the_longest_password_and_name_are_accepted(client: httpx.AsyncClient) -> None:
-    body = SIGN_UP | {"password": "é" * 512, "name": "e\u0301" + "x" * 198}
+    body = SIGN_UP | {"password": "éà" * 256, "name": "e\u0301" + "x" * 198}
     reply = await client.post("/sign-up", json=body)
     assert (reply.status_code, reply.json()["name"]) == (201, "é" + "x" * 198)
     signed_in = await client.post("/sign-in", json={"email": EMAIL, "password": "é" * 512})

@@ -12,6 +12,7 @@ from dev.servers import Redis
 from service.admission import windows
 from service.admission.ratelimit import RateLimits
 from service.errors import TooManyRequests
+from service.observability import logs
 from service.settings import Settings
 from tests.stage.factories import make_settings
 from tests.stage.processes import api_process
@@ -30,6 +31,11 @@ ADDRESSES = {
     "nonsense before the proxy's": ("10.1.2.3", "<script>, 203.0.113.9", "203.0.113.9"),
     "empty": ("10.1.2.3", "", "10.1.2.3"),
     "blanks": ("10.1.2.3", " 203.0.113.9 ,  192.0.2.7 ", "203.0.113.9"),
+    "with a port": ("10.1.2.3", "203.0.113.9:40001", "203.0.113.9"),
+    "proxies with ports": ("10.1.2.3", "203.0.113.9:40001, 192.0.2.7:443", "203.0.113.9"),
+    "IPv6 with a port": ("10.1.2.3", "[2001:db8:1:2::9]:40001", "2001:db8:1:2::/64"),
+    "IPv6 in brackets": ("10.1.2.3", "[2001:db8:1:2::9]", "2001:db8:1:2::/64"),
+    "a port that is none": ("10.1.2.3", "203.0.113.9:http", "10.1.2.3"),
     "IPv6": ("2001:db8:1:2:3:4:5:6", None, "2001:db8:1:2::/64"),
     "IPv6 of the same site": ("2001:db8:1:2:ffff::1", None, "2001:db8:1:2::/64"),
     "IPv6 with a zone": ("fe80::1%eth0", None, "fe80::/64"),
@@ -46,6 +52,14 @@ def test_a_request_counts_for_the_nearest_untrusted_address(case: str) -> None:
     peer, forwarded_for, counted = ADDRESSES[case]
     settings = make_settings("postgresql://nobody@nowhere/nothing", trusted_proxies=PROXIES)
     assert RateLimits(None, settings).client_address(peer, forwarded_for) == counted
+
+
+def test_an_unreadable_header_is_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure_logging("info")
+    limits = RateLimits(None, make_settings("postgresql://nobody@nowhere/nothing", trusted_proxies=PROXIES))
+    for forwarded_for in ("unknown", "203.0.113.9", "_hidden"):
+        limits.client_address("10.1.2.3", forwarded_for)
+    assert capsys.readouterr().err.count("can't be read") == 1
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,22 @@ def test_a_token_of_another_issuer_or_audience_is_refused() -> None:
             Tokens(SETTINGS.model_copy(update=change)).check(token)
 
 
+@pytest.mark.parametrize(
+    ("iat", "exp", "is_accepted"),
+    [(3, 60, True), (60, 120, False), (-60, 1, True), (-60, 0, False), (-60, -2, False)],
+    ids=["issued by a clock ahead", "issued in the future", "before its end", "at its end", "after its end"],
+)
+def test_clocks_may_differ_at_the_issue_but_not_at_the_end(iat: int, exp: int, is_accepted: bool) -> None:  # noqa: FBT001
+    now = int(time.time())
+    token = signed(uuid4(), iat=now + iat, exp=now + exp)
+    try:
+        Tokens(SETTINGS).check(token)
+    except Unauthenticated:
+        assert not is_accepted
+    else:
+        assert is_accepted
+
+
 async def test_a_remembered_token_is_refused_once_it_has_expired() -> None:
     checker = Tokens(SETTINGS)
     token = signed(uuid4(), exp=int(time.time()) + 2)
