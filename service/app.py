@@ -1,7 +1,10 @@
 """The API's only wiring: `create_app` assembles lifespan, middleware, routes and error responses."""
 
+import re
+from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from typing import Any, TypedDict
 
 import structlog
@@ -12,7 +15,7 @@ from fastapi.routing import APIRoute
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from service import VERSION, settings
@@ -49,6 +52,7 @@ A hold with an `Idempotency-Key` may be sent again at any time. It gets its firs
 `application/problem+json` (RFC 9457) with a stable `type`.
 """
 ASSETS_PATH = "/api-docs/assets"
+INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 ROUTERS = tuple(module.router for module in (accounts, customer, listings, manager, audits, health))
 
 log = structlog.stdlib.get_logger("rowlock")
@@ -69,6 +73,8 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
         summary="Seat reservations that are never sold twice",
         description=DESCRIPTION,
         version=VERSION,
+        # Relative to the document, for the same reason as the documentation page's addresses.
+        servers=[{"url": "."}],
         docs_url=None,
         redoc_url=None,
         # Behind a proxy that ends TLS, a redirect would lead to http, and the token with it.
@@ -94,6 +100,8 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
         app.include_router(router)
     app.mount(ASSETS_PATH, StaticFiles(packages=[("fastapi_offline", "static")]))
     app.add_route("/api-docs", _api_docs, include_in_schema=False)
+    for path in ("/", "/api-docs/"):
+        app.add_route(path, _to_api_docs, include_in_schema=False)
     _add_problem_schema(app)
     return app
 
@@ -210,7 +218,7 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     """The framework's own refusals: unknown paths and methods."""
     assert isinstance(error, HTTPException)
     if error.status_code == problems.PROBLEMS[problems.MethodNotAllowed].status:
-        allow = (error.headers or {}).get("Allow", "")
+        allow = (error.headers or {}).get("Allow", "").replace("GET", "GET, HEAD")
         return problems.render(problems.MethodNotAllowed(allow), request.state.request_id)
     if error.status_code == problems.PROBLEMS[problems.MalformedBody].status:
         return problems.render(problems.MalformedBody(), request.state.request_id)
@@ -218,14 +226,34 @@ async def _answer_http(request: Request, error: Exception) -> Response:
 
 
 async def _api_docs(_request: Request) -> HTMLResponse:
-    return get_swagger_ui_html(
-        openapi_url="/openapi.json",
+    assets = ASSETS_PATH.removeprefix("/")
+    page = get_swagger_ui_html(
+        # Relative, so that the page works below the prefix of a proxy too.
+        openapi_url="openapi.json",
         title="Rowlock",
-        swagger_js_url=f"{ASSETS_PATH}/swagger-ui-bundle.js",
-        swagger_css_url=f"{ASSETS_PATH}/swagger-ui.css",
-        swagger_favicon_url=f"{ASSETS_PATH}/favicon.png",
-        swagger_ui_parameters={"persistAuthorization": True, "displayRequestDuration": True},
+        swagger_js_url=f"{assets}/swagger-ui-bundle.js",
+        swagger_css_url=f"{assets}/swagger-ui.css",
+        swagger_favicon_url=f"{assets}/favicon.png",
+        swagger_ui_parameters={"displayRequestDuration": True},
     )
+    page.headers["Content-Security-Policy"] = _policy(bytes(page.body))
+    return page
+
+
+def _policy(page: bytes) -> str:
+    """What the documentation may load and run: its own files, and the scripts in the page itself."""
+    scripts = " ".join(
+        f"'sha256-{b64encode(sha256(script).digest()).decode()}'" for script in INLINE_SCRIPT.findall(page)
+    )
+    return (
+        f"default-src 'none'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+        " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+async def _to_api_docs(request: Request) -> RedirectResponse:
+    """Relative too."""
+    return RedirectResponse("api-docs" if request.url.path == "/" else "../api-docs")
 
 
 def _add_problem_schema(app: FastAPI) -> None:

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Response
 from pydantic import AfterValidator, BeforeValidator, EmailStr, Field
 
 from service.accounts import accounts
@@ -83,14 +83,14 @@ class SignedIn(Reply):
     responses=refusals.responses(AddressInUse, *refusals.BODY, TooManyRequests, Busy, DatabaseAway, OutcomeUnknown),
     dependencies=[Depends(limit_sign_in)],
 )
-async def sign_up(body: SignUp, context: InContext) -> SignedIn:
+async def sign_up(body: SignUp, context: InContext, response: Response) -> SignedIn:
     """Create an account and get a token for it."""
     if body.role is Role.MANAGER and not context.settings.open_manager_sign_up:
         raise Invalid("role", "must be CUSTOMER on this server")
     account_id = await accounts.sign_up(
         context.engine, context.passwords, NewAccount(body.email, body.password, body.name, body.role)
     )
-    return _signed_in(context, Principal(account_id, body.role), body.name)
+    return _signed_in(context, response, Principal(account_id, body.role), body.name)
 
 
 @router.post(
@@ -99,14 +99,15 @@ async def sign_up(body: SignUp, context: InContext) -> SignedIn:
     responses=refusals.responses(WrongCredentials, *refusals.BODY, TooManyRequests, Busy, DatabaseAway),
     dependencies=[Depends(limit_sign_in)],
 )
-async def sign_in(body: SignIn, context: InContext) -> SignedIn:
+async def sign_in(body: SignIn, context: InContext, response: Response) -> SignedIn:
     """Get a token. After several wrong passwords for an address, each attempt takes longer, even with the right one."""
     principal, name = await accounts.sign_in(
         context.engine, context.passwords, context.delays, body.email, body.password
     )
-    return _signed_in(context, principal, name)
+    return _signed_in(context, response, principal, name)
 
 
-def _signed_in(context: Context, principal: Principal, name: str) -> SignedIn:
+def _signed_in(context: Context, response: Response, principal: Principal, name: str) -> SignedIn:
     token, expires_at = context.tokens.issue(principal)
+    response.headers["Cache-Control"] = "no-store"
     return SignedIn(token=token, expires_at=expires_at, account_id=principal.account_id, name=name, role=principal.role)

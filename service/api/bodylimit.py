@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.accounts.tokens import Role, Tokens
 from service.api import problems
-from service.api.rawheaders import first_of_each
+from service.api.rawheaders import again, first_of_each
 from service.errors import RowlockError, Unauthenticated
 
 JSON = b"application/json"
@@ -35,7 +35,13 @@ class BodyLimit:
             return
         headers = first_of_each(scope)
         bytes_max = self._bound(scope, headers)
-        if refusal := _refusal(headers, bytes_max):
+        refusal = _refusal(headers, bytes_max)
+        if isinstance(refusal, problems.UnsupportedMediaType) and b"content-length" not in headers:
+            # Only the body itself tells whether there is one.
+            first = await receive()
+            receive = again([first], receive)
+            refusal = refusal if first.get("body") or first.get("more_body") else None
+        if refusal:
             await _refuse(refusal, scope, receive, send)
             return
         exchange = _Exchange(receive, send, bytes_max)

@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api import problems
 from service.api.context import Context
+from service.api.requestlog import HEADERS
 from service.errors import Busy, BusyReason, SessionBusy
 from service.observability.metrics import recording
 
@@ -132,7 +133,8 @@ def _template(what: int | BusyReason) -> tuple[bytes, bytes, bytes]:
     """
     response = problems.render(SessionBusy(what) if isinstance(what, int) else Busy(what), PLACE)
     before, _, after = bytes(response.body).partition(PLACE.encode())
-    return _lines([header for header in response.raw_headers if header[0] != b"content-length"]), before, after
+    headers = [header for header in response.raw_headers if header[0] != b"content-length"]
+    return _lines([*headers, *HEADERS]), before, after
 
 
 def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

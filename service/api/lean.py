@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.rawheaders import first_of_each
+from service.api.rawheaders import again, first_of_each
 from service.api.signature import Received, Signature, Unusual
 from service.errors import RowlockError
 
@@ -44,7 +44,7 @@ class LeanRoutes:
         try:
             arguments = signature.arguments(await _received(signature, value, scope, receive, messages))
         except Unusual:
-            await self._app(scope, _again(messages, receive), send)
+            await self._app(scope, again(messages, receive), send)
             return
         scope["route"] = signature.route
         request = Request(scope, receive)
@@ -102,14 +102,3 @@ def _parsed(body: bytes) -> object:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         raise Unusual from None
-
-
-def _again(messages: Iterable[Message], receive: Receive) -> Receive:
-    """Gives the messages that were received already, and then those that follow."""
-    left = iter(messages)
-
-    async def receive_again() -> Message:
-        message = next(left, None)
-        return await receive() if message is None else message
-
-    return receive_again

@@ -19,11 +19,17 @@ from service.api.rawheaders import first_of_each
 from service.observability import logs, sampling, tracing
 from service.observability.metrics import catalogue, recording
 
+Headers = tuple[tuple[bytes, bytes], ...]
+
 REQUEST_ID_HEADER = b"x-request-id"
 TRACE_HEADER = tracing.HEADER.encode()
 ACCEPTABLE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 QUIET_PATHS = ("/livez", "/readyz")
 SERVER_ERRORS = 500
+PROTO_HEADER = b"x-forwarded-proto"
+HEADERS: Headers = ((b"x-content-type-options", b"nosniff"),)
+HTTPS_HEADERS: Headers = (*HEADERS, (b"strict-transport-security", b"max-age=31536000"))
+"""Where a trusted proxy says that the client came by https."""
 FROM_ELSEWHERE = {"exc_info", "cause"}
 """The error of a library may contain a secret. The line is searched, which costs more than the rest of a refusal."""
 
@@ -41,13 +47,14 @@ class _Answering:
     traced: sampling.Request
     began: float
     answer: Send
+    headers: Headers
     status: int = 0
 
     async def send(self, message: Message) -> None:
-        """Sends a part of the answer, with the request's id in its headers."""
+        """Sends a part of the answer, with the headers of every answer and the request's id."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message["headers"], (REQUEST_ID_HEADER, self.request_id.encode())]
+            message["headers"] = [*message["headers"], *self.headers, (REQUEST_ID_HEADER, self.request_id.encode())]
         await self.answer(message)
 
 
@@ -65,6 +72,9 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":
+            # The server leaves out the body, whatever is sent.
+            scope = {**scope, "method": "GET"}
         answering = _begin(scope, send)
         try:
             await self._app(scope, receive, answering.send)
@@ -86,7 +96,8 @@ def _begin(scope: Scope, send: Send) -> _Answering:
     # Both each time: a pipelined request begins in the context of the request before it.
     structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=traced.trace_id)
     catalogue.HTTP_IN_PROGRESS.of().inc()
-    return _Answering(request_id, traced, time.perf_counter(), send)
+    is_https = headers.get(PROTO_HEADER) == b"https" and _is_from_proxy(scope)
+    return _Answering(request_id, traced, time.perf_counter(), send, HTTPS_HEADERS if is_https else HEADERS)
 
 
 def _end(answering: _Answering, scope: Scope) -> None:

@@ -1,7 +1,9 @@
 """The documentation at /api-docs needs no other server, and has an example for every body and every refusal."""
 
 import re
+from base64 import b64encode
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -36,12 +38,27 @@ async def test_the_page_needs_no_other_host(client: httpx.AsyncClient) -> None:
     assert "http://" not in page.text
     assert "https://" not in page.text
     references = {first or second for first, second in REFERENCES.findall(page.text)}
-    assert {"/openapi.json", "/api-docs/assets/swagger-ui-bundle.js", "/api-docs/assets/swagger-ui.css"} <= references
+    assert {"openapi.json", "api-docs/assets/swagger-ui-bundle.js", "api-docs/assets/swagger-ui.css"} <= references
     for reference in references:
         assert not OTHER_HOST.match(reference), reference
-        asset = await client.get(reference)
+        assert not reference.startswith("/"), "it must work below a prefix"
+        asset = await client.get(f"/{reference}")
         assert asset.status_code == 200, reference
         assert len(asset.content) > 100, reference
+
+
+async def test_the_page_runs_only_its_own_scripts(client: httpx.AsyncClient) -> None:
+    page = await client.get("/api-docs")
+    policy = dict(part.split(" ", 1) for part in page.headers["content-security-policy"].split("; "))
+    (script,) = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    assert policy["script-src"] == f"'self' 'sha256-{digest}'"
+    assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
+    assert "persistAuthorization" not in page.text, "the token would stay in the browser"
+
+
+def test_the_document_names_its_own_place_as_the_server() -> None:
+    assert DOCUMENT["servers"] == [{"url": "."}]
 
 
 async def test_the_style_sheet_loads_nothing_from_another_host(client: httpx.AsyncClient) -> None:

@@ -82,9 +82,17 @@ async def connection_to(api: Process) -> AsyncIterator[tuple[asyncio.StreamReade
     """A connection, closed at the end."""
     address = urlsplit(api.url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
-    yield reader, writer
-    writer.close()
-    await writer.wait_closed()
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def until_read(api: Process) -> None:
+    """Returns when the API has read what was sent on other connections before."""
+    async with httpx.AsyncClient(base_url=api.url) as client:
+        await client.get("/livez")
 
 
 async def test_a_refusal_is_that_of_the_whole_way(postgres: Postgres, sql: Connection, settings: Settings) -> None:
@@ -138,6 +146,7 @@ async def test_a_connection_serves_on_after_a_refusal(postgres: Postgres, sql: C
             if part is request:
                 assert b" 503 " in await reader.readuntil(b"\r\n\r\n")
                 await reader.readuntil(b"}")
+        await until_read(api)
         # A part of a request goes to the parser, and so does the rest.
         writer.write(request[30:])
         assert b" 401 " in await reader.readuntil(b"\r\n\r\n")
@@ -153,8 +162,7 @@ async def test_a_hold_within_another_request_is_not_one(
     async with full(postgres, sql, waiting, seat_ids[:WRITES_MAX]) as api, connection_to(api) as (reader, writer):
         writer.write(b"GET /livez HTTP/1.1\r\n%bX-Text: " % HOST)
         await writer.drain()
-        async with httpx.AsyncClient(base_url=api.url) as client:
-            await client.get("/livez")
+        await until_read(api)
         writer.write(hold(seat_ids[5]))
         assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
 

@@ -3,9 +3,11 @@
 import json
 import re
 from collections.abc import AsyncIterator
+from urllib.parse import urljoin
 
 import asyncpg
 import httpx
+import pytest
 
 from dev.postgres import Postgres
 from dev.processes import free_port
@@ -18,7 +20,7 @@ from tests.stage.databases import own_database
 from tests.stage.edge import Refused, ledger
 from tests.stage.factories import book, make_customer, make_manager, make_session, make_settings
 from tests.stage.forcing import locked
-from tests.stage.processes import api_process
+from tests.stage.processes import Process, api_process
 from tests.stage.waiting import until
 
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -34,7 +36,7 @@ TOO_LARGE = Refused(413, "body-too-large", says="65536 bytes")
 NOT_JSON = Refused(415, "unsupported-media-type", says="application/json")
 
 
-UNKNOWN_PATHS = ("/", "/livez/", "/nope", "/customer", "/customer/book/1/2", "/docs", "/redoc", "/api-docs/assets/x")
+UNKNOWN_PATHS = ("/livez/", "/nope", "/customer", "/customer/book/1/2", "/docs", "/redoc", "/api-docs/assets/x")
 
 
 async def test_an_unknown_path_is_a_problem_too(client: httpx.AsyncClient) -> None:
@@ -46,13 +48,77 @@ async def test_an_unknown_path_is_a_problem_too(client: httpx.AsyncClient) -> No
 async def test_other_methods_get_405_with_the_allowed_one(client: httpx.AsyncClient, settings: Settings) -> None:
     tried = 0
     for path, operations in create_app(settings).openapi()["paths"].items():
-        allow = ", ".join(method.upper() for method in operations)
+        allow = ", ".join(method.upper() for method in operations).replace("GET", "GET, HEAD")
         for method in set(METHODS) - set(operations):
             reply = await client.request(method.upper(), path.replace("{", "").replace("}", ""))
             assert Refused(405, "method-not-allowed", says=allow).complaint(reply) is None
             assert reply.headers["Allow"] == allow
             tried += 1
     assert tried == 4 * 13
+
+
+@pytest.fixture
+async def api(postgres: Postgres, sql: Connection) -> AsyncIterator[Process]:  # noqa: ARG001 - emptied first
+    """The real server."""
+    async with api_process(postgres.url()) as started:
+        yield started
+
+
+async def test_head_is_answered_as_get_without_a_body(api: Process, sql: Connection, settings: Settings) -> None:
+    session = await make_session(sql, settings)
+    for path in ("/livez", "/readyz", "/openapi.json", "/customer/list-sessions", f"/customer/session/{session.id}"):
+        # A body would be taken for the begin of the next answer.
+        async with httpx.AsyncClient(base_url=api.url) as client:
+            asked, got = await client.head(path), await client.get(path)
+        assert (asked.status_code, asked.content, got.status_code) == (200, b"", 200)
+        assert int(asked.headers["content-length"]) > 0
+        assert asked.headers.keys() == got.headers.keys()
+
+
+async def test_an_empty_body_has_no_type_to_be_wrong(api: Process, sql: Connection, settings: Settings) -> None:
+    customer, seats = await make_customer(sql, settings), (await make_session(sql, settings)).seat_ids
+    async with httpx.AsyncClient(base_url=api.url, headers=customer.headers) as client:
+        held = await client.post(f"/customer/book/{seats[0]}", content=empty(), headers={"Content-Type": "text/plain"})
+        assert held.status_code == 201
+        path = f"/customer/pay/{held.json()['reservationId']}"
+        assert (await client.put(path, content=empty(), headers={"Content-Type": ""})).status_code == 200
+        refused = await client.put(path, content=empty(b"x"), headers={"Content-Type": ""})
+    assert NOT_JSON.complaint(refused) is None
+
+
+async def empty(*parts: bytes) -> AsyncIterator[bytes]:
+    """A body without a known length."""
+    for part in parts:
+        yield part
+
+
+async def test_every_answer_forbids_to_guess_its_type(client: httpx.AsyncClient) -> None:
+    replies = [await client.get(path) for path in ("/livez", "/nope", "/api-docs", "/customer/list-sessions")]
+    assert {reply.headers["x-content-type-options"] for reply in replies} == {"nosniff"}
+    assert not any("strict-transport-security" in reply.headers for reply in replies)
+
+
+@pytest.mark.parametrize(("trusted", "is_told"), [("127.0.0.0/8", True), ("", False)])
+async def test_only_a_trusted_proxy_says_https(settings: Settings, trusted: str, is_told: bool) -> None:  # noqa: FBT001
+    behind = make_settings(settings.database_url.get_secret_value(), trusted_proxies=trusted)
+    async with serving(behind) as client:
+        told = await client.get("/livez", headers={"X-Forwarded-Proto": "https"})
+        plain = await client.get("/livez", headers={"X-Forwarded-Proto": "http"})
+    assert ("strict-transport-security" in told.headers) is is_told
+    assert "strict-transport-security" not in plain.headers
+
+
+async def test_tokens_are_not_stored_on_the_way(client: httpx.AsyncClient) -> None:
+    body = {"email": "ada@example.com", "password": "correct horse battery"}
+    replies = [await client.post("/sign-up", json=body | {"name": "Ada"}), await client.post("/sign-in", json=body)]
+    assert [reply.headers["cache-control"] for reply in replies] == ["no-store"] * 2
+
+
+@pytest.mark.parametrize(("path", "to"), [("/", "/api-docs"), ("/api-docs/", "/api-docs")])
+async def test_the_ways_to_the_documentation_lead_there(client: httpx.AsyncClient, path: str, to: str) -> None:
+    reply = await client.get(path)
+    assert reply.status_code == 307
+    assert urljoin(f"http://rowlock/tickets{path}", reply.headers["location"]) == f"http://rowlock/tickets{to}"
 
 
 CONTENT_TYPES = [
