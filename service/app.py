@@ -241,7 +241,7 @@ async def _api_docs(_request: Request) -> HTMLResponse:
 
 
 def _policy(page: bytes) -> str:
-    """What the documentation may load and run: its own files, and the scripts in the page itself."""
+    """The documentation may load its own files, and run the scripts in the page itself."""
     scripts = " ".join(
         f"'sha256-{b64encode(sha256(script).digest()).decode()}'" for script in INLINE_SCRIPT.findall(page)
     )
