@@ -1,4 +1,4 @@
-"""Who keeps seats without paying for them, as managers read it."""
+"""The customers whose holds of a session end unpaid, as managers read them."""
 
 from typing import Annotated
 from uuid import UUID

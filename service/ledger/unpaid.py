@@ -1,4 +1,4 @@
-"""Who keeps the seats of a session without paying for them, for its managers."""
+"""The customers whose holds of a session end unpaid, for managers."""
 
 import time
 from dataclasses import dataclass
