@@ -23,7 +23,7 @@ from service.accounts.delays import Delays
 from service.accounts.passwords import Passwords
 from service.accounts.tokens import Tokens
 from service.admission.ratelimit import RateLimits
-from service.api import accounts, audits, customer, health, listings, manager, problems, refusals
+from service.api import abuse, accounts, audits, customer, health, listings, manager, problems, refusals
 from service.api.bodylimit import BodyLimit
 from service.api.context import Context
 from service.api.lean import LeanRoutes
@@ -35,6 +35,7 @@ from service.errors import NotReady, RowlockError, Unavailable
 from service.events.wakeups import Bell
 from service.ledger.booking import BoxOffice
 from service.ledger.claims import Rules
+from service.ledger.cooldown import Patience
 from service.ledger.limits import limits_of
 from service.observability import logs, tracing
 from service.observability.metrics import recording
@@ -53,7 +54,7 @@ A hold with an `Idempotency-Key` may be sent again at any time. It gets its firs
 """
 ASSETS_PATH = "/api-docs/assets"
 INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
-ROUTERS = tuple(module.router for module in (accounts, customer, listings, manager, audits, health))
+ROUTERS = tuple(module.router for module in (accounts, customer, listings, manager, audits, abuse, health))
 
 log = structlog.stdlib.get_logger("rowlock")
 
@@ -149,7 +150,11 @@ def _context_of(loaded: Settings, engine: AsyncEngine, cache: Cache | None, bell
         engine=engine,
         box_office=BoxOffice(
             engine,
-            Rules(loaded.hold_seconds, loaded.seats_per_customer_max),
+            Rules(
+                loaded.hold_seconds,
+                loaded.seats_per_customer_max,
+                Patience(loaded.unpaid_ends_max, loaded.rehold_seconds, loaded.seats_per_customer_max),
+            ),
             customer.render_hold,
             limits_of(loaded),
             bell.ring,

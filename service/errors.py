@@ -4,7 +4,7 @@ RowlockError
 ├── Refusal                     the request can't be granted; repeating it unchanged won't help
 │   ├── Invalid                 a field breaks a rule
 │   ├── Unauthenticated, WrongCredentials, Forbidden, NotFound
-│   ├── SeatsUnknown, SeatsOfSeveralSessions, SeatsTaken, SaleClosed, SeatLimitReached
+│   ├── SeatsUnknown, SeatsOfSeveralSessions, SeatsTaken, SaleClosed, SeatLimitReached, HoldCooldown
 │   ├── HoldExpired, ReservationPaid, ReservationCancelled
 │   └── IdempotencyKeyReused, AddressInUse
 ├── Unavailable                 the same request may succeed later
@@ -73,9 +73,13 @@ class SeatsOfSeveralSessions(Refusal):
 
 @dataclass(eq=False)
 class SeatsTaken(Refusal):
-    """Other reservations hold or own these seats: every such seat of the request, not only the first."""
+    """Other reservations hold or own these seats: every such seat of the request, not only the first.
+
+    Those of `own_reservation_ids` are the customer's own.
+    """
 
     seat_ids: tuple[int, ...]
+    own_reservation_ids: tuple[UUID, ...] = ()
 
 
 @dataclass(eq=False)
@@ -91,6 +95,17 @@ class SeatLimitReached(Refusal):
 
     seats_max: int
     seats_claimed: int
+
+
+@dataclass(eq=False)
+class HoldCooldown(Refusal):
+    """Too many holds of the customer ended unpaid in this session: none is granted before `until`. With `seat_ids` this
+    is so only for these seats, which the customer has just let go.
+    """
+
+    until: datetime
+    retry_after_seconds: int
+    seat_ids: tuple[int, ...] = ()
 
 
 @dataclass(eq=False)

@@ -19,6 +19,7 @@ from service.errors import (
     Busy,
     DatabaseAway,
     Forbidden,
+    HoldCooldown,
     HoldExpired,
     IdempotencyKeyReused,
     Invalid,
@@ -68,7 +69,7 @@ ReservationId = Annotated[UUID, Path(alias="reservationId", examples=[shown.RESE
 SIGNED_IN = (Unauthenticated, Forbidden, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway)
 HOLD_REFUSALS = (
     SeatsUnknown, SeatsTaken, SaleClosed, SeatLimitReached, SeatsOfSeveralSessions, IdempotencyKeyReused,
-    OutcomeUnknown, SessionBusy, *refusals.BODY, *SIGNED_IN,
+    OutcomeUnknown, SessionBusy, HoldCooldown, *refusals.BODY, *SIGNED_IN,
 )  # fmt: skip
 
 
@@ -110,8 +111,11 @@ class ReservationReply(Reply):
 
 
 class SettledReply(ReservationReply):
-    """A paid (`CONFIRMED`) or released (`CANCELLED`) reservation. `settledAt` is the time of the change."""
+    """A paid (`CONFIRMED`) or released (`CANCELLED`) reservation. `createdAt` is the time of the hold, as `serverTime`,
+    and `settledAt` the time of the change.
+    """
 
+    created_at: shown.Moment
     settled_at: shown.Moment | None
 
 
@@ -122,7 +126,8 @@ def render_hold(reservation: Reservation, seats: Sequence[Seat]) -> str:
 
 def render_settled(reservation: Reservation, seats: Sequence[Seat]) -> bytes:
     """The reply to a payment or a release."""
-    return _json(_members(reservation, seats) | {"settledAt": reservation.settled_at})
+    times = {"createdAt": reservation.created_at, "settledAt": reservation.settled_at}
+    return _json(_members(reservation, seats) | times)
 
 
 def _members(reservation: Reservation, seats: Sequence[Seat]) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from starlette.responses import Response
 from service.api import mapbody, problems, refusals, shown
 from service.api.context import AsCustomer, InContext, limit_read
 from service.api.cursors import Cursor, decode_reservation, decode_session, encode_session
-from service.api.customer import HeldSeat
+from service.api.customer import HeldSeat, ReservationId
 from service.api.fields import ID_MAX, FromDigits, Reply
 from service.api.mapjson import SeatMapReply, end_of_body
 from service.database import snapshot
 from service.errors import Busy, DatabaseAway, Forbidden, NotFound, TooManyRequests, Unauthenticated
-from service.ledger.history import Purchase, history
+from service.ledger.history import Purchase, find, history
 from service.moments import rfc3339
 from service.reservation import State
 
@@ -181,6 +181,19 @@ async def list_history(
         page = await history(connection, customer.account_id, wanted, before, size + 1)
     lines = [_line(purchase) for purchase in page[:size]]
     return HistoryPage(reservations=lines, next=str(lines[-1].reservation_id) if len(page) > size else None)
+
+
+@router.get(
+    "/reservation/{reservationId}",
+    summary="Show one of my reservations",
+    responses=refusals.responses(
+        Unauthenticated, Forbidden, NotFound, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway
+    ),
+)
+async def show_reservation(reservation_id: ReservationId, context: InContext, customer: AsCustomer) -> HistoryLine:
+    """A reservation in any state, as the history lists it. Another customer's reservation is 404."""
+    async with snapshot(context.engine) as connection:
+        return _line(await find(connection, customer.account_id, reservation_id))
 
 
 def _line(purchase: Purchase) -> HistoryLine:

@@ -71,6 +71,25 @@ def _seat_ids(error: errors.SeatsTaken | errors.SeatsUnknown) -> dict[str, Any]:
     return {"seatIds": list(error.seat_ids)}
 
 
+def _taken(error: errors.SeatsTaken) -> dict[str, Any]:
+    own = [str(id_) for id_ in error.own_reservation_ids]
+    return _seat_ids(error) | ({"ownReservationIds": own} if own else {})
+
+
+def _taken_detail(error: errors.SeatsTaken) -> str:
+    own = ", ".join(map(str, error.own_reservation_ids))
+    return f"Not available: {', '.join(map(str, error.seat_ids))}." + (f" Your own reservations: {own}." if own else "")
+
+
+def _cooldown(error: errors.HoldCooldown) -> dict[str, Any]:
+    return {"until": rfc3339(error.until)} | ({"seatIds": list(error.seat_ids)} if error.seat_ids else {})
+
+
+def _cooldown_detail(error: errors.HoldCooldown) -> str:
+    of_seats, of_session = "you have just let these seats go", "too many of your holds in this session ended unpaid"
+    return f"Wait {error.retry_after_seconds} s: {of_seats if error.seat_ids else of_session}."
+
+
 def _reservation_id(error: errors.ReservationPaid | errors.ReservationCancelled) -> dict[str, Any]:
     return {"reservationId": str(error.reservation_id)}
 
@@ -108,9 +127,7 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         lambda e: f"This path allows {e.allow}.",
         headers=lambda e: {"Allow": e.allow},
     ),
-    errors.SeatsTaken: Problem(
-        409, "seats-taken", "Seats taken", lambda e: f"Not available: {', '.join(map(str, e.seat_ids))}.", _seat_ids
-    ),
+    errors.SeatsTaken: Problem(409, "seats-taken", "Seats taken", _taken_detail, _taken),
     errors.SaleClosed: Problem(
         409,
         "sale-closed",
@@ -177,6 +194,14 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         "idempotency-key-reused",
         "The idempotency key was used for another request",
         lambda _: "This key was used for another hold. Use a new key.",
+    ),
+    errors.HoldCooldown: Problem(
+        429,
+        "hold-cooldown",
+        "Wait before the next hold",
+        _cooldown_detail,
+        _cooldown,
+        headers=lambda e: {"Retry-After": str(e.retry_after_seconds)},
     ),
     errors.TooManyRequests: Problem(
         429,

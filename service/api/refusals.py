@@ -24,6 +24,7 @@ EXAMPLES: Mapping[type[RowlockError], RowlockError] = {
         errors.SeatsTaken((17, 18)),
         errors.SaleClosed(datetime(2030, 6, 1, 18, tzinfo=UTC)),
         errors.SeatLimitReached(10, 9),
+        errors.HoldCooldown(datetime(2030, 6, 1, 17, 2, tzinfo=UTC), 30),
         errors.HoldExpired(
             UUID("01926e2c-5a00-7000-8000-000000000001"), datetime(2030, 6, 1, 17, tzinfo=UTC) + timedelta(seconds=30)
         ),

@@ -16,15 +16,20 @@ from service.errors import (
     SeatsUnknown,
     Unauthenticated,
 )
+from service.ledger import cooldown
+from service.ledger.cooldown import OFF, Ended, Patience
 from service.reservation import Reservation, Seat, SeatState, State
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The time to pay, and the seats of one session that a customer may hold and own together."""
+    """The time to pay, the seats of one session that a customer may hold and own together, and how often holds of one
+    session may end unpaid.
+    """
 
     hold_seconds: int
     seats_per_customer_max: int
+    patience: Patience = OFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,7 @@ class Situation:
     seats: dict[int, LockedSeat]
     claims: dict[tuple[UUID, int], list[Claim]]
     overdue_holders: set[UUID]
+    ended: dict[tuple[UUID, int], list[Ended]] = field(default_factory=dict)
     accepted: list[Accepted] = field(default_factory=list)
 
     def decide(self, request: HoldRequest) -> Held | Overdue | Refusal:  # noqa: PLR0911 - one for each refusal
@@ -135,10 +141,12 @@ class Situation:
 
     def _decide_on_seats(self, request: HoldRequest, seats: tuple[LockedSeat, ...]) -> Held | Overdue | Refusal:
         owners = {seat.seat.id: seat.reservation_id for seat in seats if seat.state is not SeatState.AVAILABLE}
+        pair = request.customer_id, seats[0].session_id
+        claims = self.claims.get(pair, [])
         if taken := tuple(seat_id for seat_id, owner in owners.items() if owner not in self.overdue_holders):
-            return SeatsTaken(taken)
+            owner_ids = {owners[seat_id] for seat_id in taken}
+            return SeatsTaken(taken, tuple(id_ for claim in claims if (id_ := claim.reservation_id) in owner_ids))
         in_the_way = {owner for owner in owners.values() if owner is not None}
-        claims = self.claims.get((request.customer_id, seats[0].session_id), [])
         claimed = sum(claim.seat_count for claim in claims)
         if claimed + len(seats) > self.rules.seats_per_customer_max:
             overdue = [claim for claim in claims if claim.is_overdue]
@@ -146,6 +154,8 @@ class Situation:
             if claimed + len(seats) > self.rules.seats_per_customer_max:
                 return SeatLimitReached(self.rules.seats_per_customer_max, claimed)
             in_the_way.update(claim.reservation_id for claim in overdue)
+        if wait := cooldown.refusal(self.rules.patience, self.ended.get(pair, ()), request.seat_ids, self.now):
+            return wait
         if in_the_way:
             return Overdue(frozenset(in_the_way))
         return self._accept(request, seats)

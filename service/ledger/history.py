@@ -1,10 +1,14 @@
 """A customer's history: the purchases, or the reservations of any state."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import asyncpg
+
 from service.database import Connection
+from service.errors import NotFound
 from service.ledger.settling import row_to_reservation
 from service.reservation import Reservation, Seat, State
 
@@ -20,6 +24,16 @@ class Purchase:
     seats: tuple[Seat, ...]
     paid_at: datetime | None
 
+
+FIND_PURCHASE = """
+select r.id, customer_id, session_id, seat_ids, state, total, r.currency, r.created_at, expires_at, settled_at,
+    movie, room, showtime, paid_at
+from reservations as r
+join sessions on sessions.id = session_id
+left join payments on reservation_id = r.id
+where r.id = $1
+and customer_id = $2
+"""
 
 LIST_HISTORY = """
 select r.id, customer_id, session_id, seat_ids, state, total, r.currency, r.created_at, expires_at, settled_at,
@@ -45,7 +59,21 @@ async def history(
     connection: Connection, customer_id: UUID, state: State | None, before: UUID, size: int
 ) -> list[Purchase]:
     """Up to `size` of the customer's reservations, the newest first, older than `before`; None is every state."""
-    rows = await connection.fetch(LIST_HISTORY, customer_id, before, state and state.value, size)
+    return await _purchases(
+        connection, await connection.fetch(LIST_HISTORY, customer_id, before, state and state.value, size)
+    )
+
+
+async def find(connection: Connection, customer_id: UUID, reservation_id: UUID) -> Purchase:
+    """The customer's reservation, in whatever state. Raises NotFound."""
+    rows = await connection.fetch(FIND_PURCHASE, reservation_id, customer_id)
+    if not rows:
+        raise NotFound("reservation")
+    return (await _purchases(connection, rows))[0]
+
+
+async def _purchases(connection: Connection, rows: Sequence[asyncpg.Record]) -> list[Purchase]:
+    """The lines of these rows, with their seats."""
     seat_ids = list({seat_id for row in rows for seat_id in row["seat_ids"]})
     seats = {row["id"]: Seat(*row) for row in await connection.fetch(LIST_SEATS, seat_ids)}
     return [

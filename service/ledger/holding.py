@@ -3,6 +3,7 @@
 The caller owns the transaction and keeps the lock order: see `service.ledger.booking`.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
@@ -25,6 +26,7 @@ from service.ledger.claims import (
     Rules,
     Situation,
 )
+from service.ledger.cooldown import Ended, oldest_id
 from service.observability import tracing
 from service.reservation import Seat, SeatState, State
 
@@ -67,17 +69,25 @@ full join locked_seats on false
 """
 
 # The clock, in a statement after the last lock, and the claims, of which there may be none.
-# HELD and CONFIRMED in one statement, overdue or not: otherwise a payment in flight would escape the limit.
+# HELD and CONFIRMED in one statement, overdue or not: otherwise a payment in flight would escape the limit. The unpaid
+# ends of the last minutes are a range of ids (uuid7), so the customer's older ones cost nothing.
 READ_CLAIMS = """
 select clock.now, claim.*
 from (select clock_timestamp() as now) as clock
 left join (
-    select r.id, r.customer_id, r.session_id, cardinality(r.seat_ids) as seat_count, r.state, r.expires_at
+    select r.id, r.customer_id, r.session_id, r.seat_ids, r.state, r.created_at,
+        least(r.settled_at, r.expires_at) as ended_at
     from unnest($1::uuid[], $2::bigint[]) as asked (customer_id, session_id)
     join reservations as r using (customer_id, session_id)
     where r.state in ('HELD', 'CONFIRMED')
     union all
-    select r.id, null, null, 0, r.state, r.expires_at
+    select r.id, r.customer_id, r.session_id, r.seat_ids, r.state, r.created_at, least(r.settled_at, r.expires_at)
+    from unnest($1::uuid[], $2::bigint[]) as asked (customer_id, session_id)
+    join reservations as r using (customer_id, session_id)
+    where r.id >= $4
+    and r.state in ('EXPIRED', 'CANCELLED')
+    union all
+    select r.id, null, null, null, r.state, r.created_at, r.expires_at
     from unnest($3::uuid[]) as owner (id)
     join reservations as r using (id)
     where r.state = 'HELD'
@@ -137,9 +147,10 @@ async def hold(
     remembered, seats = await _lock_seats_to_hold(connection, requests)
     if note_sessions:
         note_sessions(seats)
-    now, claims, overdue_holders = await _read_claims(connection, requests, seats)
+    since = oldest_id(rules.patience, rules.hold_seconds, time.time())
+    now, claims, ended, overdue_holders = await _read_claims(connection, requests, seats, since)
     situation = Situation(
-        now, rules, render, {row["id"] for row in customers}, remembered, seats, claims, overdue_holders
+        now, rules, render, {row["id"] for row in customers}, remembered, seats, claims, overdue_holders, ended
     )
     answers = [situation.decide(request) for request in requests]
     if situation.accepted:
@@ -183,9 +194,9 @@ def _locked_seat(row: asyncpg.Record) -> LockedSeat:
 
 
 async def _read_claims(
-    connection: Connection, requests: Sequence[HoldRequest], seats: dict[int, LockedSeat]
-) -> tuple[datetime, dict[tuple[UUID, int], list[Claim]], set[UUID]]:
-    """The time, the claims by customer and session, and which owners of the seats are overdue holds."""
+    connection: Connection, requests: Sequence[HoldRequest], seats: dict[int, LockedSeat], since: UUID
+) -> tuple[datetime, dict[tuple[UUID, int], list[Claim]], dict[tuple[UUID, int], list[Ended]], set[UUID]]:
+    """The time, the claims and the ended holds by customer and session, and which seats' owners are overdue holds."""
     pairs = {
         (request.customer_id, seats[seat_id].session_id)
         for request in requests
@@ -197,18 +208,26 @@ async def _read_claims(
         [customer_id for customer_id, _ in pairs],
         [session_id for _, session_id in pairs],
         list({seat.reservation_id for seat in seats.values() if seat.state is SeatState.HELD}),
+        since,
     )
     now: datetime = rows[0]["now"]
     claims: dict[tuple[UUID, int], list[Claim]] = {}
+    ended: dict[tuple[UUID, int], list[Ended]] = {}
     overdue_holders: set[UUID] = set()
     for row in rows if rows[0]["id"] else ():
-        is_overdue = row["state"] == State.HELD and row["expires_at"] <= now
-        if row["customer_id"] is not None:
-            claim = Claim(row["id"], row["seat_count"], is_overdue)
-            claims.setdefault((row["customer_id"], row["session_id"]), []).append(claim)
-        elif is_overdue:
-            overdue_holders.add(row["id"])
-    return now, claims, overdue_holders
+        is_held, pair = row["state"] == State.HELD, (row["customer_id"], row["session_id"])
+        is_overdue = is_held and row["ended_at"] <= now
+        if row["customer_id"] is None:
+            overdue_holders.update([row["id"]] if is_overdue else ())
+        elif is_overdue or not is_held:
+            ended.setdefault(pair, []).append(_ended(row))
+        if row["customer_id"] is not None and row["state"] in (State.HELD, State.CONFIRMED):
+            claims.setdefault(pair, []).append(Claim(row["id"], len(row["seat_ids"]), is_overdue))
+    return now, claims, ended, overdue_holders
+
+
+def _ended(row: asyncpg.Record) -> Ended:
+    return Ended(row["created_at"], row["ended_at"], row["state"] == State.CONFIRMED, tuple(row["seat_ids"]))
 
 
 async def _write_holds(connection: Connection, accepted: Sequence[Accepted]) -> None:

@@ -77,6 +77,23 @@ class Holds(BaseModel):
     seats_per_customer_max: Annotated[
         int, Field(ge=1, le=1_000, description="Seats that a customer may hold and own in one session, together")
     ] = 10
+    unpaid_ends_max: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1_000,
+            description="How often a customer's holds of one session may expire or be released within 10 minutes, then "
+            "429 `hold-cooldown`; 0 switches that off, and `ROWLOCK_REHOLD_SECONDS` too",
+        ),
+    ] = 3
+    rehold_seconds: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=600,
+            description="From the second such end on, time until the same customer may hold the same seats again",
+        ),
+    ] = 10
 
 
 class Limits(BaseModel):

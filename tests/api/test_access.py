@@ -110,6 +110,14 @@ WHO_MAY_WHAT: dict[tuple[str, str], tuple[Row, Request]] = {
         (UNAUTHENTICATED, NEEDS_MANAGER, NEEDS_MANAGER, 200),
         request("GET", "/manager/audit"),
     ),
+    ("get", "/customer/reservation/{reservationId}"): (
+        OWNER_GETS_200,
+        request("GET", "/customer/reservation/{reservationId}"),
+    ),
+    ("get", "/manager/session/{sessionId}/abuse"): (
+        (UNAUTHENTICATED, NEEDS_MANAGER, NEEDS_MANAGER, 200),
+        request("GET", "/manager/session/{sessionId}/abuse"),
+    ),
     ("get", "/livez"): (ANYBODY_GETS_200, request("GET", "/livez")),
     ("get", "/readyz"): (ANYBODY_GETS_200, request("GET", "/readyz")),
 }

@@ -131,6 +131,7 @@ CORPUS = [
         Sent("GET", f"/customer/list-history{query}")
         for query in ("", "?state=ALL", "?state=HELD&limit=1", "?state=x", "?limit=%31", "?cursor=" + "c" * 300)
     ),
+    *(Sent("GET", f"/customer/reservation/{id_}") for id_ in (ID, ID.replace("-", ""), "x", "", f"{ID}?a=b")),
     Sent("GET", "/customer/nothing"),
     Sent("POST", "/customer/book", IN_PARTS, b'{"seatIds": [16]}'),
     Sent("POST", "/customer/book", IN_PARTS, b'{"seatIds": ["16"]}'),

@@ -54,7 +54,13 @@ MAY_IMPORT |= {
     "expirer.commands": LOWER,
 }
 
-PURE = ("service.errors", "service.reservation", "service.ledger.claims", "service.admission.windows")
+PURE = (
+    "service.errors",
+    "service.reservation",
+    "service.ledger.claims",
+    "service.ledger.cooldown",
+    "service.admission.windows",
+)
 """The modules without a clock and a database."""
 
 MAY_HOLD_SQL = ("accounts", "audit", "database", "events", "ledger", "migrate", "seatmap", "sessions")

@@ -1,5 +1,6 @@
 """A customer's history: the purchases, newest first, or the reservations of one state."""
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 import httpx
@@ -7,7 +8,7 @@ import pytest
 
 from service.database import Connection
 from service.settings import Settings
-from tests.stage.factories import PRICE, book, make_customer, make_overdue, make_session, pay
+from tests.stage.factories import PRICE, book, make_customer, make_overdue, make_session, pay, release
 from tests.stage.reservations import STATES, make_history
 
 
@@ -58,6 +59,34 @@ async def test_a_line_of_the_history_tells_what_when_and_for_how_much(
     assert line["settledAt"] == line["paidAt"] == paid["settledAt"]
     showtime = await sql.fetchval("select showtime from sessions")
     assert datetime.fromisoformat(line["showtime"]) == showtime
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_owner_sees_one_reservation_as_the_history_does(
+    state: str, client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    history = await make_history(client, sql, settings)
+    headers = history.customer.headers
+    page = (await client.get("/customer/list-history?state=ALL", headers=headers)).json()
+    line = next(line for line in page["reservations"] if line["state"] == state)
+    path = f"/customer/reservation/{line['reservationId']}"
+    seen = await client.get(path, headers=headers)
+    assert (seen.status_code, seen.json()) == (200, line)
+    stranger = await make_customer(sql, settings)
+    assert (await client.get(path, headers=stranger.headers)).status_code == 404
+    unknown = await client.get(f"/customer/reservation/{history.session.id:032x}", headers=headers)
+    assert (unknown.status_code, unknown.json()["what"]) == (404, "reservation")
+
+
+@pytest.mark.parametrize("settle", [pay, release])
+async def test_settled_reply_has_the_time_of_the_hold(
+    settle: Callable[..., Awaitable[httpx.Response]], client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    customer = await make_customer(sql, settings)
+    held = (await book(client, customer, (await make_session(sql, settings)).seat_ids[0])).json()
+    settled = (await settle(client, customer, held["reservationId"])).json()
+    assert settled["createdAt"] == settled["serverTime"] == held["serverTime"]
+    assert settled["settledAt"] > settled["createdAt"]
 
 
 async def test_only_what_is_paid_has_a_time_of_payment(

@@ -36,6 +36,26 @@ async def test_overlapping_hold_names_every_taken_seat_and_takes_none(
     assert (await book(client, second, seats[1], seats[3])).status_code == 201
 
 
+async def test_holder_of_taken_seats_gets_the_reservations(
+    client: httpx.AsyncClient, sql: Connection, settings: Settings
+) -> None:
+    owner, other = await make_customers(sql, settings, 2)
+    seats = (await make_session(sql, settings)).seat_ids
+    held = (await book(client, owner, seats[0])).json()["reservationId"]
+    paid = (await book(client, owner, seats[1])).json()["reservationId"]
+    await pay(client, owner, paid)
+    await book(client, other, seats[2])
+    again = await book(client, owner, seats[0])
+    assert (again.status_code, again.json()["type"]) == (409, "urn:rowlock:problem:seats-taken")
+    assert again.json()["ownReservationIds"] == [held]
+    assert held in again.json()["detail"]
+    both = (await book(client, owner, *seats[:4])).json()
+    assert (both["seatIds"], set(both["ownReservationIds"])) == (list(seats[:3]), {held, paid})
+    assert "ownReservationIds" not in (await book(client, owner, seats[2])).json()
+    refused = await book(client, other, *seats[:2])
+    assert not {"ownReservationIds", held, paid} & {*refused.json(), *refused.text.split('"')}
+
+
 async def test_the_next_buyer_gets_an_overdue_seat_without_any_expirer(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:

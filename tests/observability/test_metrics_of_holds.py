@@ -111,6 +111,16 @@ async def test_each_refusal_is_counted_by_its_reason(
     assert grown["operation_duration_seconds_count hold refused"] == 6
 
 
+async def test_a_hold_during_the_cooldown_is_counted(sql: Connection, settings: Settings) -> None:
+    customer, seats = await make_customer(sql, settings), (await make_session(sql, settings)).seat_ids
+    async with serving(settings.model_copy(update={"unpaid_ends_max": 1})) as client:
+        held = (await book(client, customer, seats[0])).json()
+        await release(client, customer, held["reservationId"])
+        with moved() as grown:
+            assert (await book(client, customer, seats[1])).status_code == 429
+    assert about(grown, "refusals") == {"refusals_total hold cooldown": 1}
+
+
 async def test_a_lock_timeout_counts_as_refusal_wait_and_error(
     postgres: Postgres, sql: Connection, settings: Settings
 ) -> None:

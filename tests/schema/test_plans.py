@@ -186,6 +186,8 @@ async def use_every_route(client: httpx.AsyncClient, customer: Account, manager:
     answers += [*held, await pay(client, customer, held[0].json()["reservationId"])]
     answers += [await release(client, customer, held[2].json()["reservationId"])]
     answers += [await client.get("/customer/list-history?state=CONFIRMED", headers=customer.headers)]
+    answers += [await client.get(f"/customer/reservation/{held[0].json()['reservationId']}", headers=customer.headers)]
+    answers += [await client.get("/manager/session/10003/abuse", headers=manager.headers)]
     assert all(answer.is_success for answer in answers), [answer.text for answer in answers if not answer.is_success]
 
 

@@ -8,6 +8,8 @@ HELD = "array[md5('reservation 1010')::uuid, md5('reservation 2020')::uuid, md5(
 SESSIONS = "array[" + ", ".join(map(str, range(10_001, 10_021))) + "]"
 SEATS = "'{40001,40002,40003,140004,240005,340006,440007,540008,640009,940010}'"
 """Ten available seats."""
+NEWEST = "'ffff0000-0000-0000-0000-000000000000'"
+"""Few reservations have a greater id, as few are of the last minutes."""
 EVENT = (
     "array['reservation.held'], array[10001], array[md5('reservation 1010')::uuid], array['[]'::jsonb],"
     " array[clock_timestamp()], array[null]"
@@ -40,7 +42,9 @@ EXAMPLES: dict[str, list[Example]] = {
     "service.ledger.holding.LOCK_SEATS_TO_HOLD": [
         Example(f"{CUSTOMERS}, array['key 11', 'key 4710', null], {HELD}, {SEATS}, array[1, 2, 3, 4, 4, 4, 4, 4, 4, 4]")
     ],
-    "service.ledger.holding.READ_CLAIMS": [Example(f"{CUSTOMERS}, array[10002, 10012, 10001], {HELD}", rows_max=30)],
+    "service.ledger.holding.READ_CLAIMS": [
+        Example(f"{CUSTOMERS}, array[10002, 10012, 10001], {HELD}, {NEWEST}", rows_max=30)
+    ],
     "service.ledger.holding.WRITE_HOLDS": [
         Example(
             f"array[md5('new')::uuid], array[{CUSTOMER}], array[10001], array['{{40001,40002}}'], array[2500],"
@@ -72,6 +76,11 @@ EXAMPLES: dict[str, list[Example]] = {
         Example("md5('1')::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff', null, 20", rows_max=65),
         Example(f"{CUSTOMER}, 'ffffffff-ffff-ffff-ffff-ffffffffffff', null, 20", rows_max=45),
         Example(f"{CUSTOMER}, 'ffffffff-ffff-ffff-ffff-ffffffffffff', 'EXPIRED', 20", rows_max=45),
+    ],
+    "service.ledger.history.FIND_PURCHASE": [Example(f"md5('reservation 11')::uuid, {CUSTOMER}")],
+    "service.ledger.unpaid.HAS_SESSION": [Example("10007")],
+    "service.ledger.unpaid.TOP_UNPAID": [
+        Example(f"10001, {NEWEST}, interval '10 minutes', 100, 20", rows_max=220, pages_max=250)
     ],
     "service.ledger.history.LIST_SEATS": [Example(SEATS)],
     "service.seatmap.stored.READ_LAYOUT": [Example("10007", rows_max=50_001, pages_max=5_000)],

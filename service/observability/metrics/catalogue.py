@@ -59,8 +59,8 @@ REFUSALS = WRITES.counter(
     "rowlock_refusals_total",
     "requests",
     "Holds, payments and releases that were refused, by reason. taken: a seat is held or sold; limit: seats per "
-    "customer; locked: the wait for a row lock timed out; busy: no connection or place in the queue was free, or a "
-    "statement timed out; away: PostgreSQL does not answer.",
+    "customer; cooldown: too many holds of the customer ended unpaid; locked: the wait for a row lock timed out; busy: "
+    "no connection or place in the queue was free, or a statement timed out; away: PostgreSQL does not answer.",
     {"operation": values.OF_CUSTOMERS, "reason": values.REASONS},
 )
 SEATS = WRITES.counter(

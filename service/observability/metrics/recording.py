@@ -15,6 +15,7 @@ from service.reservation import Reservation
 REASONS: dict[type[Exception], str] = {
     errors.SeatsTaken: "taken",
     errors.SeatLimitReached: "limit",
+    errors.HoldCooldown: "cooldown",
     errors.HoldExpired: "expired",
     errors.SaleClosed: "closed",
     errors.NotFound: "not_found",

@@ -8,7 +8,7 @@ OUTCOMES: Final = ("done", "repeated", "refused", "unavailable", "unknown", "fai
 ANSWERS: Final = ("ok", "conflict", "refused", "limited", "unavailable", "failed")
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "other")
 REASONS: Final = (
-    "taken", "locked", "busy", "limit", "expired", "closed", "not_found", "several_sessions", "key_reused",
+    "taken", "locked", "busy", "limit", "cooldown", "expired", "closed", "not_found", "several_sessions", "key_reused",
     "paid", "cancelled", "no_account", "away", "unknown",
 )  # fmt: skip
 LOCKS: Final = ("customers", "reservations", "seats")
