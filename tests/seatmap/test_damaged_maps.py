@@ -94,7 +94,7 @@ async def test_a_damaged_map_is_never_shown_and_never_an_error(
             assert len(states) == SEATS
             assert {*states} <= {"AVAILABLE", "HELD", "SOLD"}
             (shown,) = listed.json()["sessions"]
-            assert shown["availableCount"] >= 0
+            assert shown["seats"]["available"] >= 0
         await projection.redis.flushall()
 
 
