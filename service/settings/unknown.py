@@ -16,10 +16,11 @@ OTHERS = {
 }  # fmt: skip
 """The product's commands read them. They are not settings of its processes."""
 LINK = re.compile(
-    rf"{PREFIX}(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)", re.IGNORECASE
+    rf"{PREFIX}(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)", re.IGNORECASE
 )
 """https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables"""
 LINKED_URL = re.compile(r"(tcp|udp|sctp)://")
+"""The value of a link whose name ends in _PORT, as settings do."""
 LIKENESS_MIN = 0.6
 
 log = structlog.stdlib.get_logger("rowlock.settings")
@@ -49,6 +50,4 @@ def _nearest(name: str, known: Iterable[str]) -> str | None:
 
 def _is_link(name: str, value: str) -> bool:
     """Whether Kubernetes has set it for a Service, such as ROWLOCK_API_PORT=tcp://10.0.0.1:80."""
-    if not LINK.fullmatch(name):
-        return False
-    return not name.upper().endswith("_PORT") or "_PORT_" in name.upper() or bool(LINKED_URL.match(value))
+    return bool(LINK.fullmatch(name) or (name.upper().endswith("_PORT") and LINKED_URL.match(value)))
