@@ -139,6 +139,7 @@ class BusyReason(Enum):
     WRITE_TURN = "Timed out waiting for earlier holds, payments and releases"
     OVERDUE_HOLD = "An overdue hold of the seats was not released in time"
     HASH_QUEUE = "Too many password checks are waiting"
+    HISTORY_READ = "Timed out waiting to search a history"
     MAP_READ = "Timed out waiting to read a seat map"
     MAP_ENCODE = "Timed out waiting to encode a seat map"
     MAP_COMPRESS = "Timed out waiting to compress a seat map"

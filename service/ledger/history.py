@@ -1,12 +1,18 @@
 """A customer's history: the purchases, or the reservations of any state."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from service.database import Connection
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.database import snapshot
+from service.errors import BusyReason
 from service.ledger.settling import row_to_reservation
 from service.reservation import Reservation, Seat, State
+from service.single_flight import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +27,8 @@ class Purchase:
     paid_at: datetime | None
 
 
-LIST_HISTORY = """
+# A statement of its own: with the state as an argument a generic plan could not use the index of purchases.
+LIST_PURCHASES = """
 select r.id, customer_id, session_id, seat_ids, state, total, r.currency, r.created_at, expires_at, settled_at,
     movie, room, showtime, paid_at
 from reservations as r
@@ -29,9 +36,35 @@ join sessions on sessions.id = session_id
 left join payments on reservation_id = r.id
 where customer_id = $1
 and r.id < $2
-and ($3::text is null or state = $3)
+and state = 'CONFIRMED'
 order by r.id desc
-limit $4
+limit $3
+"""
+
+LIST_ATTEMPTS = """
+select r.id, customer_id, session_id, seat_ids, state, total, r.currency, r.created_at, expires_at, settled_at,
+    movie, room, showtime, paid_at
+from reservations as r
+join sessions on sessions.id = session_id
+left join payments on reservation_id = r.id
+where customer_id = $1
+and r.id < $2
+order by r.id desc
+limit $3
+"""
+
+# It may read past all other reservations of the customer.
+LIST_OF_STATE = """
+select r.id, customer_id, session_id, seat_ids, state, total, r.currency, r.created_at, expires_at, settled_at,
+    movie, room, showtime, paid_at
+from reservations as r
+join sessions on sessions.id = session_id
+left join payments on reservation_id = r.id
+where customer_id = $1
+and r.id < $2
+and state = $4
+order by r.id desc
+limit $3
 """
 
 LIST_SEATS = """
@@ -41,21 +74,41 @@ where id = any($1::bigint[])
 """
 
 
-async def history(
-    connection: Connection, customer_id: UUID, state: State | None, before: UUID, size: int
-) -> list[Purchase]:
-    """Up to `size` of the customer's reservations, the newest first, older than `before`; None is every state."""
-    rows = await connection.fetch(LIST_HISTORY, customer_id, before, state and state.value, size)
-    seat_ids = list({seat_id for row in rows for seat_id in row["seat_ids"]})
-    seats = {row["id"]: Seat(*row) for row in await connection.fetch(LIST_SEATS, seat_ids)}
-    return [
-        Purchase(
-            row_to_reservation(row),
-            row["movie"],
-            row["room"],
-            row["showtime"],
-            tuple(sorted((seats[seat_id] for seat_id in row["seat_ids"]), key=lambda seat: seat.position)),
-            row["paid_at"],
-        )
-        for row in rows
-    ]
+class Histories:
+    """One per process. At most `searches_max` reads at the same time look for one state among many reservations, and
+    one waits at most `wait_seconds` for its turn: they must not take the connections that holds need.
+    """
+
+    def __init__(self, engine: AsyncEngine, searches_max: int, wait_seconds: float) -> None:
+        self._engine = engine
+        self._turns = Turns(searches_max, wait_seconds)
+
+    async def page(self, customer_id: UUID, state: State | None, before: UUID, size: int) -> list[Purchase]:
+        """Up to `size` of the customer's reservations, the newest first, older than `before`; None is every state.
+
+        Raises Busy, DatabaseAway.
+        """
+        if state is None:
+            return await self._read(LIST_ATTEMPTS, customer_id, before, size)
+        if state is State.CONFIRMED:
+            return await self._read(LIST_PURCHASES, customer_id, before, size)
+        async with self._turns.take(BusyReason.HISTORY_READ):
+            return await self._read(LIST_OF_STATE, customer_id, before, size, state.value)
+
+    async def _read(self, statement: str, *arguments: object) -> list[Purchase]:
+        async with snapshot(self._engine) as connection:
+            rows = await connection.fetch(statement, *arguments)
+            seat_ids = list({seat_id for row in rows for seat_id in row["seat_ids"]})
+            seats = {row["id"]: Seat(*row) for row in await connection.fetch(LIST_SEATS, seat_ids)}
+        return [_purchase(row, seats) for row in rows]
+
+
+def _purchase(row: asyncpg.Record, seats: Mapping[int, Seat]) -> Purchase:
+    return Purchase(
+        row_to_reservation(row),
+        row["movie"],
+        row["room"],
+        row["showtime"],
+        tuple(sorted((seats[seat_id] for seat_id in row["seat_ids"]), key=lambda seat: seat.position)),
+        row["paid_at"],
+    )

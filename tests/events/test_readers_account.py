@@ -43,7 +43,7 @@ def _publish(connection: Connection, exchange: str, key: str = "") -> None:
 
 
 def _declare(connection: Connection, name: str, **arguments: Any) -> None:
-    Queue(name, queue_arguments=arguments, durable=False, auto_delete=True)(connection.channel()).declare()
+    Queue(name, queue_arguments=arguments, durable=False, exclusive=True)(connection.channel()).declare()
 
 
 def _bind(connection: Connection, source: str) -> None:

@@ -49,7 +49,7 @@ async def test_every_request_is_answered_while_a_column_is_altered(sql: Connecti
             await sql.execute(CHANGE.format(type_))
             if done.is_set():
                 return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.3)
 
     async with serving(settings) as client:
         altering = asyncio.create_task(alter())
