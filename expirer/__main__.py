@@ -21,6 +21,7 @@ from service.errors import NotReady, Unavailable
 from service.observability import logs, tracing
 from service.observability.metrics.exposition import exposed
 from service.settings import Settings
+from service.settings.unknown import warn_of_unknown
 
 START_FAILED = 3
 """Exit code, as of uvicorn's own commands."""
@@ -81,6 +82,7 @@ def main() -> None:
     except NotReady as error:
         sys.exit(f"expirer: {error}")
     logs.configure_logging(loaded.log_level, loaded.log_format)
+    warn_of_unknown()
     # uvicorn raises the signal that ended it again. It has been handled already.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

@@ -36,6 +36,7 @@ from service.events.wakeups import Bell
 from service.ledger.booking import BoxOffice
 from service.ledger.claims import Rules
 from service.ledger.cooldown import Patience
+from service.ledger.history import Histories
 from service.ledger.limits import limits_of
 from service.observability import logs, tracing
 from service.observability.metrics import recording
@@ -159,6 +160,7 @@ def _context_of(loaded: Settings, engine: AsyncEngine, cache: Cache | None, bell
             limits_of(loaded),
             bell.ring,
         ),
+        histories=Histories(engine, loaded.history_searches_max, loaded.pool_wait_ms / 1000),
         sessions=SessionList(engine, seat_maps, loaded.counts_seconds),
         seat_maps=seat_maps,
         map_bodies=MapBodies(),

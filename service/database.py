@@ -4,14 +4,15 @@ SQLAlchemy keeps the pool; statements run on its asyncpg connections. A `Connect
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import asyncpg
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -53,9 +54,14 @@ failover, or a changed password or database.
 
 WAITED_TOO_LONG = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
 COLLIDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+PREPARED_BEFORE = (asyncpg.InvalidCachedStatementError,)
+"""A statement that was prepared before a column of its result got another type. The driver repeats it only outside of
+transactions.
+"""
 BUSY: Sequence[tuple[type[Exception] | tuple[type[Exception], ...], BusyReason]] = (
     (PoolTimeoutError, BusyReason.CONNECTION),
     (COLLIDED, BusyReason.COLLISION),
+    (PREPARED_BEFORE, BusyReason.SCHEMA),
     (asyncpg.LockNotAvailableError, BusyReason.ROW_LOCK),
     (asyncpg.QueryCanceledError, BusyReason.STATEMENT),
 )
@@ -203,15 +209,33 @@ async def _connection(engine: AsyncEngine) -> AsyncIterator[Connection]:
         async with AsyncExitStack() as stack:
             with catalogue.POOL_WAIT_SECONDS.of().time():
                 pooled = await stack.enter_async_context(engine.connect())
-            connection = (await pooled.get_raw_connection()).driver_connection
+            raw = await pooled.get_raw_connection()
+            connection = raw.driver_connection
             assert connection is not None
+            await _forget_old_statements(engine, connection, raw.info)
             try:
                 yield connection
             except BaseException as error:
+                if isinstance(error, PREPARED_BEFORE):
+                    _schema_changes[engine.sync_engine] = _schema_changes.get(engine.sync_engine, 0) + 1
                 # An answer may still be in transit: the next statement must not read it as its own.
                 if _is_lost(error):
                     connection.terminate()
                 raise
+
+
+_schema_changes: WeakKeyDictionary[Engine, int] = WeakKeyDictionary()
+"""How many were noticed by a connection of the pool."""
+
+
+async def _forget_old_statements(engine: AsyncEngine, connection: Connection, info: MutableMapping[Any, Any]) -> None:
+    """A change of the schema that one connection has noticed concerns all others: without this a second try on another
+    one would fail too.
+    """
+    changes = _schema_changes.get(engine.sync_engine, 0)
+    if info.setdefault("schema_changes", changes) != changes:
+        await connection.reload_schema_state()
+        info["schema_changes"] = changes
 
 
 def _is_lost(error: BaseException) -> bool:
@@ -223,7 +247,7 @@ def _is_lost(error: BaseException) -> bool:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (PoolTimeoutError, *WAITED_TOO_LONG, *COLLIDED, *AWAY) as error:
+    except (PoolTimeoutError, *WAITED_TOO_LONG, *COLLIDED, *PREPARED_BEFORE, *AWAY) as error:
         recording.database_failed(error)
         for kinds, reason in BUSY:
             if isinstance(error, kinds):

@@ -149,10 +149,12 @@ class BusyReason(Enum):
     STATEMENT = "The database did not finish a statement in time"
     CONNECTION = "Timed out waiting for a database connection"
     COLLISION = "The transaction collided with another one"
+    SCHEMA = "The database's schema was changed meanwhile"
     WRITE_QUEUE = "Too many holds, payments and releases are in progress"
     WRITE_TURN = "Timed out waiting for earlier holds, payments and releases"
     OVERDUE_HOLD = "An overdue hold of the seats was not released in time"
     HASH_QUEUE = "Too many password checks are waiting"
+    HISTORY_READ = "Timed out waiting to search a history"
     MAP_READ = "Timed out waiting to read a seat map"
     MAP_ENCODE = "Timed out waiting to encode a seat map"
     MAP_COMPRESS = "Timed out waiting to compress a seat map"
@@ -174,14 +176,18 @@ class SessionBusy(Unavailable):
     session_id: int
 
 
+NOTHING_LOCKED = (BusyReason.COLLISION, BusyReason.SCHEMA)
+"""A try at once may succeed, because the failed one has waited for nothing that is still there."""
+
+
 def concerns_all(error: Exception) -> bool:
     """Whether PostgreSQL or the pool is unavailable, so that every other member of a list would fail too.
 
-    A row lock that times out concerns one hold, and so does a collision. A statement that times out may have waited for
-    several locks.
+    A row lock that times out concerns one hold, and so does a collision; a change of the schema is over. A statement
+    that times out may have waited for several locks.
     """
     if isinstance(error, Busy):
-        return error.reason not in (BusyReason.ROW_LOCK, BusyReason.STATEMENT, BusyReason.COLLISION)
+        return error.reason not in (BusyReason.ROW_LOCK, BusyReason.STATEMENT, *NOTHING_LOCKED)
     return isinstance(error, Unavailable)
 
 

@@ -16,6 +16,7 @@ from service import settings
 from service.errors import NotReady
 from service.hosts import authority
 from service.observability import logs
+from service.settings.unknown import warn_of_unknown
 
 try:
     _settings = settings.load()
@@ -23,6 +24,7 @@ except NotReady as error:
     sys.exit(f"rowlock: {error}")
 
 logs.configure_logging(_settings.log_level, _settings.log_format)
+warn_of_unknown()
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no types

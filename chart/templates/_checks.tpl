@@ -107,6 +107,14 @@ externalPostgresql.tls.mode is {{ $tls.mode }}, which needs the CA's certificate
 {{ $store }}.auth.password has characters that must be escaped in a URL: use letters, digits and . _ ~ -
 {{- end }}
 {{- end }}
+{{- with .Values.rabbitmq }}
+{{- if and .enabled .reader.enabled (eq .reader.username .auth.username) }}
+rabbitmq.reader.username is {{ .reader.username }}, the user of the service: choose another name
+{{- end }}
+{{- if and .enabled .reader.enabled .reader.password (not (regexMatch "^[A-Za-z0-9._~-]+$" .reader.password)) }}
+rabbitmq.reader.password has characters that must be escaped in a URL: use letters, digits and . _ ~ -
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "rowlock.faultsOfSecrets" -}}
@@ -116,6 +124,8 @@ externalPostgresql.tls.mode is {{ $tls.mode }}, which needs the CA's certificate
 {{- $own := index $values $store }}
 {{- $_ := set $blocks (printf "%s.auth" $store) (dict "on" $own.enabled "given" $own.auth.password "existing" $own.auth.existingSecret) }}
 {{- end }}
+{{- $reader := $values.rabbitmq.reader }}
+{{- $_ := set $blocks "rabbitmq.reader" (dict "on" (and $values.rabbitmq.enabled $reader.enabled) "given" $reader.password "existing" $reader.existingSecret) }}
 {{- range $block := list "Postgresql" "Redis" "Rabbitmq" }}
 {{- $external := index $values (printf "external%s" $block) }}
 {{- $_ := set $blocks (printf "external%s" $block) (dict "on" (not (index $values (lower $block)).enabled) "outside" true "given" $external.password "existing" $external.existingSecret) }}

@@ -1,10 +1,9 @@
 """`python -m expirer parked list|show|requeue|drop`: inspects and handles the dead letters that failed."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
-
-import orjson
 
 from service import settings
 from service.broker.parked import Choice, Parked, ParkedMessages
@@ -56,9 +55,16 @@ def _do(messages: ParkedMessages, parsed: argparse.Namespace) -> str:
             _counted(len(found), parsed)
             return _whole(found[0])
         case "requeue":
-            return f"{_counted(messages.requeue(_chosen(parsed)), parsed)} sent to the inbox"
+            return f"{_requeued(messages, parsed)} sent to the inbox"
         case _:
             return f"{_counted(messages.drop(_chosen(parsed)), parsed)} dropped"
+
+
+def _requeued(messages: ParkedMessages, parsed: argparse.Namespace) -> int:
+    count = messages.requeue(_chosen(parsed))
+    if count == 0 and any(found.name == parsed.name for found in messages.look()):
+        raise NotReady(f"{parsed.name} is too long for the inbox, which would park it again: drop it")
+    return _counted(count, parsed)
 
 
 def _chosen(parsed: argparse.Namespace) -> Choice:
@@ -72,11 +78,13 @@ def _counted(count: int, parsed: argparse.Namespace) -> int:
 
 
 def _line(parked: Parked) -> str:
-    return f"{parked.name}  {parked.why:<10}  {parked.reason or 'unknown':<14}  {parked.body[:BODY_LISTED_MAX]}"
+    return f"{parked.name}  {parked.why:<10}  {parked.reason or 'unknown':<14}  {_body(parked)[:BODY_LISTED_MAX]}"
 
 
 def _whole(parked: Parked) -> str:
-    shown = ("name", "why", "reason", "body", "headers")
-    return orjson.dumps(
-        {name: getattr(parked, name) for name in shown}, option=orjson.OPT_INDENT_2, default=str
-    ).decode()
+    shown = {"name": parked.name, "why": parked.why, "reason": parked.reason, "body": _body(parked)}
+    return json.dumps(shown | {"headers": json.loads(parked.headers)}, indent=2, ensure_ascii=False)
+
+
+def _body(parked: Parked) -> str:
+    return parked.body.decode(errors="replace")

@@ -6,6 +6,7 @@ holds have ended already.
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
@@ -20,12 +21,15 @@ from service.errors import BrokerAway, Busy, Unavailable
 from service.ledger.expiring import settle_due
 from service.ledger.one_by_one import ONE_BY_ONE_SECONDS_MAX, in_turn, together_then_one_by_one
 from service.observability import tracing
+from service.observability.failures import Failures, kind_of
 from service.observability.metrics import catalogue, recording
 from service.settings import Settings
 
 WAIT_MS = 500
 RETRY_MS = 50
 RETRY_MS_MAX = 1_600
+PARKED = "dead letter parked"
+"""A line of the log."""
 
 log = structlog.stdlib.get_logger("rowlock.inbox")
 
@@ -51,6 +55,8 @@ class Inbox:
         self._thread = Thread("inbox")
         self._taken: list[Delivery] = []
         self._tried: set[UUID] = set()
+        self._news: defaultdict[str, Failures] = defaultdict(Failures)
+        """By line of the log: a thousand bad letters of one kind are one line."""
 
     @tracing.batched("inbox", "settle dead letter", "consumer")
     async def step(self) -> float:
@@ -88,8 +94,11 @@ class Inbox:
         self._thread.close()
 
     async def _settle_taken(self) -> None:
-        for delivery in [taken for taken in self._taken if taken.hint is None]:
-            await self._park(delivery, "unreadable")
+        unreadable = [taken for taken in self._taken if taken.hint is None]
+        for delivery in unreadable:
+            await self._park(delivery, "unreadable", str(delivery.fault), fault=str(delivery.fault))
+        if not unreadable:
+            self._note_quiet()
         if not self._taken:
             return
         tracing.note_tried(self._tried)
@@ -138,13 +147,13 @@ class Inbox:
             await self._done([delivery])
         elif isinstance(answer, Busy):
             # A row of it is locked by another transaction. A batch passes over such holds too.
-            log.info("dead letter left to the sweep", reservation_id=delivery.reservation_id, error=repr(answer))
+            self._report("info", "dead letter left to the sweep", delivery, kind_of(answer), error=repr(answer))
             await self._done([delivery])
         else:
-            log.warning("dead letter failed", reservation_id=delivery.reservation_id, error=repr(answer))
+            self._report("warning", "dead letter failed", delivery, kind_of(answer), error=repr(answer))
             delivery.failures += 1
             if delivery.failures >= self._settings.inbox_tries_max:
-                await self._park(delivery, "failing")
+                await self._park(delivery, "failing", kind_of(answer))
 
     async def _done(self, deliveries: Sequence[Delivery]) -> None:
         await self._thread.run(self._letters.acknowledge, deliveries)
@@ -152,12 +161,24 @@ class Inbox:
         tracing.note_done(self._ids(deliveries))
         catalogue.DEAD_LETTERS.of("acknowledged").inc(len(deliveries))
 
-    async def _park(self, delivery: Delivery, why: str) -> None:
+    async def _park(self, delivery: Delivery, why: str, kind: str, **more: str) -> None:
         await self._thread.run(self._letters.park, delivery)
         self._forget([delivery])
         catalogue.DEAD_LETTERS.of(why).inc()
         tracing.note_failed(self._ids([delivery]), why)
-        log.error("dead letter parked", why=why, reservation_id=delivery.reservation_id)
+        self._report("error", PARKED, delivery, kind, why=why, **more)
+
+    def _report(self, level: str, event: str, delivery: Delivery, kind: str, **more: str) -> None:
+        """Logs the first of each kind, and one a minute as long as it continues."""
+        if facts := self._news[event].note(kind, time.monotonic()):
+            getattr(log, level)(event, reservation_id=delivery.reservation_id, **more, **facts)
+
+    def _note_quiet(self) -> None:
+        """Begins the counts of `_report` again, and logs how many letters were parked."""
+        for event, failures in self._news.items():
+            facts = failures.end(time.monotonic())
+            if facts and event == PARKED:
+                log.info("no more dead letters are parked", **facts)
 
     @staticmethod
     def _ids(deliveries: Sequence[Delivery]) -> set[UUID]:

@@ -17,6 +17,7 @@ from service.admission.windows import Limit
 from service.api.mapbody import MapBodies
 from service.errors import Forbidden, Unauthenticated
 from service.ledger.booking import BoxOffice
+from service.ledger.history import Histories
 from service.moments import rfc3339
 from service.seatmap.maps import SeatMaps
 from service.sessions.listing import SessionList
@@ -33,6 +34,7 @@ class Context:
     settings: Settings
     engine: AsyncEngine
     box_office: BoxOffice
+    histories: Histories
     sessions: SessionList
     seat_maps: SeatMaps
     map_bodies: MapBodies

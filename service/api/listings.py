@@ -13,9 +13,8 @@ from service.api.cursors import Cursor, decode_reservation, decode_session, enco
 from service.api.customer import HeldSeat, ReservationId
 from service.api.fields import ID_MAX, FromDigits, Reply
 from service.api.mapjson import SeatMapReply, end_of_body
-from service.database import snapshot
 from service.errors import Busy, DatabaseAway, Forbidden, NotFound, TooManyRequests, Unauthenticated
-from service.ledger.history import Purchase, find, history
+from service.ledger.history import Purchase
 from service.moments import rfc3339
 from service.reservation import State
 
@@ -176,9 +175,7 @@ async def list_history(
     """Paid reservations; `state` selects others."""
     size = min(limit, context.settings.page_size_max)
     wanted = None if state == "ALL" else State(state)
-    async with snapshot(context.engine) as connection:
-        before = decode_reservation(cursor)
-        page = await history(connection, customer.account_id, wanted, before, size + 1)
+    page = await context.histories.page(customer.account_id, wanted, decode_reservation(cursor), size + 1)
     lines = [_line(purchase) for purchase in page[:size]]
     return HistoryPage(reservations=lines, next=str(lines[-1].reservation_id) if len(page) > size else None)
 
@@ -192,8 +189,7 @@ async def list_history(
 )
 async def show_reservation(reservation_id: ReservationId, context: InContext, customer: AsCustomer) -> HistoryLine:
     """A reservation in any state, as the history lists it. Another customer's reservation is 404."""
-    async with snapshot(context.engine) as connection:
-        return _line(await find(connection, customer.account_id, reservation_id))
+    return _line(await context.histories.find(customer.account_id, reservation_id))
 
 
 def _line(purchase: Purchase) -> HistoryLine:

@@ -5,12 +5,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from kombu import Connection, Consumer
+from kombu import Connection
 
 from service.broker.link import Link, hear
 from service.broker.messages import Hint, body_of, traceparent_of
+from service.broker.reading import Fault, Received, reading_channel
 from service.broker.topology import EXPIRED_QUEUE
 from service.errors import BrokerAway
 from service.settings import Settings
@@ -18,12 +19,22 @@ from service.settings import Settings
 
 @dataclass(slots=True)
 class Delivery:
-    """A message that was delivered to us. An unreadable one has no `hint`. `failures` counts its tries alone."""
+    """A delivered message, which RabbitMQ knows by its `tag`. An unreadable one has a `fault` and no `hint`.
+    `failures` counts its tries alone.
+    """
 
-    message: Any
+    tag: int
     hint: Hint | None
+    fault: Fault | None = None
     failures: int = 0
     traceparent: str | None = None
+
+    @classmethod
+    def of(cls, message: Received) -> Self:
+        """Keeps nothing of the message that its sender could make large."""
+        hint = None if message.fault else Hint.decode(body_of(message))
+        fault = None if hint else message.fault or Fault.CONTENT
+        return cls(message.delivery_tag, hint, fault, traceparent=traceparent_of(message))
 
     @property
     def reservation_id(self) -> str | None:
@@ -38,6 +49,7 @@ class DeadLetters:
         self._link = Link(settings)
         self._prefetch = 2 * settings.inbox_batch_max
         self._consuming: Connection | None = None
+        self._channel: Any = None
         self._arrived: deque[Delivery] = deque()
 
     def take(self, batch_max: int, linger_ms: int, wait_ms: int) -> list[Delivery]:
@@ -61,12 +73,12 @@ class DeadLetters:
         """Removes them from the queue. Raises BrokerAway: then they are delivered again, and their holds have ended."""
         with self._still_connected():
             for delivery in deliveries:
-                delivery.message.ack()
+                self._channel.basic_ack(delivery.tag)
 
     def park(self, delivery: Delivery) -> None:
         """Moves it to the queue of messages that an operator must inspect. Raises BrokerAway."""
         with self._still_connected():
-            delivery.message.reject()
+            self._channel.basic_reject(delivery.tag, requeue=False)
 
     def close(self) -> None:
         """Ends the connection. Messages that are not acknowledged are delivered again."""
@@ -82,23 +94,13 @@ class DeadLetters:
 
     def _consume(self, connection: Connection) -> None:
         self._arrived.clear()
-        consumer = Consumer(
-            connection.channel(),
-            [EXPIRED_QUEUE],
-            on_message=self._note,
-            on_decode_error=self._note_unreadable,
-            prefetch_count=self._prefetch,
-            auto_declare=False,
-        )
-        consumer.consume()
+        self._channel = reading_channel(connection)
+        self._channel.basic_qos(0, self._prefetch, a_global=False)
+        self._channel.basic_consume(EXPIRED_QUEUE.name, callback=self._note)
         self._consuming = connection
 
-    def _note(self, message: Any) -> None:
-        self._arrived.append(Delivery(message, Hint.decode(body_of(message)), traceparent=traceparent_of(message)))
-
-    def _note_unreadable(self, message: Any, _error: Exception) -> None:
-        # Its headers name a compression that it does not have.
-        self._arrived.append(Delivery(message, None))
+    def _note(self, message: Received) -> None:
+        self._arrived.append(Delivery.of(message))
 
     def _drain(self, connection: Connection, count: int, wait_ms: int) -> None:
         """Waits until `count` messages have arrived or the time is over. Received messages are taken in any case."""

@@ -16,6 +16,7 @@ from kombu import Connection
 from kombu.exceptions import OperationalError
 from kombu.transport.pyamqp import Transport
 
+from service.broker.reading import frame_handler
 from service.broker.topology import declare
 from service.database import refuse_in_transaction
 from service.errors import BrokerAway
@@ -105,7 +106,11 @@ class Link:
 
     def _open_to(self, url: str) -> Connection:
         self.connection = Connection(
-            url, connect_timeout=self._connect_seconds, heartbeat=HEARTBEAT_SECONDS, ssl=_tls_options(url)
+            url,
+            connect_timeout=self._connect_seconds,
+            heartbeat=HEARTBEAT_SECONDS,
+            ssl=_tls_options(url),
+            transport_options={"frame_handler": frame_handler},
         )
         self.connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
         return self.connection

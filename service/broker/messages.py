@@ -40,8 +40,8 @@ class Hint:
 
 
 def body_of(message: Any) -> bytes:
-    """The body as it was sent. The driver decodes it where the message names an encoding."""
-    return message.body if isinstance(message.body, bytes) else str(message.body).encode(errors="surrogatepass")
+    """The body as it was sent; the driver has text for an empty one."""
+    return message.body if isinstance(message.body, bytes) else str(message.body).encode()
 
 
 def traceparent_of(message: Any) -> str | None:

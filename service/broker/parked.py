@@ -1,17 +1,18 @@
 """The operator's access to parked messages: list them, send them back to the inbox, drop them."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import orjson
 from kombu import Connection
 
 from service.broker.link import Link
 from service.broker.messages import Hint, body_of, traceparent_of
 from service.broker.publisher import Line, drain
+from service.broker.reading import Fault, Received, reading_channel
 from service.broker.topology import EXPIRED_QUEUE, PARKED
 from service.errors import BrokerAway
 from service.settings import Settings
@@ -31,14 +32,19 @@ Choice = Callable[[str], bool]
 @dataclass(frozen=True, slots=True)
 class Parked:
     """`name` is a hash of the body and of the time and reason of parking: it stays the same from list to list, and
-    messages with the same name are alike in everything. `reason` is RabbitMQ's; None if unknown.
+    messages with the same name are alike in everything. `reason` is RabbitMQ's; None if unknown. `headers` is JSON.
+
+    A message that is too long has only the beginning of its body.
     """
 
+    tag: int
     name: str
     reason: str | None
     hint: Hint | None
-    body: str
-    headers: dict[str, Any]
+    body: bytes
+    headers: str
+    traceparent: str | None
+    is_whole: bool
 
     @property
     def why(self) -> Why:
@@ -57,62 +63,72 @@ class ParkedMessages:
 
     def look(self) -> list[Parked]:
         """The parked messages, which stay parked. Raises BrokerAway."""
-        with self._taken() as (_, messages):
-            return [_parked(message) for message in messages]
+        with self._taken() as (_, _, messages):
+            return messages
 
     def drop(self, chosen: Choice) -> int:
         """Removes the chosen messages. Returns how many. Raises BrokerAway."""
-        with self._taken() as (_, messages):
-            dropping = [message for message in messages if chosen(_name(message))]
-            for message in dropping:
-                message.ack()
-            return len(dropping)
+        with self._taken() as (_, channel, messages):
+            return _remove(channel, [message for message in messages if chosen(message.name)])
 
     def requeue(self, chosen: Choice) -> int:
-        """Sends the chosen messages to the inbox again. Returns how many. Raises BrokerAway.
+        """Sends the chosen messages to the inbox again, except those that are too long: it would only park them again.
+        Returns how many. Raises BrokerAway.
 
         A message is removed here only after the queue of the inbox has confirmed it.
         """
-        with self._taken() as (connection, messages):
+        with self._taken() as (connection, channel, messages):
             line = Line.open(connection, "", must_take=True)
-            moving = [message for message in messages if chosen(_name(message))]
+            moving = [message for message in messages if message.is_whole and chosen(message.name)]
             for message in moving:
-                line.send(EXPIRED_QUEUE.name, body_of(message), traceparent_of(message))
+                line.send(EXPIRED_QUEUE.name, message.body, message.traceparent)
             drain(connection, (line,), self._confirm_seconds)
             if line.waiting or line.refused or line.homeless:
                 raise BrokerAway("the inbox's queue did not confirm: nothing was removed here")
-            for message in moving:
-                message.ack()
-            return len(moving)
+            return _remove(channel, moving)
 
     def close(self) -> None:
         """Ends the connection."""
         self._link.close()
 
     @contextmanager
-    def _taken(self) -> Iterator[tuple[Connection, list[Any]]]:
+    def _taken(self) -> Iterator[tuple[Connection, Any, list[Parked]]]:
         """All messages, for the time of the block. Those that are not acknowledged return to the queue after it."""
-        with self._link.connected() as connection, connection.channel() as channel:
-            messages: list[Any] = []
-            # Queue.get would raise where a message can't be decompressed.
+        with self._link.connected() as connection, reading_channel(connection) as channel:
+            messages: list[Parked] = []
             while len(messages) < TAKEN_MAX and (message := channel.basic_get(PARKED)) is not None:
-                messages.append(channel.message_to_python(message))
-            yield connection, messages
+                messages.append(_parked(message))
+            yield connection, channel, messages
 
 
-def _parked(message: Any) -> Parked:
-    body = body_of(message)
-    return Parked(_name(message), _reason(message), Hint.decode(body), body.decode(errors="replace"), message.headers)
+def _remove(channel: Any, messages: Sequence[Parked]) -> int:
+    for message in messages:
+        channel.basic_ack(message.tag)
+    return len(messages)
 
 
-def _name(message: Any) -> str:
+def _parked(message: Received) -> Parked:
+    body, headers = body_of(message), message.headers or {}
+    return Parked(
+        message.delivery_tag,
+        _name(body, headers),
+        _reason(headers),
+        None if message.fault else Hint.decode(body),
+        body,
+        json.dumps(headers, default=str),
+        traceparent_of(message),
+        is_whole=message.fault is not Fault.LONG,
+    )
+
+
+def _name(body: bytes, headers: dict[str, Any]) -> str:
     # Other headers count the deliveries: they change with each list.
-    moved = orjson.dumps(message.headers.get("x-death"), default=str)
-    return hashlib.sha256(moved + b"\n" + body_of(message)).hexdigest()[:NAME_LENGTH]
+    moved = json.dumps(headers.get("x-death"), default=str)
+    return hashlib.sha256(moved.encode() + b"\n" + body).hexdigest()[:NAME_LENGTH]
 
 
-def _reason(message: Any) -> str | None:
-    match message.headers.get("x-death"):
+def _reason(headers: dict[str, Any]) -> str | None:
+    match headers.get("x-death"):
         case [{"reason": reason}, *_]:
             return str(reason)
         case _:

@@ -20,7 +20,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.backoff import delay_after
 from service.database import Connection, make_durable, roll_back, transaction
-from service.errors import Busy, BusyReason, DatabaseAway, HoldExpired, OutcomeUnknown, SessionBusy, concerns_all
+from service.errors import (
+    NOTHING_LOCKED,
+    Busy,
+    BusyReason,
+    DatabaseAway,
+    HoldExpired,
+    OutcomeUnknown,
+    SessionBusy,
+    concerns_all,
+)
 from service.ledger import holding, settling
 from service.ledger.claims import Held, HoldRequest, LockedSeat, Overdue, Render, Rules
 from service.ledger.gathering import Gathering
@@ -35,6 +44,8 @@ BACKOFF_MS = 40
 BACKOFF_MS_MAX = 80
 LOOK_UP_BACKOFF_MS = 100
 SEATS_REMEMBERED_MAX = 100_000
+RETRIES = {BusyReason.COLLISION: "collision", BusyReason.SCHEMA: "schema"}
+"""Labels of the metric."""
 
 R = TypeVar("R")
 A = TypeVar("A")
@@ -208,9 +219,9 @@ class BoxOffice:
                 return await self._write_once(write, requests, lock_timeout_ms)
             except (DatabaseAway, Busy) as error:
                 # Waiting again for a lock or a connection would only make the queue longer.
-                if isinstance(error, Busy) and error.reason is not BusyReason.COLLISION:
+                if isinstance(error, Busy) and error.reason not in NOTHING_LOCKED:
                     raise
-                recording.retried("collision" if isinstance(error, Busy) else "away")
+                recording.retried(RETRIES[error.reason] if isinstance(error, Busy) else "away")
                 await asyncio.sleep(delay_after(n, BACKOFF_MS, BACKOFF_MS_MAX, jitter=True) / 1000)
         return await self._write_once(write, requests, lock_timeout_ms)
 

@@ -1,7 +1,9 @@
 """Reads the seat maps in Redis, and how fresh all of them are."""
 
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
+import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import ResponseError
@@ -23,6 +25,8 @@ from service.seatmap.encoding import (
 )
 from service.seatmap.keys import WATERMARK, key, keys
 
+log = structlog.stdlib.get_logger("rowlock.seatmap")
+
 
 class SeatCache:
     """One per process. Every method raises CacheAway."""
@@ -35,13 +39,13 @@ class SeatCache:
     async def read(self, session_id: int) -> tuple[Freshness | None, bytes | None]:
         """How fresh the maps are, None where none is; and the states of a complete map, None where there is none.
 
-        A damaged map raises CacheAway.
+        A damaged map is forgotten, and raises CacheAway.
         """
         freshness, (answer,) = await self._read(1, lambda pipe, epoch: pipe.get(key(epoch, session_id, "states")))
         states = states_of(answer)
-        if isinstance(states, Damaged):
-            raise CacheAway("the map is damaged")
-        return freshness, states
+        if freshness is not None and isinstance(states, Damaged):
+            await self.forget_damaged(freshness.epoch, session_id)
+        return freshness, None if isinstance(states, Damaged) else states
 
     async def read_freshness(self) -> Freshness | None:
         """How fresh all maps are; None where none is fresh."""
@@ -79,6 +83,12 @@ class SeatCache:
 
         freshness, answers = await self._read(3, ask)
         return freshness, kept_of(*answers)
+
+    async def forget_damaged(self, epoch: str, session_id: int) -> NoReturn:
+        """Deletes the map, and raises CacheAway: this reader gets PostgreSQL's."""
+        log.warning("seat map deleted: it is damaged", session_id=session_id)
+        await self.forget(epoch, session_id)
+        raise CacheAway("the map was damaged")
 
     async def forget(self, epoch: str, session_id: int) -> None:
         """Deletes the map; its next reader builds it again."""

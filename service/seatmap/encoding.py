@@ -12,6 +12,8 @@ from typing import NamedTuple
 from service.reservation import SeatState
 
 STATE_OF = {SeatState.AVAILABLE: b"A", SeatState.HELD: b"H", SeatState.SOLD: b"S"}
+LETTERS = b"".join(STATE_OF.values())
+COUNT_DIGITS_MAX = 9
 NEVER_CHANGED = 1
 """The version of a seat that was never changed, and so is right in a new map."""
 SEATS_PER_CALL = 500
@@ -127,10 +129,10 @@ def place_of(place: bytes | None) -> tuple[str, int]:
 
 
 def states_of(states: Answer) -> bytes | Damaged | None:
-    """A letter a seat of a complete map; None where the map is missing or incomplete."""
+    """A letter a seat of a complete map; DAMAGED where one is unknown; None where the map is missing or incomplete."""
     match states:
         case bytes() if states[:1] == b"C":
-            return states[1:]
+            return DAMAGED if states.translate(None, LETTERS) != b"C" else states[1:]
         case Damaged():
             return states
         case _:
@@ -141,11 +143,16 @@ def counts_of(flag: Answer, fields: Answer) -> Counts | Damaged | None:
     """The counts of a complete map; None where the map is missing or incomplete."""
     match flag, fields:
         case b"C", [bytes(held), bytes(sold)]:
-            return Counts(int(held), int(sold)) if held.isdigit() and sold.isdigit() else DAMAGED
+            return Counts(int(held), int(sold)) if _is_count(held) and _is_count(sold) else DAMAGED
         case (Damaged(), _) | (_, Damaged()):
             return DAMAGED
         case _:
             return None
+
+
+def _is_count(digits: bytes) -> bool:
+    # Python refuses to read a number of some thousand digits.
+    return digits.isdigit() and len(digits) <= COUNT_DIGITS_MAX
 
 
 def kept_of(states: Answer, versions: Answer, fields: Answer) -> Kept | None:

@@ -73,6 +73,9 @@ class LiveMaps:
             freshness, states = await self._cache.read(session_id)
         if freshness is None or states is None:
             return None
+        layout = await self._find_layout(session_id, freshness.history)
+        if layout.history == freshness.history and len(layout.seat_ids) != len(states):
+            await self._cache.forget_damaged(freshness.epoch, session_id)
         seen = Seen(freshness.history, states, "redis", freshness.as_of, freshness.age_ms, at)
         self._recent[session_id] = seen
         return seen

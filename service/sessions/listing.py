@@ -1,6 +1,6 @@
 """The sessions on sale, with their counts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from cachetools import TTLCache
@@ -55,26 +55,29 @@ class SessionList:
         """Up to `size` sessions after (showtime, id), by showtime."""
         async with snapshot(self._engine) as connection:
             sessions = [Session(*row) for row in await connection.fetch(LIST_SESSIONS, *after, size)]
-        counts = await self._count([session.id for session in sessions])
+        counts = await self._count({session.id: session.seat_count for session in sessions})
         return [(session, counts[session.id]) for session in sessions]
 
-    async def _count(self, session_ids: Sequence[int]) -> dict[int, Counts]:
-        """Counts of the sessions, remembered or new. Requests for the same page share a count, and its failure."""
-        known = self._remembered(session_ids)
-        unknown = frozenset(id_ for id_ in session_ids if id_ not in known)
+    async def _count(self, sizes: Mapping[int, int]) -> dict[int, Counts]:
+        """Counts of the sessions of these sizes, remembered or new. Requests for the same page share a count, and its
+        failure.
+        """
+        known = self._remembered(sizes)
+        unknown = {id_: size for id_, size in sizes.items() if id_ not in known}
         if not unknown:
             return known
-        counted = await self._counting.run(unknown, lambda: self._count_now(list(unknown)))
+        counted = await self._counting.run(frozenset(unknown), lambda: self._count_now(unknown))
         self._counts.update(counted)
         return known | counted
 
-    def _remembered(self, session_ids: Sequence[int]) -> dict[int, Counts]:
+    def _remembered(self, session_ids: Iterable[int]) -> dict[int, Counts]:
         return {id_: counts for id_ in session_ids if (counts := self._counts.get(id_)) is not None}
 
-    async def _count_now(self, session_ids: Sequence[int]) -> dict[int, Counts]:
-        """From the maps in Redis where they are fresh, for the others from PostgreSQL."""
-        counted = await self._seat_maps.counts(session_ids)
-        if uncounted := [id_ for id_ in session_ids if id_ not in counted]:
+    async def _count_now(self, sizes: Mapping[int, int]) -> dict[int, Counts]:
+        """From the maps in Redis where they are fresh and possible, for the others from PostgreSQL."""
+        found = await self._seat_maps.counts(list(sizes))
+        counted = {id_: counts for id_, counts in found.items() if sum(counts) <= sizes[id_]}
+        if uncounted := [id_ for id_ in sizes if id_ not in counted]:
             async with snapshot(self._engine) as connection:
                 rows = await connection.fetch(COUNT_CLAIMED_SEATS, uncounted)
             counted |= dict.fromkeys(uncounted, Counts(0, 0))

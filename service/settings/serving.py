@@ -120,6 +120,15 @@ class Limits(BaseModel):
         int, Field(ge=65_536, le=16_777_216, description="Longest body of `POST /manager/create`")
     ] = 4_194_304
     page_size_max: Annotated[int, Field(ge=1, le=200, description="Largest page of a list")] = 100
+    history_searches_max: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=100,
+            description="Histories that are searched for held, expired or released reservations at the same time, per"
+            " process: a search may read all of a customer's reservations",
+        ),
+    ] = 3
     account_requests_per_minute: Annotated[
         int, Field(ge=1, le=1_000_000, description="Requests of one account, then 429")
     ] = 600

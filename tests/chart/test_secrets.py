@@ -4,7 +4,14 @@ from base64 import b64decode
 
 from tests.chart.rendering import Object, of_kind, pod_specs, rendered, text, variables
 
-GENERATED = {"rowlock-auth", "rowlock-postgresql", "rowlock-redis", "rowlock-rabbitmq", "rowlock-smoke"}
+GENERATED = {
+    "rowlock-auth",
+    "rowlock-postgresql",
+    "rowlock-redis",
+    "rowlock-rabbitmq",
+    "rowlock-rabbitmq-reader",
+    "rowlock-smoke",
+}
 
 
 def _data(values: Object | None = None) -> dict[str, dict[str, str]]:
@@ -33,7 +40,7 @@ def test_generated_secrets_survive_an_uninstall() -> None:
 def test_generated_passwords_are_long_and_fit_into_a_url() -> None:
     made = _data()
     assert len(made["rowlock-auth"]["token-secret"]) == 64
-    for store in ("postgresql", "redis", "rabbitmq", "smoke"):
+    for store in ("postgresql", "redis", "rabbitmq", "rabbitmq-reader", "smoke"):
         password = made[f"rowlock-{store}"]["password"]
         assert len(password) == 32
         assert password.isalnum()
@@ -45,10 +52,12 @@ def test_a_configured_password_is_only_in_its_secret() -> None:
     values: Object = {"auth": {"tokenSecret": "given-" + "t" * 32}}
     for store in ("postgresql", "redis", "rabbitmq"):
         values[store] = {"auth": {"password": f"given-to-{store}"}}
+    values["rabbitmq"]["reader"] = {"password": "given-to-reader"}
     made = _data(values)
     assert made["rowlock-auth"]["token-secret"] == "given-" + "t" * 32
     for store in ("postgresql", "redis", "rabbitmq"):
         assert made[f"rowlock-{store}"]["password"] == f"given-to-{store}"
+    assert made["rowlock-rabbitmq-reader"]["password"] == "given-to-reader"
     assert "given-" not in text(values)
 
 
@@ -60,6 +69,7 @@ def test_every_secret_may_be_an_existing_one() -> None:
     }
     for store in ("postgresql", "redis", "rabbitmq"):
         values[store] = {"auth": {"existingSecret": "mine", "secretKeys": {"password": store}}}
+    values["rabbitmq"]["reader"] = {"existingSecret": "mine", "secretKeys": {"password": "reader"}}
     objects = rendered(values)
     assert not of_kind(objects, "Secret")
     specs = pod_specs(objects)
@@ -76,5 +86,7 @@ def test_every_secret_may_be_an_existing_one() -> None:
         ("postgresql", "POSTGRES_PASSWORD"),
         ("redis", "REDIS_PASSWORD"),
         ("rabbitmq", "RABBITMQ_PASSWORD"),
+        ("reader", "READER_PASSWORD"),
     ):
-        assert variables(specs[f"StatefulSet/rowlock-{store}"]["containers"][0])[variable] == f"mine/{store}"
+        pod = "rabbitmq" if store == "reader" else store
+        assert variables(specs[f"StatefulSet/rowlock-{pod}"]["containers"][0])[variable] == f"mine/{store}"

@@ -171,13 +171,29 @@ async def test_requeued_message_is_settled_once_its_cause_is_fixed(
 async def test_undecompressable_message_is_listed_and_dropped(
     engine: AsyncEngine, settings: Settings, rabbitmq: Broker
 ) -> None:
-    send_letter(rabbitmq.url, b"odd", headers={"compression": "rowlock"})
+    send_letter(rabbitmq.url, b"odd", headers={"compression": "application/x-bz2"})
     async with inbox_of(engine, settings) as inbox:
         await settle_all(inbox, rabbitmq.url)
     await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
     names = await names_listed(settings)
     assert list(names) == ["odd"]
     assert (await parked(settings, "drop", names["odd"])).output == "1 dropped\n"
+
+
+async def test_long_message_is_listed_in_part_and_never_sent_on(settings: Settings, rabbitmq: Broker) -> None:
+    with connected(rabbitmq.url) as connection:
+        declare_inbox(connection)
+        connection.Producer().publish(b"long" * 1_000_000, routing_key=PARKED_QUEUE.name)
+    await until_waiting(rabbitmq.url, PARKED_QUEUE, 1)
+    (body,) = names = await names_listed(settings)
+    assert body == "long" * 20
+    done = await parked(settings, "requeue", names[body])
+    assert (done.code, done.errors.partition(" ")[2]) == (
+        1,
+        f"{names[body]} is too long for the inbox, which would park it again: drop it\n",
+    )
+    assert (await parked(settings, "requeue", "--all")).output == "0 sent to the inbox\n"
+    assert (await parked(settings, "drop", "--all")).output == "1 dropped\n"
 
 
 @pytest.mark.usefixtures("three_parked")

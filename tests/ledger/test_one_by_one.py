@@ -7,7 +7,13 @@ import pytest
 from service.errors import Busy, BusyReason, DatabaseAway
 from service.ledger.one_by_one import at_once, in_turn, together_then_one_by_one
 
-OF_ONE = [Busy(BusyReason.ROW_LOCK), Busy(BusyReason.STATEMENT), Busy(BusyReason.COLLISION), ValueError("bad data")]
+OF_ONE = [
+    Busy(BusyReason.ROW_LOCK),
+    Busy(BusyReason.STATEMENT),
+    Busy(BusyReason.COLLISION),
+    Busy(BusyReason.SCHEMA),
+    ValueError("bad data"),
+]
 OF_ALL = [Busy(BusyReason.CONNECTION), DatabaseAway()]
 
 

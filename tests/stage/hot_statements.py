@@ -71,11 +71,17 @@ EXAMPLES: dict[str, list[Example]] = {
         Example("now() + interval '10 days', 10010, 20", pages_max=10),
     ],
     "service.sessions.listing.COUNT_CLAIMED_SEATS": [Example(SESSIONS, rows_max=40_020, pages_max=20_000)],
-    "service.ledger.history.LIST_HISTORY": [
-        # One of thousands.
-        Example("md5('1')::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff', null, 20", rows_max=65),
-        Example(f"{CUSTOMER}, 'ffffffff-ffff-ffff-ffff-ffffffffffff', null, 20", rows_max=45),
-        Example(f"{CUSTOMER}, 'ffffffff-ffff-ffff-ffff-ffffffffffff', 'EXPIRED', 20", rows_max=45),
+    "service.ledger.history.LIST_PURCHASES": [
+        # One with thousands of ended holds.
+        Example("md5('1')::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff', 20", rows_max=65),
+        Example(f"{CUSTOMER}, 'ffffffff-ffff-ffff-ffff-ffffffffffff', 20", rows_max=45),
+    ],
+    "service.ledger.history.LIST_ATTEMPTS": [
+        Example("md5('1')::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff', 20", rows_max=65),
+        Example(f"{CUSTOMER}, 'ffffffff-ffff-ffff-ffff-ffffffffffff', 20", rows_max=45),
+    ],
+    "service.ledger.history.LIST_OF_STATE": [
+        Example(f"{CUSTOMER}, 'ffffffff-ffff-ffff-ffff-ffffffffffff', 20, 'EXPIRED'", rows_max=45),
     ],
     "service.ledger.history.FIND_PURCHASE": [Example(f"md5('reservation 11')::uuid, {CUSTOMER}")],
     "service.ledger.unpaid.HAS_SESSION": [Example("10007")],

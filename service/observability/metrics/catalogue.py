@@ -78,7 +78,8 @@ PAID = WRITES.counter(
 RETRIES = WRITES.counter(
     "rowlock_retries_total",
     "tries",
-    "Retried transactions, by reason. collision: a deadlock or a serialization failure; away: the connection was lost "
+    "Retried transactions, by reason. collision: a deadlock or a serialization failure; schema: a column got another "
+    "type; away: the connection was lost "
     "before the COMMIT; overdue: an overdue hold on the seat had to be ended first; one_by_one: a batch failed, and "
     "its members were tried one by one, or in parts that want the same rows; outcome_unknown: the outcome of an "
     "unanswered COMMIT was looked up.",

@@ -35,6 +35,7 @@ DATABASE_ERRORS: dict[type[Exception], str] = {
     asyncpg.QueryCanceledError: "statement_timeout",
     asyncpg.DeadlockDetectedError: "deadlock",
     asyncpg.SerializationError: "serialization",
+    asyncpg.InvalidCachedStatementError: "schema",
     errors.OutcomeUnknown: "commit_unknown",
 }
 """Every other error that is translated means that PostgreSQL is down."""

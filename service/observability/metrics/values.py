@@ -12,9 +12,10 @@ REASONS: Final = (
     "paid", "cancelled", "no_account", "away", "unknown",
 )  # fmt: skip
 LOCKS: Final = ("customers", "reservations", "seats")
-RETRIES: Final = ("collision", "away", "overdue", "one_by_one", "outcome_unknown")
+RETRIES: Final = ("collision", "schema", "away", "overdue", "one_by_one", "outcome_unknown")
 DATABASE_ERRORS: Final = (
-    "pool_timeout", "lock_timeout", "statement_timeout", "deadlock", "serialization", "away", "commit_unknown",
+    "pool_timeout", "lock_timeout", "statement_timeout", "deadlock", "serialization", "schema", "away",
+    "commit_unknown",
 )  # fmt: skip
 BY: Final = ("inbox", "sweep", "buyer")
 BATCH_LOOPS: Final = ("inbox", "sweep", "sequencer", "relay", "projector", "keeper")

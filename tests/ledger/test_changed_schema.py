@@ -1,0 +1,117 @@
+"""A column gets another type while the service sells: statements that were prepared before fail, and are repeated."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from itertools import cycle
+
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from dev.postgres import Postgres
+from service.database import Connection, snapshot, transaction
+from service.errors import Busy, BusyReason
+from service.ledger.claims import Held
+from service.ledger.settling import Settled
+from service.reservation import State
+from service.settings import Settings
+from tests.conftest import serving
+from tests.stage.factories import Account, book, hold_of, make_customers, make_session, pay, settle_of
+from tests.stage.forcing import make_box_office, patient_settings
+from tests.stage.metering import moved
+
+CHANGE = "alter table seats alter column placement type {}"
+TYPES = ("varchar(64)", "text")
+
+
+@pytest.fixture
+async def settings(postgres: Postgres, sql: Connection) -> AsyncIterator[Settings]:
+    """No request times out while a table is altered. At the end the column has its type again."""
+    yield patient_settings(postgres)
+    await sql.execute(CHANGE.format("text"))
+
+
+async def test_every_request_is_answered_while_a_column_is_altered(sql: Connection, settings: Settings) -> None:
+    customers = await make_customers(sql, settings, 8)
+    seats = (await make_session(sql, settings, 800)).seat_ids
+    statuses: list[int] = []
+    done = asyncio.Event()
+
+    async def buy(client: httpx.AsyncClient, customer: Account, own: list[int]) -> None:
+        for seat_id in own[:10]:
+            held = await book(client, customer, seat_id)
+            paid = await pay(client, customer, held.json()["reservationId"])
+            listed = await client.get("/customer/list-history", headers=customer.headers)
+            statuses.extend(answer.status_code for answer in (held, paid, listed))
+
+    async def alter() -> None:
+        for type_ in cycle(TYPES):
+            await sql.execute(CHANGE.format(type_))
+            if done.is_set():
+                return
+            await asyncio.sleep(0.3)
+
+    async with serving(settings) as client:
+        altering = asyncio.create_task(alter())
+        await asyncio.gather(*(buy(client, who, seats[n::8]) for n, who in enumerate(customers)))
+        done.set()
+        await altering
+    assert (len(statuses), sorted({*statuses})) == (240, [200, 201])
+
+
+async def test_lists_are_tried_once_more_on_any_connection(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    customers = await make_customers(sql, settings, 4)
+    seats = (await make_session(sql, settings)).seat_ids
+    box_office = make_box_office(engine)
+
+    async def hold_and_pay(taken: list[int]) -> None:
+        holds = [hold_of(who, seat_id) for who, seat_id in zip(customers, taken, strict=True)]
+        answers = await asyncio.gather(*map(box_office.hold, holds))
+        assert {type(answer) for answer in answers} == {Held}
+        payments = [
+            settle_of(hold.reservation_id, State.CONFIRMED, who) for hold, who in zip(holds, customers, strict=True)
+        ]
+        answers = await asyncio.gather(*map(box_office.settle, payments))
+        assert {type(answer) for answer in answers} == {Settled}
+
+    await hold_and_pay(seats[:4])
+    await sql.execute(CHANGE.format("varchar(64)"))
+    with moved() as grown:
+        await hold_and_pay(seats[4:8])
+    assert 1 <= grown["retries_total schema"] <= 2
+    with moved() as grown:
+        await hold_and_pay(seats[8:12])
+    assert "retries_total schema" not in grown
+
+
+async def test_one_failure_renews_the_statements_of_every_connection(
+    engine: AsyncEngine, sql: Connection, settings: Settings
+) -> None:
+    await make_session(sql, settings)
+    query = "select placement from seats"
+
+    async def read_on_two() -> list[BusyReason | None]:
+        """Both connections read in a transaction at the same time."""
+        both = asyncio.Barrier(2)
+        return await asyncio.gather(*(read(both) for _ in range(2)))
+
+    async def read(both: asyncio.Barrier) -> BusyReason | None:
+        try:
+            async with transaction(engine) as connection:
+                await both.wait()
+                await connection.fetch(query)
+        except Busy as error:
+            return error.reason
+        return None
+
+    assert await read_on_two() == [None, None]
+    await sql.execute(CHANGE.format("varchar(64)"))
+    with pytest.raises(Busy) as refused:
+        async with transaction(engine) as connection:
+            await connection.fetch(query)
+    assert refused.value.reason is BusyReason.SCHEMA
+    assert await read_on_two() == [None, None]
+    async with snapshot(engine) as connection:
+        assert await connection.fetch(query)
