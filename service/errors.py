@@ -4,7 +4,8 @@ RowlockError
 ├── Refusal                     the request can't be granted; repeating it unchanged won't help
 │   ├── Invalid                 a field breaks a rule
 │   ├── Unauthenticated, WrongCredentials, Forbidden, NotFound
-│   ├── SeatsUnknown, SeatsOfSeveralSessions, SeatsTaken, SaleClosed, SeatLimitReached, HoldCooldown
+│   ├── SeatsUnknown, SeatsOfSeveralSessions, SeatsTaken, SaleClosed, SalesPaused, SeatLimitReached
+│   ├── HoldCooldown, RoomOccupied
 │   ├── HoldExpired, ReservationPaid, ReservationCancelled
 │   └── IdempotencyKeyReused, AddressInUse
 ├── Unavailable                 the same request may succeed later
@@ -86,6 +87,21 @@ class SeatsTaken(Refusal):
 class SaleClosed(Refusal):
     """Selling ends at showtime."""
 
+    showtime: datetime
+
+
+@dataclass(eq=False)
+class SalesPaused(Refusal):
+    """A manager has taken the session off sale. Live holds may be paid."""
+
+    session_id: int
+
+
+@dataclass(eq=False)
+class RoomOccupied(Refusal):
+    """Another session, `session_id`, is in this room at an overlapping time. It begins at `showtime`."""
+
+    session_id: int
     showtime: datetime
 
 

@@ -15,7 +15,7 @@ from service.accounts.delays import Delays
 from service.accounts.passwords import Passwords
 from service.accounts.tokens import Principal, Role
 from service.database import Connection, snapshot, transaction
-from service.errors import AddressInUse, WrongCredentials
+from service.errors import AddressInUse, IdempotencyKeyReused, WrongCredentials
 
 FORGET_FAILURES_MINUTES = 15
 
@@ -28,6 +28,15 @@ class NewAccount:
     password: str = field(repr=False)
     name: str
     role: Role
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignedUp:
+    """The account's id. `replayed`: an earlier request with the same key has created it."""
+
+    account_id: UUID
+    replayed: bool = False
 
 
 def canonical(email: str) -> str:
@@ -41,25 +50,47 @@ def canonical(email: str) -> str:
 
 
 INSERT_ACCOUNT = """
-insert into accounts (id, email, name, password_hash, role)
-values ($1, $2, $3, $4, $5)
+insert into accounts (id, email, name, password_hash, role, sign_up_key)
+values ($1, $2, $3, $4, $5, $6)
+"""
+
+FIND_SIGN_UP = """
+select id, name, role, password_hash
+from accounts
+where lower(email) = lower($1)
+and sign_up_key = $2
 """
 
 
-async def sign_up(engine: AsyncEngine, passwords: Passwords, new: NewAccount) -> UUID:
-    """The new account's id. Raises AddressInUse, also where an address differs in case only."""
+async def sign_up(engine: AsyncEngine, passwords: Passwords, new: NewAccount) -> SignedUp:
+    """The new account, or the one that an earlier request with the same key has created.
+
+    Raises AddressInUse, also where an address differs in case only, and IdempotencyKeyReused for other content.
+    """
     account_id = uuid7()
     password_hash = await passwords.hash(new.password)
     try:
         async with transaction(engine) as connection:
             await connection.execute(
-                INSERT_ACCOUNT, account_id, canonical(new.email), new.name, password_hash, new.role.value
+                INSERT_ACCOUNT, account_id, canonical(new.email), new.name, password_hash, new.role.value, new.key
             )
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name != "accounts_email":
             raise
-        raise AddressInUse from None
-    return account_id
+        return await _signed_up_before(engine, passwords, new)
+    return SignedUp(account_id)
+
+
+async def _signed_up_before(engine: AsyncEngine, passwords: Passwords, new: NewAccount) -> SignedUp:
+    async with snapshot(engine) as connection:
+        row = await connection.fetchrow(FIND_SIGN_UP, canonical(new.email), new.key)
+    if row is None:
+        raise AddressInUse
+    is_same = (row["name"], row["role"]) == (new.name, new.role.value)
+    # Whoever does not know the password gets no token.
+    if not await passwords.verify(new.password, row["password_hash"]) or not is_same:
+        raise IdempotencyKeyReused
+    return SignedUp(row["id"], replayed=True)
 
 
 # An attempt counts as a failure before its password is checked, so that concurrent attempts delay each other too.

@@ -12,8 +12,18 @@ from service.accounts.passwords import PASSWORD_BYTES_MAX, weakness
 from service.accounts.tokens import Principal, Role
 from service.api import refusals, shown
 from service.api.context import Context, InContext, limit_sign_in
+from service.api.customer import REPLAYED, REPLAYED_HEADER, IdempotencyKey
 from service.api.fields import NO_CONTROL_CHARACTERS, Body, Name, Printable, Reply, broken
-from service.errors import AddressInUse, Busy, DatabaseAway, Invalid, OutcomeUnknown, TooManyRequests, WrongCredentials
+from service.errors import (
+    AddressInUse,
+    Busy,
+    DatabaseAway,
+    IdempotencyKeyReused,
+    Invalid,
+    OutcomeUnknown,
+    TooManyRequests,
+    WrongCredentials,
+)
 
 router = APIRouter(tags=["accounts"])
 
@@ -80,17 +90,28 @@ class SignedIn(Reply):
     "/sign-up",
     status_code=201,
     summary="Sign up",
-    responses=refusals.responses(AddressInUse, *refusals.BODY, TooManyRequests, Busy, DatabaseAway, OutcomeUnknown),
+    responses={
+        201: {"headers": REPLAYED},
+        **refusals.responses(
+            AddressInUse, IdempotencyKeyReused, *refusals.BODY, TooManyRequests, Busy, DatabaseAway, OutcomeUnknown
+        ),
+    },
     dependencies=[Depends(limit_sign_in)],
 )
-async def sign_up(body: SignUp, context: InContext, response: Response) -> SignedIn:
+async def sign_up(
+    body: SignUp, context: InContext, response: Response, idempotency_key: IdempotencyKey = None
+) -> SignedIn:
     """Create an account and get a token for it."""
     if body.role is Role.MANAGER and not context.settings.open_manager_sign_up:
         raise Invalid("role", "must be CUSTOMER on this server")
-    account_id = await accounts.sign_up(
-        context.engine, context.passwords, NewAccount(body.email, body.password, body.name, body.role)
+    signed_up = await accounts.sign_up(
+        context.engine,
+        context.passwords,
+        NewAccount(body.email, body.password, body.name, body.role, idempotency_key),
     )
-    return _signed_in(context, response, Principal(account_id, body.role), body.name)
+    if signed_up.replayed:
+        response.headers[REPLAYED_HEADER] = "true"
+    return _signed_in(context, response, Principal(signed_up.account_id, body.role), body.name)
 
 
 @router.post(

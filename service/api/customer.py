@@ -28,6 +28,7 @@ from service.errors import (
     ReservationCancelled,
     ReservationPaid,
     SaleClosed,
+    SalesPaused,
     SeatLimitReached,
     SeatsOfSeveralSessions,
     SeatsTaken,
@@ -59,8 +60,8 @@ IdempotencyKey = Annotated[
     Header(
         alias="Idempotency-Key",
         pattern=IDEMPOTENCY_KEY,
-        description="1 to 255 visible ASCII characters; use a new key for each hold. The same request with the same key"
-        " always gets the first reply again, byte for byte.",
+        description="1 to 255 visible ASCII characters; use a new key for each new request. The same request with"
+        " the same key always gets the first reply again.",
         examples=["b6f1a2c4-first-try"],
     ),
     BeforeValidator(_visible),
@@ -68,7 +69,7 @@ IdempotencyKey = Annotated[
 ReservationId = Annotated[UUID, Path(alias="reservationId", examples=[shown.RESERVATION_ID])]
 SIGNED_IN = (Unauthenticated, Forbidden, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway)
 HOLD_REFUSALS = (
-    SeatsUnknown, SeatsTaken, SaleClosed, SeatLimitReached, SeatsOfSeveralSessions, IdempotencyKeyReused,
+    SeatsUnknown, SeatsTaken, SaleClosed, SalesPaused, SeatLimitReached, SeatsOfSeveralSessions, IdempotencyKeyReused,
     OutcomeUnknown, SessionBusy, HoldCooldown, *refusals.BODY, *SIGNED_IN,
 )  # fmt: skip
 
@@ -149,11 +150,12 @@ def _json(members: Mapping[str, Any]) -> bytes:
     return orjson.dumps(members, option=orjson.OPT_UTC_Z)
 
 
+REPLAYED = {REPLAYED_HEADER: {"description": "`true` if the reply is a repeated one", "schema": {"type": "string"}}}
 HOLD_REPLY = {
     "model": ReservationReply,
     "headers": {
         TIME_HEADER: {"description": "PostgreSQL's current time", "schema": {"type": "string"}},
-        REPLAYED_HEADER: {"description": "`true` if the reply is a repeated one", "schema": {"type": "string"}},
+        **REPLAYED,
     },
 }
 

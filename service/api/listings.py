@@ -45,6 +45,7 @@ class ListedSession(Reply):
     duration: shown.Duration
     price: shown.Price
     currency: shown.Currency
+    paused: Annotated[bool, Field(description="A manager has taken it off sale for now")]
     seats: Availability
 
 
@@ -74,6 +75,7 @@ async def list_sessions(context: InContext, cursor: Cursor = None, limit: Limit 
             duration=session.duration_minutes,
             price=session.price,
             currency=session.currency,
+            paused=session.paused_at is not None,
             seats=Availability(
                 available=session.seat_count - counts.held - counts.sold, held=counts.held, sold=counts.sold
             ),

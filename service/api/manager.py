@@ -1,21 +1,32 @@
-"""The routes of managers: create a session."""
+"""The routes of managers: create a session, take it off sale, and put it back."""
 
 from collections import Counter
 from typing import Annotated
 
 import orjson
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from pydantic import AfterValidator, Field
 from pydantic_extra_types.currency_code import ISO4217
 from starlette.responses import Response
 
-from service.api import refusals, shown
+from service.api import problems, refusals, shown
 from service.api.context import AsManager, InContext
-from service.api.fields import Body, Name, Placement, Reply, Time, broken
+from service.api.customer import REPLAYED, REPLAYED_HEADER, IdempotencyKey
+from service.api.fields import ID_MAX, Body, FromDigits, Name, Placement, Reply, Time, broken
 from service.database import transaction
-from service.errors import Busy, DatabaseAway, Forbidden, OutcomeUnknown, TooManyRequests, Unauthenticated
-from service.sessions import creation
-from service.sessions.creation import NewSession
+from service.errors import (
+    Busy,
+    DatabaseAway,
+    Forbidden,
+    IdempotencyKeyReused,
+    NotFound,
+    OutcomeUnknown,
+    RoomOccupied,
+    TooManyRequests,
+    Unauthenticated,
+)
+from service.sessions import creation, pausing
+from service.sessions.creation import Created, NewSession
 
 router = APIRouter(prefix="/manager", tags=["manager"])
 
@@ -53,6 +64,9 @@ class CreateSession(Body):
     duration: Annotated[int, Field(ge=1, le=1_440, description="Minutes", examples=[153])]
     price: Annotated[int, Field(ge=0, le=PRICE_MAX, description="Price of one seat in minor units", examples=[1250])]
     currency: Annotated[ISO4217, Field(description="ISO 4217", examples=["EUR"])]
+    allow_overlap: Annotated[
+        bool, Field(description="Create it although another session is in this room at the same time")
+    ] = False
     placements: Annotated[Placements, Field(examples=[[f"{row}{number}" for row in "AB" for number in range(1, 9)]])]
 
 
@@ -85,17 +99,35 @@ class CreatedSession(Reply):
     summary="Create a session with its seats",
     response_class=Response,
     responses={
-        201: {"model": CreatedSession},
+        201: {"model": CreatedSession, "headers": REPLAYED},
         **refusals.responses(
-            Unauthenticated, Forbidden, *refusals.BODY, TooManyRequests, Busy, DatabaseAway, OutcomeUnknown
+            RoomOccupied,
+            IdempotencyKeyReused,
+            Unauthenticated,
+            Forbidden,
+            *refusals.BODY,
+            TooManyRequests,
+            Busy,
+            DatabaseAway,
+            OutcomeUnknown,
         ),
     },
 )
-async def create(body: CreateSession, context: InContext, manager: AsManager) -> Response:
+async def create(
+    body: CreateSession, context: InContext, manager: AsManager, idempotency_key: IdempotencyKey = None
+) -> Response:
     """All seats can be held at the session's price until showtime."""
     new = NewSession(body.movie, body.room, body.showtime, body.duration, body.price, body.currency, body.placements)
     async with transaction(context.engine) as connection:
-        session, seats = await creation.create(connection, new, manager.account_id)
+        created = await creation.create_once(
+            connection, new, manager.account_id, idempotency_key, allow_overlap=body.allow_overlap
+        )
+    headers = {REPLAYED_HEADER: "true"} if created.replayed else {}
+    return Response(_rendered(created), 201, headers, "application/json")
+
+
+def _rendered(created: Created) -> bytes:
+    session = created.session
     # Without models: 100,000 seats as models would delay other requests by half a second.
     reply = {
         "sessionId": session.id,
@@ -107,6 +139,34 @@ async def create(body: CreateSession, context: InContext, manager: AsManager) ->
         "currency": session.currency,
         "seatCount": session.seat_count,
         "createdAt": session.created_at,
-        "seats": [{"seatId": seat.id, "placement": seat.placement, "price": seat.price} for seat in seats],
+        "seats": [{"seatId": seat.id, "placement": seat.placement, "price": seat.price} for seat in created.seats],
     }
-    return Response(orjson.dumps(reply, option=orjson.OPT_UTC_Z), 201, media_type="application/json")
+    return orjson.dumps(reply, option=orjson.OPT_UTC_Z)
+
+
+class SalesState(Reply):
+    """`pausedAt` is null while the session is on sale."""
+
+    session_id: shown.SessionId
+    paused_at: shown.Moment | None
+
+
+SessionId = Annotated[int, Path(alias="sessionId", ge=1, le=ID_MAX, examples=[1]), FromDigits]
+CHANGE_REFUSALS = refusals.responses(
+    NotFound, Unauthenticated, Forbidden, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway, OutcomeUnknown
+)
+
+
+@router.post("/session/{sessionId}/pause", summary="Take a session off sale", responses=CHANGE_REFUSALS)
+async def pause(session_id: SessionId, context: InContext, _manager: AsManager) -> SalesState:
+    """New holds are refused. Live holds may be paid or released, and purchases stay."""
+    async with transaction(context.engine) as connection:
+        return SalesState(session_id=session_id, paused_at=await pausing.pause(connection, session_id))
+
+
+@router.post("/session/{sessionId}/resume", summary="Put a session on sale again", responses=CHANGE_REFUSALS)
+async def resume(session_id: SessionId, context: InContext, _manager: AsManager) -> SalesState:
+    """Holds are granted again until showtime."""
+    async with transaction(context.engine) as connection:
+        await pausing.resume(connection, session_id)
+    return SalesState(session_id=session_id, paused_at=None)

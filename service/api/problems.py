@@ -135,6 +135,23 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         lambda e: f"Selling ended at {rfc3339(e.showtime)}.",
         lambda e: {"showtime": rfc3339(e.showtime)},
     ),
+    errors.SalesPaused: Problem(
+        409,
+        "sales-paused",
+        "Sales are paused",
+        lambda e: f"Session {e.session_id} is not on sale for now. Live holds may be paid.",
+        lambda e: {"sessionId": e.session_id},
+    ),
+    errors.RoomOccupied: Problem(
+        409,
+        "room-occupied",
+        "The room is occupied",
+        lambda e: (
+            f"Session {e.session_id} is in this room from {rfc3339(e.showtime)} on. Send allowOverlap: true to create"
+            " this one nevertheless."
+        ),
+        lambda e: {"sessionId": e.session_id, "showtime": rfc3339(e.showtime)},
+    ),
     errors.SeatLimitReached: Problem(
         409,
         "seat-limit-reached",
@@ -193,7 +210,7 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         422,
         "idempotency-key-reused",
         "The idempotency key was used for another request",
-        lambda _: "This key was used for another hold. Use a new key.",
+        lambda _: "This key was used for another request. Use a new key.",
     ),
     errors.HoldCooldown: Problem(
         429,

@@ -22,6 +22,8 @@ EXAMPLES: Mapping[type[RowlockError], RowlockError] = {
         errors.NotFound("reservation"),
         errors.SeatsUnknown((999,)),
         errors.SeatsTaken((17, 18)),
+        errors.SalesPaused(3),
+        errors.RoomOccupied(3, datetime(2030, 6, 1, 18, tzinfo=UTC)),
         errors.SaleClosed(datetime(2030, 6, 1, 18, tzinfo=UTC)),
         errors.SeatLimitReached(10, 9),
         errors.HoldCooldown(datetime(2030, 6, 1, 17, 2, tzinfo=UTC), 30),

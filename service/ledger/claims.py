@@ -10,6 +10,7 @@ from service.errors import (
     IdempotencyKeyReused,
     Refusal,
     SaleClosed,
+    SalesPaused,
     SeatLimitReached,
     SeatsOfSeveralSessions,
     SeatsTaken,
@@ -119,6 +120,7 @@ class Situation:
     seats: dict[int, LockedSeat]
     claims: dict[tuple[UUID, int], list[Claim]]
     overdue_holders: set[UUID]
+    paused: set[int] = field(default_factory=set)
     ended: dict[tuple[UUID, int], list[Ended]] = field(default_factory=dict)
     accepted: list[Accepted] = field(default_factory=list)
 
@@ -137,6 +139,8 @@ class Situation:
             return SeatsOfSeveralSessions()
         if seats[0].showtime <= self.now:
             return SaleClosed(seats[0].showtime)
+        if seats[0].session_id in self.paused:
+            return SalesPaused(seats[0].session_id)
         return self._decide_on_seats(request, seats)
 
     def _decide_on_seats(self, request: HoldRequest, seats: tuple[LockedSeat, ...]) -> Held | Overdue | Refusal:

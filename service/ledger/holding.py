@@ -5,6 +5,7 @@ The caller owns the transaction and keeps the lock order: see `service.ledger.bo
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -68,7 +69,8 @@ from remembered
 full join locked_seats on false
 """
 
-# The clock, in a statement after the last lock, and the claims, of which there may be none.
+# The clock, in a statement after the last lock, the claims, of which there may be none, and the paused sessions: a
+# statement that waits for a lock has them as they were before the wait.
 # HELD and CONFIRMED in one statement, overdue or not: otherwise a payment in flight would escape the limit. The unpaid
 # ends of the last minutes are a range of ids (uuid7), so the customer's older ones cost nothing.
 READ_CLAIMS = """
@@ -91,8 +93,15 @@ left join (
     from unnest($3::uuid[]) as owner (id)
     join reservations as r using (id)
     where r.state = 'HELD'
+    union all
+    select null, null, id, null, 'PAUSED', null, null
+    from sessions
+    where id = any($2::bigint[])
+    and paused_at is not null
 ) as claim on true
 """
+
+PAUSED = "PAUSED"
 
 WRITE_HOLDS = """
 with inserted_reservations as (
@@ -148,10 +157,11 @@ async def hold(
     if note_sessions:
         note_sessions(seats)
     since = oldest_id(rules.patience, rules.hold_seconds, time.time())
-    now, claims, ended, overdue_holders = await _read_claims(connection, requests, seats, since)
+    read = await _read_claims(connection, requests, seats, since)
     situation = Situation(
-        now, rules, render, {row["id"] for row in customers}, remembered, seats, claims, overdue_holders, ended
-    )
+        read.now, rules, render, {row["id"] for row in customers}, remembered, seats, read.claims,
+        read.overdue_holders, read.paused, read.ended,
+    )  # fmt: skip
     answers = [situation.decide(request) for request in requests]
     if situation.accepted:
         await _write_holds(connection, situation.accepted)
@@ -193,10 +203,36 @@ def _locked_seat(row: asyncpg.Record) -> LockedSeat:
     )
 
 
+@dataclass(slots=True)
+class _Read:
+    """The time; by customer and session the claims and the ended holds; the seats' owners that are overdue holds; and
+    the paused sessions.
+    """
+
+    now: datetime
+    claims: dict[tuple[UUID, int], list[Claim]] = field(default_factory=dict)
+    ended: dict[tuple[UUID, int], list[Ended]] = field(default_factory=dict)
+    overdue_holders: set[UUID] = field(default_factory=set)
+    paused: set[int] = field(default_factory=set)
+
+    def note(self, row: asyncpg.Record) -> None:
+        """Adds a row of READ_CLAIMS."""
+        if row["state"] == PAUSED:
+            self.paused.add(row["session_id"])
+            return
+        is_held, pair = row["state"] == State.HELD, (row["customer_id"], row["session_id"])
+        is_overdue = is_held and row["ended_at"] <= self.now
+        if row["customer_id"] is None:
+            self.overdue_holders.update([row["id"]] if is_overdue else ())
+        elif is_overdue or not is_held:
+            self.ended.setdefault(pair, []).append(_ended(row))
+        if row["customer_id"] is not None and row["state"] in (State.HELD, State.CONFIRMED):
+            self.claims.setdefault(pair, []).append(Claim(row["id"], len(row["seat_ids"]), is_overdue))
+
+
 async def _read_claims(
     connection: Connection, requests: Sequence[HoldRequest], seats: dict[int, LockedSeat], since: UUID
-) -> tuple[datetime, dict[tuple[UUID, int], list[Claim]], dict[tuple[UUID, int], list[Ended]], set[UUID]]:
-    """The time, the claims and the ended holds by customer and session, and which seats' owners are overdue holds."""
+) -> _Read:
     pairs = {
         (request.customer_id, seats[seat_id].session_id)
         for request in requests
@@ -210,20 +246,10 @@ async def _read_claims(
         list({seat.reservation_id for seat in seats.values() if seat.state is SeatState.HELD}),
         since,
     )
-    now: datetime = rows[0]["now"]
-    claims: dict[tuple[UUID, int], list[Claim]] = {}
-    ended: dict[tuple[UUID, int], list[Ended]] = {}
-    overdue_holders: set[UUID] = set()
-    for row in rows if rows[0]["id"] else ():
-        is_held, pair = row["state"] == State.HELD, (row["customer_id"], row["session_id"])
-        is_overdue = is_held and row["ended_at"] <= now
-        if row["customer_id"] is None:
-            overdue_holders.update([row["id"]] if is_overdue else ())
-        elif is_overdue or not is_held:
-            ended.setdefault(pair, []).append(_ended(row))
-        if row["customer_id"] is not None and row["state"] in (State.HELD, State.CONFIRMED):
-            claims.setdefault(pair, []).append(Claim(row["id"], len(row["seat_ids"]), is_overdue))
-    return now, claims, ended, overdue_holders
+    read = _Read(rows[0]["now"])
+    for row in rows if rows[0]["state"] else ():
+        read.note(row)
+    return read
 
 
 def _ended(row: asyncpg.Record) -> Ended:

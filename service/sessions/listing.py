@@ -19,7 +19,7 @@ COUNTS_CACHED_MAX = 10_000
 # `greatest`, because PostgreSQL 15 enters an index by the comparison of rows, and would walk from the cursor through
 # all past sessions.
 LIST_SESSIONS = """
-select id, movie, room, showtime, duration_minutes, price, currency, seat_count, created_at
+select id, movie, room, showtime, duration_minutes, price, currency, seat_count, created_at, paused_at
 from sessions
 where showtime > statement_timestamp()
 and (showtime, id) > (greatest($1::timestamptz, statement_timestamp()), $2::bigint)

@@ -28,8 +28,9 @@ class Example:
 
 EXAMPLES: dict[str, list[Example]] = {
     "service.accounts.accounts.INSERT_ACCOUNT": [
-        Example("md5('new')::uuid, 'new@example.com', 'New', 'hash', 'CUSTOMER'")
+        Example("md5('new')::uuid, 'new@example.com', 'New', 'hash', 'CUSTOMER', null")
     ],
+    "service.accounts.accounts.FIND_SIGN_UP": [Example("'4711@Example.com', 'a-key'")],
     "service.accounts.accounts.COUNT_ATTEMPT": [Example("decode(md5('1') || md5('1'), 'hex'), 15")],
     "service.accounts.accounts.FIND_ACCOUNT": [Example("'4711@Example.com'")],
     "service.accounts.accounts.FORGET_FAILURES": [Example("decode(md5('1') || md5('1'), 'hex')")],
@@ -116,8 +117,13 @@ EXAMPLES: dict[str, list[Example]] = {
     "service.audit.maps.LIST_SESSIONS_AFTER": [Example("10, 100", rows_max=100, pages_max=20)],
     "service.audit.maps.READ_VERSIONS": [Example("10007", rows_max=50_001, pages_max=5_000)],
     "service.sessions.creation.INSERT_SESSION": [
-        Example(f"'M', 'R', {DEADLINE}, 100, 100, 'EUR', 16, {CUSTOMER}, 2"),
+        Example(f"'M', 'R', {DEADLINE}, 100, 100, 'EUR', 16, {CUSTOMER}, 2, null, null"),
     ],
+    "service.sessions.creation.FIND_BY_KEY": [Example(f"{CUSTOMER}, 'a-key'")],
+    "service.sessions.creation.FIND_OVERLAP": [Example(f"'A room', {DEADLINE}, 100")],
+    "service.sessions.creation.LIST_SEATS_OF_SESSION": [Example("1", rows_max=100_000, pages_max=10_000)],
+    "service.sessions.pausing.PAUSE_SESSION": [Example("1")],
+    "service.sessions.pausing.RESUME_SESSION": [Example("1")],
     "service.sessions.creation.INSERT_SEATS": [Example("1, 1250, array['B1', 'B2']")],
 }
 
@@ -150,5 +156,6 @@ EXEMPT = {
     "service.audit.observations.OBSERVE_SERVER": "looks at the server's sessions, which its max_connections bounds",
     "service.database.SCHEMA_NUMBER": "its table has one row",
     "service.migrate.LOCK_FOR_MIGRATION": "touches no table, and would wait for a migration",
+    "service.sessions.creation.LOCK_TEXT": "touches no table",
     "service.sessions.creation.ALLOW_SLOW_STATEMENTS": "has no plan",
 }

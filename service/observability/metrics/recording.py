@@ -18,6 +18,7 @@ REASONS: dict[type[Exception], str] = {
     errors.HoldCooldown: "cooldown",
     errors.HoldExpired: "expired",
     errors.SaleClosed: "closed",
+    errors.SalesPaused: "paused",
     errors.NotFound: "not_found",
     errors.SeatsUnknown: "not_found",
     errors.SeatsOfSeveralSessions: "several_sessions",

@@ -8,8 +8,8 @@ OUTCOMES: Final = ("done", "repeated", "refused", "unavailable", "unknown", "fai
 ANSWERS: Final = ("ok", "conflict", "refused", "limited", "unavailable", "failed")
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "other")
 REASONS: Final = (
-    "taken", "locked", "busy", "limit", "cooldown", "expired", "closed", "not_found", "several_sessions", "key_reused",
-    "paid", "cancelled", "no_account", "away", "unknown",
+    "taken", "locked", "busy", "limit", "cooldown", "expired", "closed", "paused", "not_found", "several_sessions",
+    "key_reused", "paid", "cancelled", "no_account", "away", "unknown",
 )  # fmt: skip
 LOCKS: Final = ("customers", "reservations", "seats")
 RETRIES: Final = ("collision", "schema", "away", "overdue", "one_by_one", "outcome_unknown")
