@@ -26,6 +26,7 @@ from service.admission.ratelimit import RateLimits
 from service.api import abuse, accounts, audits, customer, health, listings, manager, problems, refusals
 from service.api.bodylimit import BodyLimit
 from service.api.context import Context
+from service.api.largebody import LargeBodies
 from service.api.lean import LeanRoutes
 from service.api.mapbody import MapBodies
 from service.api.requestlog import RequestLog
@@ -164,6 +165,7 @@ def _context_of(loaded: Settings, engine: AsyncEngine, cache: Cache | None, bell
         sessions=SessionList(engine, seat_maps, loaded.counts_seconds),
         seat_maps=seat_maps,
         map_bodies=MapBodies(),
+        large_bodies=LargeBodies(),
         tokens=Tokens(loaded),
         passwords=Passwords(loaded.password_queue_max),
         delays=Delays(loaded.sign_in_delay_ms_max),

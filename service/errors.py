@@ -174,6 +174,7 @@ class BusyReason(Enum):
     MAP_READ = "Timed out waiting to read a seat map"
     MAP_ENCODE = "Timed out waiting to encode a seat map"
     MAP_COMPRESS = "Timed out waiting to compress a seat map"
+    LARGE_ANSWERS = "Too many large answers are being sent"
     SHARED_WORK = "Too many reads are in progress"
     MAP_REPLACED = "The seat map was replaced while it was read"
 

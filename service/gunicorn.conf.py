@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -33,7 +34,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
     CONFIG_KWARGS = {  # noqa: RUF012 - as the stock worker declares it
         "loop": "uvloop",
         # By name: the metrics must not be imported before `on_starting`.
-        "http": "service.api.early:Protocol",
+        "http": "service.api.protocol:Protocol",
         "timeout_graceful_shutdown": _settings.shutdown_seconds,
         # The service itself decides which proxies it trusts for `X-Forwarded-For`.
         "proxy_headers": False,
@@ -55,7 +56,12 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def on_starting(server: Any) -> None:
-    """With several workers, their metrics are added up through files; otherwise each worker would report its own."""
+    """Allows as many open files as the system does, since each connection is one.
+
+    With several workers, their metrics are added up through files; otherwise each worker would report its own.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if server.cfg.workers > 1:
         os.environ[METRICS_FOLDER] = tempfile.mkdtemp(prefix="rowlock-metrics-")
 
@@ -92,7 +98,7 @@ bind = authority(_settings.host, _settings.port)
 graceful_timeout = _settings.shutdown_seconds + 10
 # A worker whose event loop is silent for this many seconds is replaced.
 timeout = 30
-keepalive = 75
+keepalive = _settings.idle_seconds
 # The workers' heartbeat is a file. A container with a read-only root can write to memory.
 _memory = Path("/dev/shm")  # noqa: S108 - only the folder is named here
 worker_tmp_dir = str(_memory) if _memory.is_dir() else None

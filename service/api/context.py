@@ -14,6 +14,7 @@ from service.accounts.passwords import Passwords
 from service.accounts.tokens import Principal, Role, Tokens
 from service.admission.ratelimit import RateLimits
 from service.admission.windows import Limit
+from service.api.largebody import LargeBodies
 from service.api.mapbody import MapBodies
 from service.errors import Forbidden, Unauthenticated
 from service.ledger.booking import BoxOffice
@@ -38,6 +39,7 @@ class Context:
     sessions: SessionList
     seat_maps: SeatMaps
     map_bodies: MapBodies
+    large_bodies: LargeBodies
     tokens: Tokens
     passwords: Passwords
     delays: Delays

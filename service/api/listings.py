@@ -12,6 +12,7 @@ from service.api.context import AsCustomer, InContext, limit_read
 from service.api.cursors import Cursor, decode_reservation, decode_session, encode_session
 from service.api.customer import HeldSeat, ReservationId
 from service.api.fields import ID_MAX, FromDigits, Reply
+from service.api.largebody import SMALL_BYTES_MAX, Shared
 from service.api.mapjson import SeatMapReply, end_of_body
 from service.errors import Busy, DatabaseAway, Forbidden, NotFound, TooManyRequests, Unauthenticated
 from service.ledger.history import Purchase
@@ -129,6 +130,8 @@ async def session_map(
     if mapbody.accepts_gzip(request.headers.get("accept-encoding", "")):
         packed = await context.map_bodies.gzip(seats, end)
         return Response(packed, 200, headers | {"Content-Encoding": "gzip"}, "application/json")
+    if len(seats.plain) > SMALL_BYTES_MAX:
+        return Shared(context.large_bodies, seats.plain, end, headers)
     return Response(seats.plain + end, 200, headers, "application/json")
 
 

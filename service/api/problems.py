@@ -33,6 +33,20 @@ class BodyTooLarge(errors.Refusal):
     bytes_max: int
 
 
+@dataclass(eq=False)
+class HeadTooLarge(errors.Refusal):
+    """The request line and the headers are longer than `bytes_max`."""
+
+    bytes_max: int
+
+
+@dataclass(eq=False)
+class RequestTimeout(errors.Refusal):
+    """The `part` of the request, headers or body, did not come in time."""
+
+    part: str
+
+
 class RouteNotFound(errors.Refusal):
     """The path is unknown."""
 
@@ -180,6 +194,16 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
         "body-too-large",
         "The body is too large",
         lambda e: f"The body may have at most {e.bytes_max} bytes.",
+        lambda e: {"bytesMax": e.bytes_max},
+    ),
+    RequestTimeout: Problem(
+        408, "request-timeout", "The request took too long", lambda e: f"The {e.part} did not come in time."
+    ),
+    HeadTooLarge: Problem(
+        431,
+        "head-too-large",
+        "The headers are too large",
+        lambda e: f"The request line and the headers may have at most {e.bytes_max} bytes.",
         lambda e: {"bytesMax": e.bytes_max},
     ),
     UnsupportedMediaType: Problem(

@@ -18,6 +18,8 @@ EXAMPLES: Mapping[type[RowlockError], RowlockError] = {
         problems.InvalidRequest([{"field": "seatIds.0", "message": "Input should be greater than or equal to 1"}]),
         problems.MethodNotAllowed("GET"),
         problems.BodyTooLarge(65_536),
+        problems.HeadTooLarge(65_536),
+        problems.RequestTimeout("body"),
         errors.Forbidden("CUSTOMER"),
         errors.NotFound("reservation"),
         errors.SeatsUnknown((999,)),

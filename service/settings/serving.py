@@ -119,6 +119,18 @@ class Limits(BaseModel):
     session_body_bytes_max: Annotated[
         int, Field(ge=65_536, le=16_777_216, description="Longest body of `POST /manager/create`")
     ] = 4_194_304
+    request_head_seconds: Annotated[
+        int, Field(ge=1, le=300, description="Longest wait for the headers of a request, then 408")
+    ] = 10
+    request_body_seconds: Annotated[
+        int, Field(ge=1, le=600, description="Longest wait for the rest of a request, then 408")
+    ] = 60
+    idle_seconds: Annotated[
+        int, Field(ge=1, le=600, description="How long a connection is kept for the next request")
+    ] = 75
+    write_stall_seconds: Annotated[
+        int, Field(ge=1, le=600, description="How long a client may read nothing of its answer, then it is cut off")
+    ] = 30
     page_size_max: Annotated[int, Field(ge=1, le=200, description="Largest page of a list")] = 100
     history_searches_max: Annotated[
         int,
