@@ -17,6 +17,8 @@ from service.errors import RowlockError
 from service.settings import Settings
 
 HEAD_BYTES_MAX = 65_536
+FRAMING_BYTES = 16
+"""What each byte of a body may cost in sizes of chunks and ends of lines."""
 DRAIN_SECONDS = 1.0
 """How long a connection without a request is kept at the end of the process: one may be on its way."""
 LOOK_SECONDS = 0.5
@@ -70,10 +72,15 @@ class Protocol(HttpToolsProtocol):
         """A part of the connection's bytes, most often one whole request."""
         if data.startswith(early.START) and self._refuses_early(data):
             return
-        if self._awaits is not Awaits.BODY and self._is_too_long(data):
+        self._head_bytes += len(data)
+        is_in_body = self._awaits is Awaits.BODY
+        if not is_in_body and self._head_bytes > HEAD_BYTES_MAX and data.find(early.END, 0, HEAD_BYTES_MAX) < 0:
+            # The parser would join the parts of an endless header again and again.
             self._end(problems.HeadTooLarge(HEAD_BYTES_MAX))
             return
         super().data_received(data)
+        if is_in_body and self._head_bytes > HEAD_BYTES_MAX:
+            self._end(None if self.cycle.response_started else problems.HeadTooLarge(HEAD_BYTES_MAX))
 
     def on_message_begin(self) -> None:
         """The parser has the first byte of a request."""
@@ -83,14 +90,21 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The parser has the empty line after the headers."""
-        self._awaits = Awaits.BODY
+        self._awaits, self._head_bytes = Awaits.BODY, 0
         super().on_headers_complete()
         if self._is_last:
             self.cycle.keep_alive = False
 
+    def on_body(self, body: bytes) -> None:
+        """A part of the body. It pays for itself and its framing, but not for long extensions of chunks, nor for
+        headers after the last one.
+        """
+        self._head_bytes = max(0, self._head_bytes - len(body) * (1 + FRAMING_BYTES))
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         """The parser has the last byte."""
-        self._in_message, self._awaits = False, Awaits.NOTHING
+        self._in_message, self._awaits, self._head_bytes = False, Awaits.NOTHING, 0
         super().on_message_complete()
 
     def shutdown(self) -> None:
@@ -146,11 +160,6 @@ class Protocol(HttpToolsProtocol):
     def _close_if_idle(self) -> None:
         if not self._in_message and not self._is_answering():
             self.transport.close()
-
-    def _is_too_long(self, data: bytes) -> bool:
-        """Whether the head does not end within HEAD_BYTES_MAX. The parser would join its parts again and again."""
-        self._head_bytes += len(data)
-        return self._head_bytes > HEAD_BYTES_MAX and data.find(early.END, 0, HEAD_BYTES_MAX) < 0
 
     def _end(self, error: RowlockError | None) -> None:
         """Closes the connection, after an answer if there is one."""

@@ -5,7 +5,7 @@ import resource
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
 import httpx
@@ -102,6 +102,28 @@ async def test_an_endless_head_is_refused(api: Process, piece: bytes) -> None:
             got = await until_closed(reader)
     assert not got or b"head-too-large" in got
     assert api.cpu_seconds() - cpu < 2, "the parts were joined again and again"
+
+
+@pytest.mark.parametrize("piece", [b"a" * 65_536, b"1;" + b"a" * 60_000 + b"\r\nx\r\n"], ids=["trailer", "extension"])
+async def test_an_endless_end_of_a_body_is_refused(api: Process, piece: bytes) -> None:
+    cpu = api.cpu_seconds()
+    chunked = SIGN_UP.replace(b"Content-Length: 100", b"Transfer-Encoding: chunked")
+    async with connection_to(api) as (_reader, writer):
+        writer.write(chunked + b"\r\n" + (b"0\r\nX-Endless: " if piece.startswith(b"a") else b""))
+        with suppress(ConnectionError):
+            for _ in range(ENDLESS_MIB * 2**20 // len(piece)):
+                writer.write(piece)
+                await writer.drain()
+            pytest.fail("all of it was read")
+    assert api.cpu_seconds() - cpu < 2
+
+
+async def test_a_body_in_small_chunks_is_accepted(api: Process) -> None:
+    body = b'{"email": "ada@example.com", "password": "correct horse battery", "name": "Ada"}' + b" " * 20_000
+    chunked = SIGN_UP.replace(b"Content-Length: 100", b"Transfer-Encoding: chunked") + b"\r\n"
+    async with connection_to(api) as (reader, writer):
+        writer.write(chunked + b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n")
+        assert b" 201 " in await reader.readuntil(b"\r\n")
 
 
 async def test_headers_up_to_the_bound_are_accepted(api: Process) -> None:
