@@ -28,7 +28,8 @@ MAY_IMPORT = {
     **dict.fromkeys(BOTTOM, BOTTOM),
     "service": set[str](),
     "service.observability": BOTTOM,
-    "service.database": LOW,
+    "service.startup": LOW,
+    "service.database": LOW | {"service.startup"},
     "service.cache": STORES,
     "service.events": STORES,
     "service.accounts": STORES,
@@ -57,7 +58,7 @@ MAY_IMPORT |= {
 PURE = ("service.errors", "service.reservation", "service.ledger.claims", "service.admission.windows")
 """The modules without a clock and a database."""
 
-MAY_HOLD_SQL = ("accounts", "audit", "database", "events", "ledger", "migrate", "seatmap", "sessions")
+MAY_HOLD_SQL = ("accounts", "audit", "database", "events", "ledger", "migrate", "seatmap", "sessions", "startup")
 HOLDS_SQL_TOO = {"expirer.loops.queues"}
 MAKES_SEATS = "service.sessions.creation.INSERT_SEATS"
 NAMELESS_SQL = {
