@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import asyncpg
@@ -21,7 +21,12 @@ from service.errors import Busy, BusyReason, DatabaseAway, NotReady, OutcomeUnkn
 from service.migrations import NEWEST
 from service.observability.metrics import catalogue, recording
 from service.settings import Settings
-from service.startup import Connection, start_session
+from service.startup import start_session
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
 
 IDLE_IN_TRANSACTION_SECONDS = 5
 """PostgreSQL ends a transaction that is idle for this long, and releases its locks."""

@@ -5,18 +5,12 @@ would be lost or reach another client. So behind it they must be settings of the
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import asyncpg
 
 from service.errors import NotReady
-from service.observability.statements import TracedConnection
+from service.observability.statements import Connection, TracedConnection
 from service.settings import Settings
-
-if TYPE_CHECKING:
-    Connection = asyncpg.Connection[asyncpg.Record]
-else:
-    Connection = asyncpg.Connection
 
 UNSUPPORTED = "unsupported startup parameter"
 """PgBouncer's words."""

@@ -18,7 +18,7 @@ from tests.conftest import serving
 from tests.stage.factories import book, make_customers, make_session, make_settings, pay, release
 from tests.stage.pgbouncer import LIMITS, PROGRAM, PgBouncer, pgbouncer_before, version
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed: make setup installs it")
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")
 KEEPS_STATEMENTS = version() >= (1, 21)
 SESSION = {"pool_mode": "session", "default_pool_size": "20"}
 TRANSACTION = {"pool_mode": "transaction"} | ({"max_prepared_statements": "200"} if KEEPS_STATEMENTS else {})
@@ -54,7 +54,7 @@ async def test_customers_buy_behind_a_pooler(sql: Connection, postgres: Postgres
             statuses += [held.status_code, paid.status_code, listed.status_code]
         return statuses
 
-    async with pgbouncer_before(postgres, folder, **MODES[mode]) as pooler, serving(settings_of(pooler)) as client:
+    async with pgbouncer_before(postgres, folder, MODES[mode]) as pooler, serving(settings_of(pooler)) as client:
         assert (await client.get("/readyz")).status_code == 200
         answers = await asyncio.gather(*(buy(client, n) for n in range(12)))
     assert {status for statuses in answers for status in statuses} == {200, 201}
@@ -65,7 +65,7 @@ async def test_missing_limits_are_refused_with_the_commands(
     postgres: Postgres, sql: Connection, folder: Path, options: dict[str, str]
 ) -> None:
     limits = {"statement_timeout": "1min"}
-    async with pgbouncer_before(postgres, folder, limits, **SESSION, **options) as pooler:
+    async with pgbouncer_before(postgres, folder, SESSION | options, limits) as pooler:
         engine = create_engine(settings_of(pooler), "rowlock-test")
         with pytest.raises(NotReady) as refused:
             async with snapshot(engine):
@@ -83,14 +83,12 @@ async def test_missing_limits_are_refused_with_the_commands(
 @asynccontextmanager
 async def _without_statements(postgres: Postgres, folder: Path) -> AsyncIterator[PgBouncer]:
     options = {"pool_mode": "transaction"} | ({"max_prepared_statements": "0"} if KEEPS_STATEMENTS else {})
-    async with pgbouncer_before(postgres, folder, **options) as pooler:
+    async with pgbouncer_before(postgres, folder, options) as pooler:
         yield pooler
 
 
 @pytest.mark.usefixtures("sql")
-async def test_transactions_without_prepared_statements_are_refused_with_the_setting(
-    postgres: Postgres, folder: Path
-) -> None:
+async def test_forgotten_statements_are_refused_with_the_setting(postgres: Postgres, folder: Path) -> None:
     async with _without_statements(postgres, folder) as pooler:
         engine = create_engine(settings_of(pooler), "rowlock-test")
 
@@ -112,7 +110,7 @@ async def test_transactions_without_prepared_statements_are_refused_with_the_set
 @pytest.mark.skipif(not KEEPS_STATEMENTS, reason="needs PgBouncer 1.21")
 @pytest.mark.usefixtures("sql")
 async def test_wake_ups_leave_no_setting_in_a_shared_session(postgres: Postgres, folder: Path) -> None:
-    async with pgbouncer_before(postgres, folder, **(TRANSACTION | {"default_pool_size": "1"})) as pooler:
+    async with pgbouncer_before(postgres, folder, TRANSACTION | {"default_pool_size": "1"}) as pooler:
         settings = settings_of(pooler)
         bell, engine = Bell(settings, "rowlock-test"), create_engine(settings, "rowlock-test")
         with capture_logs() as lines:

@@ -4,7 +4,7 @@ import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +37,7 @@ class PgBouncer(Server):
 
     postgres: Postgres = field(kw_only=True)
     password: str = field(kw_only=True)
-    options: dict[str, str] = field(kw_only=True)
+    options: Mapping[str, str] = field(kw_only=True)
 
     @property
     def url(self) -> str:
@@ -67,14 +67,14 @@ class PgBouncer(Server):
 
 @asynccontextmanager
 async def pgbouncer_before(
-    postgres: Postgres, folder: Path, limits: dict[str, str] | None = None, **options: str
+    postgres: Postgres, folder: Path, options: Mapping[str, str], limits: Mapping[str, str] = LIMITS
 ) -> AsyncIterator[PgBouncer]:
     """A PgBouncer with these options, for a role with these limits."""
     superuser = await asyncpg.connect(postgres.url())
     password = secrets.token_hex(8)
     await superuser.execute(f"create role {ROLE} login password '{password}'")
     await superuser.execute(f"grant all on all tables in schema public to {ROLE}")
-    for name, value in (LIMITS if limits is None else limits).items():
+    for name, value in limits.items():
         await superuser.execute(f"alter role {ROLE} set {name} = '{value}'")
     pooler = PgBouncer(folder, account=postgres.account, postgres=postgres, password=password, options=options)
     try:
