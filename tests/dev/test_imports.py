@@ -66,7 +66,8 @@ NAMELESS_SQL = {
     ("service.database", "commit"),
     ("service.database", "rollback"),
     ("service.migrate", "select max(version_num) from alembic_version"),
-    # No SQL: a script for Redis, what an operator says, and the first word of a statement.
+    # No SQL: advice for an operator, a script for Redis, what an operator says, and the first word of a statement.
+    ("service.startup", "alter role  set  = 'ms'"),
     ("service.observability.statements", "with"),
     ("service.seatmap.keys", "begin"),
     ("expirer.commands.parked", "drop"),
