@@ -7,7 +7,7 @@ BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
 
 # The tests run on the oldest of these PostgreSQLs that the system has, and on the newest, which is a Python package.
-PACKAGES := 'postgresql-15|postgresql-16|postgresql-17' redis-server rabbitmq-server curl openssl
+PACKAGES := 'postgresql-15|postgresql-16|postgresql-17' redis-server rabbitmq-server pgbouncer curl openssl
 
 # The tests that use RabbitMQ and Redis.
 NEWEST := events/test_topology.py expirer/test_relay.py events/test_hints.py expirer/test_inbox.py \

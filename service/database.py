@@ -20,8 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from service.errors import Busy, BusyReason, DatabaseAway, NotReady, OutcomeUnknown
 from service.migrations import NEWEST
 from service.observability.metrics import catalogue, recording
-from service.observability.statements import TracedConnection
 from service.settings import Settings
+from service.startup import start_session
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -51,6 +51,9 @@ AWAY = (
 """The connection is lost or useless, or the server has no disk, memory or connection left. The last four mean a
 failover, or a changed password or database.
 """
+
+FORGOTTEN = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+"""A prepared statement of another session: PgBouncer gives each transaction one, and does not prepare it there."""
 
 WAITED_TOO_LONG = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
 COLLIDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
@@ -93,26 +96,7 @@ async def connect(
     """
     # SQLAlchemy wraps the errors of asyncpg here, but not our own.
     with _translated():
-        connection = await asyncpg.connect(
-            settings.database_url.get_secret_value(),
-            connection_class=TracedConnection,
-            timeout=settings.connect_timeout_ms / 1000,
-            # Only for a network that drops packets: otherwise PostgreSQL's own timeout comes first.
-            command_timeout=settings.statement_timeout_ms / 1000 + 1,
-            server_settings={
-                "application_name": application_name,
-                "timezone": "UTC",
-                "default_transaction_isolation": "read committed",
-                "statement_timeout": str(settings.statement_timeout_ms),
-                "lock_timeout": str(settings.lock_timeout_ms),
-                "idle_in_transaction_session_timeout": f"{idle_in_transaction_seconds}s",
-                "tcp_keepalives_idle": "5",
-                "tcp_keepalives_interval": "2",
-                "tcp_keepalives_count": "3",
-                "tcp_user_timeout": "10000",
-                "client_connection_check_interval": "2000",
-            },
-        )
+        connection = await start_session(settings, application_name, idle_in_transaction_seconds)
         try:
             await _refuse_older_schema(connection)
         except BaseException:
@@ -247,6 +231,11 @@ def _is_lost(error: BaseException) -> bool:
 def _translated() -> Iterator[None]:
     try:
         yield
+    except FORGOTTEN as error:
+        raise NotReady(
+            "PgBouncer keeps no prepared statements in transaction mode: set its max_prepared_statements to 200, which"
+            " needs PgBouncer 1.21, or its pool_mode to session"
+        ) from error
     except (PoolTimeoutError, *WAITED_TOO_LONG, *COLLIDED, *PREPARED_BEFORE, *AWAY) as error:
         recording.database_failed(error)
         for kinds, reason in BUSY:

@@ -32,11 +32,13 @@ class Fault(StrEnum):
 
 
 class Received(Message):  # type: ignore[misc]
-    """A message of the driver with limits. `fault` is what is wrong with it, as far as that can be said of any message;
-    one that is too long has only the beginning of its body.
+    """A message within limits: one that is too long has only the beginning of its body. Its `fault` is one that makes
+    any message unreadable.
     """
 
     fault: Fault | None = None
+    body: Any
+    properties: dict[str, Any]
 
     def inbound_header(self, buf: bytes, offset: int = 0) -> int:
         """The driver calls this with the size of the body and the properties."""

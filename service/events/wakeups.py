@@ -34,14 +34,10 @@ class News(StrEnum):
     NUMBERED = "rowlock_numbered"
 
 
-# The second argument is the sender, which need not hear itself.
+# The second argument is the sender, which need not hear itself. The wake-up's transaction has nothing to save, so it
+# waits for no disk. That is for this transaction only: PgBouncer may give the session to bookings afterwards.
 NOTIFY = """
-select pg_notify($1, $2)
-"""
-
-# The wake-up's transaction has nothing to save, so it waits for no disk.
-WAIT_FOR_NO_DISK = """
-set synchronous_commit = off
+select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)
 """
 
 
@@ -88,7 +84,6 @@ class Bell:
     async def _notify(self, news: set[News]) -> None:
         if self._connection is None:
             self._connection = await connect(self._settings, self._application_name)
-            await self._connection.execute(WAIT_FOR_NO_DISK)
         for each in news:
             await self._connection.execute(NOTIFY, each.value, self._sender)
 

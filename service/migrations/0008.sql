@@ -1,3 +1,3 @@
--- The default page of a history shows what was paid: without this index it reads past every hold that has ended.
+-- The default page of a history has the purchases. Without this index it reads past every hold that has ended.
 
 create index reservations_purchases on reservations (customer_id, id) where state = 'CONFIRMED';

@@ -1,4 +1,4 @@
-"""Variables that look like settings and are none: a misspelt one would be ignored without a word."""
+"""Unknown variables that are named like settings: a misspelt one would be ignored silently."""
 
 import os
 import re
@@ -27,7 +27,7 @@ log = structlog.stdlib.get_logger("rowlock.settings")
 
 
 def warn_of_unknown() -> None:
-    """Logs each variable, and each file of the secrets folder, that is named like a setting and is none."""
+    """Logs each variable, and each file of the secrets folder, that is named like a setting, but is unknown."""
     folder = os.environ.get(SECRETS_DIR)
     files = {path.name: "" for path in Path(folder).iterdir()} if folder and Path(folder).is_dir() else {}
     for name, nearest in unknown({**files, **os.environ}).items():

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -60,8 +61,8 @@ def test_misspelt_file_of_the_secrets_folder_is_reported(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("process", [api_process, expirer_process])
-async def test_both_processes_warn_once(postgres: Postgres, process: type) -> None:
-    async with process(postgres.url(), hold_secs=120) as started:  # type: ignore[attr-defined]
+async def test_both_processes_warn_once(postgres: Postgres, process: Any) -> None:
+    async with process(postgres.url(), hold_secs=120) as started:
         lines = [json.loads(line) for line in started.output().splitlines() if line.startswith("{")]
     (warning,) = [line for line in lines if line["event"].startswith("unknown setting")]
     assert (warning["setting"], warning["nearest"]) == ("ROWLOCK_HOLD_SECS", "ROWLOCK_HOLD_SECONDS")

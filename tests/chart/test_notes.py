@@ -101,5 +101,6 @@ def test_notes_warn_only_with_a_reason(chart: Path) -> None:
 def test_notes_on_generated_secrets_mention_gitops(chart: Path) -> None:
     assert "secrets.generate" in _notes(chart)
     named: Object = {name: {"auth": {"existingSecret": "s"}} for name in ("postgresql", "redis", "rabbitmq")}
+    named["rabbitmq"]["reader"] = {"existingSecret": "s"}
     named |= {"secrets": {"generate": False}, "auth": {"existingSecret": "s"}, "smoke": {"existingSecret": "s"}}
     assert "secrets.generate" not in _notes(chart, named)

@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
-from tests.chart.rendering import Object, of_kind, pod_specs, refusal, rendered
+from tests.chart.rendering import Object, of_kind, pod_specs, rendered
 
 COMPOSE = Path(__file__).parents[2] / "compose.yml"
 
@@ -36,17 +35,3 @@ def test_reader_can_be_switched_off() -> None:
     assert [user["name"] for user in _definitions(values)["users"]] == ["rowlock"]
     assert "rowlock-rabbitmq-reader" not in of_kind(objects, "Secret")
     assert "READER_PASSWORD" not in str(pod_specs(objects)["StatefulSet/rowlock-rabbitmq"]["containers"][0]["env"])
-
-
-@pytest.mark.parametrize(
-    ("reader", "wanted"),
-    [
-        ({"username": "rowlock"}, "the user of the service: choose another name"),
-        ({"password": "a/b"}, "characters that must be escaped"),
-        ({"password": "ab", "existingSecret": "mine"}, "choose one"),
-    ],
-)
-def test_wrong_reader_is_refused(reader: Object, wanted: str) -> None:
-    message = refusal({"rabbitmq": {"reader": reader}})
-    assert "rabbitmq.reader" in message
-    assert wanted in message

@@ -108,6 +108,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "rabbitmq.auth.password has characters that must be escaped in a URL",
     ),
     (
+        {"rabbitmq": {"reader": {"password": "a/b"}}},
+        "rabbitmq.reader.password has characters that must be escaped in a URL",
+    ),
+    (
+        {"rabbitmq": {"reader": {"username": "rowlock"}}},
+        "rabbitmq.reader.username is rowlock, the user of the service: choose another name",
+    ),
+    (
         {"redis": {"enabled": False}, "externalRedis": {"host": "cache", "sentinelPort": 26379}},
         "externalRedis.sentinelPort is set, but the sentinels are named only by a URL in a Secret",
     ),
@@ -162,9 +170,9 @@ def test_all_faults_are_reported_at_once() -> None:
 
 def test_without_generated_secrets_each_one_must_be_named() -> None:
     said = refusal({"secrets": {"generate": False}, "rabbitmq": {"auth": {"password": "given"}}})
-    for block in ("auth", "postgresql.auth", "redis.auth", "smoke"):
+    for block in ("auth", "postgresql.auth", "redis.auth", "rabbitmq.reader", "smoke"):
         assert f"secrets.generate is false, so {block}.existingSecret must name a Secret" in said
-    assert "rabbitmq" not in said
+    assert "rabbitmq.auth" not in said
 
 
 def _closed_maps(values: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

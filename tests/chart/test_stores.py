@@ -145,7 +145,7 @@ def test_rabbitmq_keeps_its_node_name_and_a_fresh_cookie() -> None:
     assert mounts["/var/lib/rabbitmq/mnesia"] == "data"
     assert container["readinessProbe"]["tcpSocket"] == {"port": "rabbitmq"}
     config = of_kind(rendered(), "ConfigMap")["rowlock-rabbitmq"]["data"]
-    assert '"name":"rowlock","password":"PASSWORD"' in config["definitions.json"]
+    assert '"name":"rowlock","password":"SERVICE_PASSWORD"' in config["definitions.json"]
     assert "load_definitions = /var/lib/rabbitmq/definitions.json" in config["rabbitmq.conf"]
 
 

@@ -28,7 +28,8 @@ MAY_IMPORT = {
     **dict.fromkeys(BOTTOM, BOTTOM),
     "service": set[str](),
     "service.observability": BOTTOM,
-    "service.database": LOW,
+    "service.startup": LOW,
+    "service.database": LOW | {"service.startup"},
     "service.cache": STORES,
     "service.events": STORES,
     "service.accounts": STORES,
@@ -63,7 +64,7 @@ PURE = (
 )
 """The modules without a clock and a database."""
 
-MAY_HOLD_SQL = ("accounts", "audit", "database", "events", "ledger", "migrate", "seatmap", "sessions")
+MAY_HOLD_SQL = ("accounts", "audit", "database", "events", "ledger", "migrate", "seatmap", "sessions", "startup")
 HOLDS_SQL_TOO = {"expirer.loops.queues"}
 MAKES_SEATS = "service.sessions.creation.INSERT_SEATS"
 NAMELESS_SQL = {
@@ -71,7 +72,8 @@ NAMELESS_SQL = {
     ("service.database", "commit"),
     ("service.database", "rollback"),
     ("service.migrate", "select max(version_num) from alembic_version"),
-    # No SQL: a script for Redis, what an operator says, and the first word of a statement.
+    # No SQL: advice for an operator, a script for Redis, what an operator says, and the first word of a statement.
+    ("service.startup", "alter role  set  = 'ms'"),
     ("service.observability.statements", "with"),
     ("service.seatmap.keys", "begin"),
     ("expirer.commands.parked", "drop"),

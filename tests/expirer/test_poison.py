@@ -57,7 +57,7 @@ async def test_three_thousand_poisoned_letters_disturb_nothing(
             await until_ended(sql, *ids)
 
         async def are_published() -> bool:
-            return await cursor(sql) == await sql.fetchval("select max(number) from events")
+            return bool(await sql.fetchval("select max(number) from events") == await cursor(sql))
 
         await until(are_published, "the events of the ended holds")
         await until_waiting(rabbitmq.url, PARKED_QUEUE, expected["parked"])

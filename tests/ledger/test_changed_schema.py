@@ -1,7 +1,7 @@
 """A column gets another type while the service sells: statements that were prepared before fail, and are repeated."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from itertools import cycle
 
 import httpx
@@ -37,7 +37,7 @@ async def test_every_request_is_answered_while_a_column_is_altered(sql: Connecti
     statuses: list[int] = []
     done = asyncio.Event()
 
-    async def buy(client: httpx.AsyncClient, customer: Account, own: list[int]) -> None:
+    async def buy(client: httpx.AsyncClient, customer: Account, own: Sequence[int]) -> None:
         for seat_id in own[:10]:
             held = await book(client, customer, seat_id)
             paid = await pay(client, customer, held.json()["reservationId"])
@@ -66,15 +66,15 @@ async def test_lists_are_tried_once_more_on_any_connection(
     seats = (await make_session(sql, settings)).seat_ids
     box_office = make_box_office(engine)
 
-    async def hold_and_pay(taken: list[int]) -> None:
+    async def hold_and_pay(taken: Sequence[int]) -> None:
         holds = [hold_of(who, seat_id) for who, seat_id in zip(customers, taken, strict=True)]
-        answers = await asyncio.gather(*map(box_office.hold, holds))
-        assert {type(answer) for answer in answers} == {Held}
+        held = await asyncio.gather(*map(box_office.hold, holds))
+        assert {type(answer) for answer in held} == {Held}
         payments = [
             settle_of(hold.reservation_id, State.CONFIRMED, who) for hold, who in zip(holds, customers, strict=True)
         ]
-        answers = await asyncio.gather(*map(box_office.settle, payments))
-        assert {type(answer) for answer in answers} == {Settled}
+        settled = await asyncio.gather(*map(box_office.settle, payments))
+        assert {type(answer) for answer in settled} == {Settled}
 
     await hold_and_pay(seats[:4])
     await sql.execute(CHANGE.format("varchar(64)"))

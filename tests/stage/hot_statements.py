@@ -137,6 +137,7 @@ EXEMPT = {
     "service.audit.verdicts.KEEP_TURN": VERDICT,
     "service.audit.verdicts.WRITE_VERDICT": VERDICT,
     "service.events.wakeups.NOTIFY": "touches no table",
+    "service.startup.READ_LIMITS": "touches no table",
     "service.migrate.GIVE_WAY": "has no plan",
     "service.seatmap.stored.READ_HISTORY": "looks at the server, and at one row of the catalogue of databases",
     "service.events.log.READ_LOG_NAME": "looks at the server, and at one row of the catalogue of databases",
