@@ -227,11 +227,18 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     """The framework's own refusals: unknown paths and methods."""
     assert isinstance(error, HTTPException)
     if error.status_code == problems.PROBLEMS[problems.MethodNotAllowed].status:
-        allow = (error.headers or {}).get("Allow", "").replace("GET", "GET, HEAD")
+        allow = _methods_of(request.scope["path"]) or (error.headers or {}).get("Allow", "")
         return problems.render(problems.MethodNotAllowed(allow), request.state.request_id)
     if error.status_code == problems.PROBLEMS[problems.MalformedBody].status:
         return problems.render(problems.MalformedBody(), request.state.request_id)
     return problems.render(problems.RouteNotFound(), request.state.request_id)
+
+
+def _methods_of(path: str) -> str:
+    """For the header `Allow`. The framework names the methods of one route, and a path may have several."""
+    found = (route.methods or () for route in _routes(*ROUTERS) if route.path_regex.match(path))
+    named = {method for methods in found for method in methods}
+    return ", ".join(sorted(named | ({"HEAD"} if "GET" in named else set())))
 
 
 async def _api_docs(_request: Request) -> HTMLResponse:

@@ -110,7 +110,11 @@ async def test_invalid_ids_in_paths_are_refused_by_name(
     cases = [case("POST", f"/customer/book/{number}", invalid("seatId", says)) for number, says in NUMBERS]
     cases += [case("GET", f"/customer/session/{number}", invalid("sessionId", says)) for number, says in NUMBERS]
     cases += [case("PUT", f"/customer/pay/{id_}", invalid("reservationId", "UUID")) for id_ in NO_UUIDS]
-    cases += [case("DELETE", f"/customer/reservation/{id_}", invalid("reservationId", "UUID")) for id_ in NO_UUIDS]
+    cases += [
+        case(method, f"/customer/reservation/{id_}", invalid("reservationId", "UUID"))
+        for method in ("GET", "DELETE")
+        for id_ in NO_UUIDS
+    ]
     cases.append(case("POST", f"/customer/book/{ID_MAX}", Refused(404, "seats-unknown", says=str(ID_MAX))))
     cases.append(case("GET", f"/customer/session/{ID_MAX}", Refused(404, "not-found", says="session")))
     assert await wrongly_answered(client, sql, cases) == {}

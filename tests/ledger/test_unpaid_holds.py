@@ -170,6 +170,8 @@ async def test_manager_sees_who_keeps_seats_unpaid(
     other = await make_session(sql, settings)
     empty = (await client.get(f"/manager/session/{other.id}/abuse?minutes=1", headers=manager.headers)).json()
     assert empty["customers"] == []
+    for query in ("minutes=0", "minutes=61", "limit=0", "limit=101"):
+        assert (await client.get(f"{path}?{query}", headers=manager.headers)).status_code == 422
     unknown = await client.get("/manager/session/4711/abuse", headers=manager.headers)
     assert (unknown.status_code, unknown.json()["what"]) == (404, "session")
 
