@@ -23,7 +23,7 @@ from service.accounts.delays import Delays
 from service.accounts.passwords import Passwords
 from service.accounts.tokens import Tokens
 from service.admission.ratelimit import RateLimits
-from service.api import abuse, accounts, audits, customer, health, listings, manager, problems, refusals
+from service.api import abuse, accounts, audits, customer, faults, health, listings, manager, problems, refusals
 from service.api.bodylimit import BodyLimit
 from service.api.context import Context
 from service.api.lean import LeanRoutes
@@ -194,31 +194,7 @@ async def _answer(request: Request, error: Exception) -> Response:
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    faults = error.errors()
-    if any(fault["type"] == "json_invalid" for fault in faults):
-        return problems.render(problems.MalformedBody(), request.state.request_id)
-    # The first part of a location is body, path, query or header, which the field's name makes clear.
-    named = [
-        {"field": _field(fault["loc"]), "message": _message(fault)[: problems.MESSAGE_LENGTH_MAX]}
-        for fault in faults[: problems.FAULTS_MAX]
-    ]
-    return problems.render(problems.InvalidRequest(named), request.state.request_id)
-
-
-def _field(place: tuple[str | int, ...]) -> str:
-    """The name that the client used, cut: it may be as long as the body."""
-    return (".".join(map(str, place[1:])) or str(place[0]))[: problems.FIELD_LENGTH_MAX]
-
-
-def _message(fault: dict[str, Any]) -> str:
-    """The library's message, except for lists, where the message describes the library's own steps."""
-    match fault:
-        case {"type": "too_short", "ctx": {"min_length": length}}:
-            return f"must have at least {length} item{'s' if length != 1 else ''}"
-        case {"type": "too_long", "ctx": {"max_length": length}}:
-            return f"must have at most {length} items"
-        case _:
-            return str(fault["msg"])
+    return problems.render(faults.refusal_of(error.errors()), request.state.request_id)
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:

@@ -1,11 +1,11 @@
 """The routes of managers: create a session."""
 
 from collections import Counter
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_extra_types.currency_code import ISO4217
 from starlette.responses import Response
 
@@ -20,8 +20,12 @@ from service.sessions.creation import NewSession
 router = APIRouter(prefix="/manager", tags=["manager"])
 
 CREATE_PATH = "/manager/create"
+CURRENCIES = frozenset(ISO4217.allowed_currencies)
 PLACEMENTS_MIN, PLACEMENTS_MAX = 16, 100_000
-PRICE_MAX = 100_000_000
+PRICE_MAX = 10_000_000_000_000
+"""Some 70,000 USD in the currency of ISO 4217 whose minor unit is worth least. The seats of 100 such prices in a hold
+are below 2**53, up to which a client that reads numbers as doubles is exact.
+"""
 
 
 def _distinct(placements: list[str]) -> list[str]:
@@ -29,6 +33,19 @@ def _distinct(placements: list[str]) -> list[str]:
         doubled = next(placement for placement, count in Counter(placements).items() if count > 1)
         raise broken(f"must be distinct; {doubled!r} occurs more than once")
     return placements
+
+
+def _in_minor_units(price: Any) -> Any:
+    if isinstance(price, bool) or not isinstance(price, int):
+        raise broken("must be a whole number of minor units: 1250 is 12.50 EUR")
+    return price
+
+
+def _known(currency: Any) -> Any:
+    # Runs before the type, whose messages describe a string of three characters.
+    if not isinstance(currency, str) or currency not in CURRENCIES:
+        raise broken("must be an ISO 4217 code, such as EUR")
+    return currency
 
 
 Placements = Annotated[
@@ -51,8 +68,12 @@ class CreateSession(Body):
         ),
     ]
     duration: Annotated[int, Field(ge=1, le=1_440, description="Minutes", examples=[153])]
-    price: Annotated[int, Field(ge=0, le=PRICE_MAX, description="Price of one seat in minor units", examples=[1250])]
-    currency: Annotated[ISO4217, Field(description="ISO 4217", examples=["EUR"])]
+    price: Annotated[
+        int,
+        Field(ge=0, le=PRICE_MAX, description="Price of one seat in minor units", examples=[1250]),
+        BeforeValidator(_in_minor_units),
+    ]
+    currency: Annotated[ISO4217, Field(description="ISO 4217", examples=["EUR"]), BeforeValidator(_known)]
     placements: Annotated[Placements, Field(examples=[[f"{row}{number}" for row in "AB" for number in range(1, 9)]])]
 
 
