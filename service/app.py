@@ -5,7 +5,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import structlog
 from fastapi import APIRouter, FastAPI
@@ -23,7 +23,7 @@ from service.accounts.delays import Delays
 from service.accounts.passwords import Passwords
 from service.accounts.tokens import Tokens
 from service.admission.ratelimit import RateLimits
-from service.api import abuse, accounts, audits, customer, faults, health, listings, manager, problems, refusals
+from service.api import abuse, accounts, audits, customer, document, faults, health, listings, manager, problems
 from service.api.bodylimit import BodyLimit
 from service.api.context import Context
 from service.api.lean import LeanRoutes
@@ -75,8 +75,7 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
         summary="Seat reservations that are never sold twice",
         description=DESCRIPTION,
         version=VERSION,
-        # Relative to the document, for the same reason as the documentation page's addresses.
-        servers=[{"url": "."}],
+        **document.ABOUT,
         docs_url=None,
         redoc_url=None,
         # Behind a proxy that ends TLS, a redirect would lead to http, and the token with it.
@@ -104,7 +103,7 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
     app.add_route("/api-docs", _api_docs, include_in_schema=False)
     for path in ("/", "/api-docs/"):
         app.add_route(path, _to_api_docs, include_in_schema=False)
-    _add_problem_schema(app)
+    document.complete(app, _routes(*ROUTERS), loaded)
     return app
 
 
@@ -237,10 +236,3 @@ def _policy(page: bytes) -> str:
 async def _to_api_docs(request: Request) -> RedirectResponse:
     """Relative too."""
     return RedirectResponse("api-docs" if request.url.path == "/" else "../api-docs")
-
-
-def _add_problem_schema(app: FastAPI) -> None:
-    """All refusals in the OpenAPI document refer to one schema."""
-    document = app.openapi()
-    schemas: dict[str, Any] = document["components"]["schemas"]
-    schemas["Problem"] = dict(refusals.SCHEMA)

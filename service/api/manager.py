@@ -112,7 +112,7 @@ class CreatedSession(Reply):
         ),
     },
 )
-async def create(body: CreateSession, context: InContext, manager: AsManager) -> Response:
+async def create_session(body: CreateSession, context: InContext, manager: AsManager) -> Response:
     """All seats can be held at the session's price until showtime."""
     new = NewSession(body.movie, body.room, body.showtime, body.duration, body.price, body.currency, body.placements)
     async with transaction(context.engine) as connection:
