@@ -84,10 +84,12 @@ check: $(BIN)/.installed ## checks formatting, lint, types, generated files and 
 	@$(BIN)/python -m load.bench.page --check
 	@$(BIN)/python -m dev.prose
 
-workflows: $(BIN)/.installed ## checks the GitHub workflows, skaffold.yaml and the chart's README; needs Go
+workflows: $(BIN)/.installed ## checks the GitHub workflows, skaffold.yaml, the chart's README and clients of the OpenAPI document; needs Go and npm
 	@dev/chart-readme --check
 	@dev/lint-workflows
 	@dev/lint-skaffold
+	@dev/install-packages $(PACKAGES)
+	@dev/check-document
 
 fmt: $(BIN)/.installed ## formats the code and applies lint's fixes
 	@$(BIN)/ruff check --fix --quiet . || true

@@ -5,7 +5,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import structlog
 from fastapi import APIRouter, FastAPI
@@ -23,7 +23,7 @@ from service.accounts.delays import Delays
 from service.accounts.passwords import Passwords
 from service.accounts.tokens import Tokens
 from service.admission.ratelimit import RateLimits
-from service.api import abuse, accounts, audits, customer, health, listings, manager, problems, refusals
+from service.api import abuse, accounts, audits, customer, document, faults, health, listings, manager, problems
 from service.api.bodylimit import BodyLimit
 from service.api.context import Context
 from service.api.largebody import LargeBodies
@@ -76,8 +76,7 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
         summary="Seat reservations that are never sold twice",
         description=DESCRIPTION,
         version=VERSION,
-        # Relative to the document, for the same reason as the documentation page's addresses.
-        servers=[{"url": "."}],
+        **document.ABOUT,
         docs_url=None,
         redoc_url=None,
         # Behind a proxy that ends TLS, a redirect would lead to http, and the token with it.
@@ -105,7 +104,7 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
     app.add_route("/api-docs", _api_docs, include_in_schema=False)
     for path in ("/", "/api-docs/"):
         app.add_route(path, _to_api_docs, include_in_schema=False)
-    _add_problem_schema(app)
+    document.complete(app, _routes(*ROUTERS), loaded)
     return app
 
 
@@ -196,31 +195,7 @@ async def _answer(request: Request, error: Exception) -> Response:
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    faults = error.errors()
-    if any(fault["type"] == "json_invalid" for fault in faults):
-        return problems.render(problems.MalformedBody(), request.state.request_id)
-    # The first part of a location is body, path, query or header, which the field's name makes clear.
-    named = [
-        {"field": _field(fault["loc"]), "message": _message(fault)[: problems.MESSAGE_LENGTH_MAX]}
-        for fault in faults[: problems.FAULTS_MAX]
-    ]
-    return problems.render(problems.InvalidRequest(named), request.state.request_id)
-
-
-def _field(place: tuple[str | int, ...]) -> str:
-    """The name that the client used, cut: it may be as long as the body."""
-    return (".".join(map(str, place[1:])) or str(place[0]))[: problems.FIELD_LENGTH_MAX]
-
-
-def _message(fault: dict[str, Any]) -> str:
-    """The library's message, except for lists, where the message describes the library's own steps."""
-    match fault:
-        case {"type": "too_short", "ctx": {"min_length": length}}:
-            return f"must have at least {length} item{'s' if length != 1 else ''}"
-        case {"type": "too_long", "ctx": {"max_length": length}}:
-            return f"must have at most {length} items"
-        case _:
-            return str(fault["msg"])
+    return problems.render(faults.refusal_of(error.errors()), request.state.request_id)
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:
@@ -270,10 +245,3 @@ def _policy(page: bytes) -> str:
 async def _to_api_docs(request: Request) -> RedirectResponse:
     """Relative too."""
     return RedirectResponse("api-docs" if request.url.path == "/" else "../api-docs")
-
-
-def _add_problem_schema(app: FastAPI) -> None:
-    """All refusals in the OpenAPI document refer to one schema."""
-    document = app.openapi()
-    schemas: dict[str, Any] = document["components"]["schemas"]
-    schemas["Problem"] = dict(refusals.SCHEMA)

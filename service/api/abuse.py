@@ -42,7 +42,7 @@ class AbuseReply(Reply):
         Unauthenticated, Forbidden, NotFound, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway
     ),
 )
-async def abuse(
+async def list_abuse(
     session_id: Annotated[int, Path(alias="sessionId", ge=1, le=ID_MAX, examples=[1]), FromDigits],
     context: InContext,
     _manager: AsManager,

@@ -75,7 +75,7 @@ class AuditReply(Reply):
     summary="Read the verdict of the self-audit",
     responses=refusals.responses(Unauthenticated, Forbidden, TooManyRequests, Busy, DatabaseAway),
 )
-async def audit(context: InContext, _manager: AsManager) -> AuditReply:
+async def show_audit(context: InContext, _manager: AsManager) -> AuditReply:
     """The expirer checks all seats, reservations, events and maps, round after round. `finishedAt` is by PostgreSQL's
     clock; if it is old, no expirer runs.
     """

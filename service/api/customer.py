@@ -69,8 +69,8 @@ IdempotencyKey = Annotated[
 ReservationId = Annotated[UUID, Path(alias="reservationId", examples=[shown.RESERVATION_ID])]
 SIGNED_IN = (Unauthenticated, Forbidden, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway)
 HOLD_REFUSALS = (
-    SeatsUnknown, SeatsTaken, SaleClosed, SalesPaused, SeatLimitReached, SeatsOfSeveralSessions, IdempotencyKeyReused,
-    OutcomeUnknown, SessionBusy, HoldCooldown, *refusals.BODY, *SIGNED_IN,
+    SeatsUnknown, SeatsTaken, SaleClosed, SalesPaused, SeatLimitReached, IdempotencyKeyReused,
+    OutcomeUnknown, SessionBusy, HoldCooldown, *SIGNED_IN,
 )  # fmt: skip
 
 
@@ -150,13 +150,12 @@ def _json(members: Mapping[str, Any]) -> bytes:
     return orjson.dumps(members, option=orjson.OPT_UTC_Z)
 
 
+TIMED = {TIME_HEADER: {"description": "PostgreSQL's current time", "schema": {"type": "string"}}}
 REPLAYED = {REPLAYED_HEADER: {"description": "`true` if the reply is a repeated one", "schema": {"type": "string"}}}
 HOLD_REPLY = {
     "model": ReservationReply,
-    "headers": {
-        TIME_HEADER: {"description": "PostgreSQL's current time", "schema": {"type": "string"}},
-        **REPLAYED,
-    },
+    "headers": TIMED | REPLAYED,
+    "content": shown.example(render_hold(shown.HELD, shown.SEATS).encode()),
 }
 
 
@@ -167,7 +166,7 @@ HOLD_REPLY = {
     response_class=Response,
     responses={201: HOLD_REPLY, **refusals.responses(*HOLD_REFUSALS)},
 )
-async def book_one(
+async def hold_seat(
     seat_id: Annotated[SeatId, Path(alias="seatId", examples=[17]), FromDigits],
     context: InContext,
     customer: AsCustomer,
@@ -182,9 +181,9 @@ async def book_one(
     status_code=201,
     summary="Hold several seats of one session",
     response_class=Response,
-    responses={201: HOLD_REPLY, **refusals.responses(*HOLD_REFUSALS)},
+    responses={201: HOLD_REPLY, **refusals.responses(*HOLD_REFUSALS, SeatsOfSeveralSessions, *refusals.BODY)},
 )
-async def book(
+async def hold_seats(
     body: Hold, context: InContext, customer: AsCustomer, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Either all seats are held until `expiresAt`, or none. A refusal names every seat that is not available."""
@@ -205,7 +204,9 @@ async def _hold(
     return Response(answer.reply, 201, headers, "application/json")
 
 
-SETTLED_REPLY = {"model": SettledReply}
+def _settled_reply(reservation: Reservation) -> dict[str, Any]:
+    example = shown.example(render_settled(reservation, shown.SEATS))
+    return {"model": SettledReply, "headers": TIMED, "content": example}
 
 
 @router.put(
@@ -213,7 +214,7 @@ SETTLED_REPLY = {"model": SettledReply}
     summary="Pay for a hold",
     response_class=Response,
     responses={
-        200: SETTLED_REPLY,
+        200: _settled_reply(shown.PAID),
         **refusals.responses(NotFound, HoldExpired, ReservationCancelled, OutcomeUnknown, *SIGNED_IN),
     },
 )
@@ -227,7 +228,7 @@ async def pay(reservation_id: ReservationId, context: InContext, customer: AsCus
     summary="Release a hold",
     response_class=Response,
     responses={
-        200: SETTLED_REPLY,
+        200: _settled_reply(shown.RELEASED),
         **refusals.responses(NotFound, HoldExpired, ReservationPaid, OutcomeUnknown, *SIGNED_IN),
     },
 )

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -10,9 +11,14 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 ID_MAX = 2**63 - 1
-NAME_LENGTH_MAX, PLACEMENT_LENGTH_MAX = 200, 32
+NAME_LENGTH_MAX, PLACEMENT_LENGTH_MAX = 200, 64
 NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f]+$"
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+BLANK = re.compile(r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+"""Letters, marks and symbols that show nothing: fillers, selectors of variants, the empty pattern of Braille."""
+JOINERS = re.compile("[\u200c\u200d]")
+VIRAMA = 9
+"""The combining class of the signs after which a joiner changes the shape of a consonant."""
 
 
 class Body(BaseModel):
@@ -47,11 +53,35 @@ def _compose(text: str, length_max: int) -> str:
     return composed
 
 
+def _not_invisible(name: str) -> str:
+    if not any(unicodedata.category(char)[0] in "LNPS" for char in BLANK.sub("", name)):
+        raise broken("must have a visible character")
+    return name
+
+
 def _visible(placement: str) -> str:
     # Invisible characters would make two seats look the same.
-    if not placement.isprintable():
+    if not JOINERS.sub("", placement).isprintable() or BLANK.search(placement):
         raise broken("must have only visible characters")
+    if not all(_joins(placement, found.start()) for found in JOINERS.finditer(placement)):
+        raise broken("must have joiners (U+200C, U+200D) only where they change the shape of a letter")
     return placement
+
+
+def _joins(text: str, position: int) -> bool:
+    """Whether the joiner there may be needed, by the rules of RFC 5892, A.1 and A.2: after a virama, or, if it
+    prevents joining, between letters of a cursive script, which here are those that are written as Arabic is.
+    """
+    before, after = text[:position], text[position + 1 :]
+    if before and unicodedata.combining(before[-1]) == VIRAMA:
+        return True
+    letters = [char for char in (_letter(reversed(before)), _letter(after)) if unicodedata.bidirectional(char) == "AL"]
+    return text[position] == "\u200c" and len(letters) == 2  # noqa: PLR2004 - one on each side
+
+
+def _letter(chars: Iterable[str]) -> str:
+    """The first character that is not a mark."""
+    return next((char for char in chars if not unicodedata.category(char).startswith("M")), " ")
 
 
 def _from_string(value: Any) -> Any:
@@ -80,7 +110,7 @@ Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=NAME_LENGTH_MAX, pattern=NO_CONTROL_CHARACTERS),
     Printable,
-    AfterValidator(lambda text: _compose(text, NAME_LENGTH_MAX)),
+    AfterValidator(lambda text: _not_invisible(_compose(text, NAME_LENGTH_MAX))),
 ]
 Placement = Annotated[
     str,
@@ -88,7 +118,7 @@ Placement = Annotated[
         strip_whitespace=True, min_length=1, max_length=PLACEMENT_LENGTH_MAX, pattern=NO_CONTROL_CHARACTERS
     ),
     Printable,
-    AfterValidator(lambda text: _visible(_compose(text, PLACEMENT_LENGTH_MAX))),
+    AfterValidator(lambda text: _visible(_not_invisible(_compose(text, PLACEMENT_LENGTH_MAX)))),
 ]
 SeatId = Annotated[int, Field(ge=1, le=ID_MAX)]
 FromDigits = BeforeValidator(_from_digits)

@@ -1,19 +1,32 @@
 """Liveness and readiness."""
 
 from contextlib import suppress
+from typing import Literal
 
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
-from service.api import refusals
+from service.api import problems, refusals
 from service.api.context import InContext
+from service.api.fields import Reply
 from service.database import ping
 from service.errors import Busy, DatabaseAway, NotReady
 
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/livez", summary="Liveness")
+class Health(Reply):
+    """The process can be used."""
+
+    status: Literal["alive", "ready"]
+
+
+@router.get(
+    "/livez",
+    summary="Liveness",
+    response_model=Health,
+    responses=refusals.responses(problems.UnsupportedMediaType),
+)
 async def livez() -> JSONResponse:
     """The process answers. The database is not asked: its failure must not restart the pods."""
     return JSONResponse({"status": "alive"})
@@ -22,7 +35,8 @@ async def livez() -> JSONResponse:
 @router.get(
     "/readyz",
     summary="Readiness",
-    responses=refusals.responses(DatabaseAway, NotReady),
+    response_model=Health,
+    responses=refusals.responses(problems.UnsupportedMediaType, DatabaseAway, NotReady),
 )
 async def readyz(context: InContext) -> JSONResponse:
     """PostgreSQL answers, and its schema fits. A busy connection pool counts as ready: other replicas are as busy."""

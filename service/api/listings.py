@@ -107,26 +107,26 @@ MAP_HEADERS = {
     },
     dependencies=[Depends(limit_read)],
 )
-async def session_map(
+async def seat_map(
     session_id: Annotated[int, Path(alias="sessionId", ge=1, le=ID_MAX, examples=[1]), FromDigits],
     context: InContext,
     request: Request,
     if_none_match: Annotated[str, Header(description="The ETags of the maps that you have")] = "",
 ) -> Response:
     """The state of every seat, also after showtime. An available seat may be taken soon after: only a hold decides."""
-    seat_map = await context.seat_maps.get(session_id)
-    seats = await context.map_bodies.seats(session_id, seat_map)
+    shown_map = await context.seat_maps.get(session_id)
+    seats = await context.map_bodies.seats(session_id, shown_map)
     headers = {
         "ETag": seats.etag,
         "Cache-Control": "no-cache",
         "Vary": "Accept-Encoding",
-        SOURCE_HEADER: seat_map.source,
-        AS_OF_HEADER: rfc3339(seat_map.as_of),
-        AGE_HEADER: str(seat_map.age_ms),
+        SOURCE_HEADER: shown_map.source,
+        AS_OF_HEADER: rfc3339(shown_map.as_of),
+        AGE_HEADER: str(shown_map.age_ms),
     }
     if seats.is_one_of(if_none_match):
         return Response(None, 304, headers)
-    end = end_of_body(seat_map)
+    end = end_of_body(shown_map)
     if mapbody.accepts_gzip(request.headers.get("accept-encoding", "")):
         packed = await context.map_bodies.gzip(seats, end)
         return Response(packed, 200, headers | {"Content-Encoding": "gzip"}, "application/json")

@@ -1,11 +1,11 @@
 """The routes of managers: create a session, take it off sale, and put it back."""
 
 from collections import Counter
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Path
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_extra_types.currency_code import ISO4217
 from starlette.responses import Response
 
@@ -31,8 +31,12 @@ from service.sessions.creation import Created, NewSession
 router = APIRouter(prefix="/manager", tags=["manager"])
 
 CREATE_PATH = "/manager/create"
+CURRENCIES = frozenset(ISO4217.allowed_currencies)
 PLACEMENTS_MIN, PLACEMENTS_MAX = 16, 100_000
-PRICE_MAX = 100_000_000
+PRICE_MAX = 10_000_000_000_000
+"""Some 70,000 USD in the currency of ISO 4217 whose minor unit is worth least. The seats of 100 such prices in a hold
+are below 2**53, up to which a client that reads numbers as doubles is exact.
+"""
 
 
 def _distinct(placements: list[str]) -> list[str]:
@@ -40,6 +44,19 @@ def _distinct(placements: list[str]) -> list[str]:
         doubled = next(placement for placement, count in Counter(placements).items() if count > 1)
         raise broken(f"must be distinct; {doubled!r} occurs more than once")
     return placements
+
+
+def _in_minor_units(price: Any) -> Any:
+    if isinstance(price, bool) or not isinstance(price, int):
+        raise broken("must be a whole number of minor units: 1250 is 12.50 EUR")
+    return price
+
+
+def _known(currency: Any) -> Any:
+    # Runs before the type, whose messages describe a string of three characters.
+    if not isinstance(currency, str) or currency not in CURRENCIES:
+        raise broken("must be an ISO 4217 code, such as EUR")
+    return currency
 
 
 Placements = Annotated[
@@ -62,8 +79,12 @@ class CreateSession(Body):
         ),
     ]
     duration: Annotated[int, Field(ge=1, le=1_440, description="Minutes", examples=[153])]
-    price: Annotated[int, Field(ge=0, le=PRICE_MAX, description="Price of one seat in minor units", examples=[1250])]
-    currency: Annotated[ISO4217, Field(description="ISO 4217", examples=["EUR"])]
+    price: Annotated[
+        int,
+        Field(ge=0, le=PRICE_MAX, description="Price of one seat in minor units", examples=[1250]),
+        BeforeValidator(_in_minor_units),
+    ]
+    currency: Annotated[ISO4217, Field(description="ISO 4217", examples=["EUR"]), BeforeValidator(_known)]
     allow_overlap: Annotated[
         bool, Field(description="Create it although another session is in this room at the same time")
     ] = False
@@ -113,7 +134,7 @@ class CreatedSession(Reply):
         ),
     },
 )
-async def create(
+async def create_session(
     body: CreateSession, context: InContext, manager: AsManager, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """All seats can be held at the session's price until showtime."""
@@ -158,14 +179,14 @@ CHANGE_REFUSALS = refusals.responses(
 
 
 @router.post("/session/{sessionId}/pause", summary="Take a session off sale", responses=CHANGE_REFUSALS)
-async def pause(session_id: SessionId, context: InContext, _manager: AsManager) -> SalesState:
+async def pause_session(session_id: SessionId, context: InContext, _manager: AsManager) -> SalesState:
     """New holds are refused. Live holds may be paid or released, and purchases stay."""
     async with transaction(context.engine) as connection:
         return SalesState(session_id=session_id, paused_at=await pausing.pause(connection, session_id))
 
 
 @router.post("/session/{sessionId}/resume", summary="Put a session on sale again", responses=CHANGE_REFUSALS)
-async def resume(session_id: SessionId, context: InContext, _manager: AsManager) -> SalesState:
+async def resume_session(session_id: SessionId, context: InContext, _manager: AsManager) -> SalesState:
     """Holds are granted again until showtime."""
     async with transaction(context.engine) as connection:
         await pausing.resume(connection, session_id)

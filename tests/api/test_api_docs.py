@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 import httpx
+import jsonschema_rs
 import pytest
 
 from service.api import problems
@@ -70,7 +71,7 @@ async def test_the_style_sheet_loads_nothing_from_another_host(client: httpx.Asy
 async def test_the_document_that_is_served_is_the_applications_own(client: httpx.AsyncClient) -> None:
     served = (await client.get("/openapi.json")).json()
     assert served["paths"].keys() == DOCUMENT["paths"].keys()
-    assert "Problem" in served["components"]["schemas"]
+    assert served["components"]["schemas"].keys() == SCHEMAS.keys()
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -81,7 +82,7 @@ def test_every_operation_documents_purpose_access_and_answers(name: str) -> None
     assert operation["tags"]
     codes = set(operation["responses"])
     assert sum(code.startswith("2") for code in codes) == 1
-    assert ("security" in operation) is ({"401", "403"} <= codes)
+    assert bool(operation["security"]) is ({"401", "403"} <= codes)
     assert ("requestBody" not in operation) or {"400", "413", "415", "422"} <= codes
     assert "503" in codes or name == "GET /livez"
 
@@ -92,18 +93,19 @@ def test_documented_refusals_have_examples_of_status_and_type(name: str) -> None
     for code, answer in refusals.items():
         assert list(answer["content"]) == ["application/problem+json"]
         content = answer["content"]["application/problem+json"]
-        assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
         assert content["examples"]
         for example_name, example in content["examples"].items():
             value = example["value"]
-            assert (value["type"], value["status"]) == (TYPE_PREFIX + example_name, int(code))
-            assert set(SCHEMAS["Problem"]["required"]) <= set(value)
+            assert value["type"] == TYPE_PREFIX + re.sub(r"-\d$", "", example_name)
+            assert value["status"] == int(code)
+            schema = content["schema"] | {"components": DOCUMENT["components"]}
+            assert list(jsonschema_rs.validator_for(schema).iter_errors(value)) == []
             assert all(value[member] for member in ("title", "detail", "requestId"))
 
 
 def test_every_refusal_of_a_route_is_documented() -> None:
     documented = {
-        example
+        re.sub(r"-\d$", "", example)
         for operation in OPERATIONS.values()
         for answer in operation["responses"].values()
         for example in answer.get("content", {}).get("application/problem+json", {}).get("examples", {})
@@ -122,7 +124,7 @@ def explains_itself(schema: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, schema in SCHEMAS.items() if "properties" in schema and name != "Problem"]
+    "name", [name for name, schema in SCHEMAS.items() if "properties" in schema and not name.endswith("Problem")]
 )
 def test_every_field_of_every_body_has_an_example(name: str) -> None:
     properties: dict[str, Any] = SCHEMAS[name]["properties"]

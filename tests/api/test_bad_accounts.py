@@ -16,7 +16,7 @@ SIGN_IN: dict[str, Any] = {"email": EMAIL, "password": PASSWORD}
 IN_USE = Refused(409, "address-in-use")
 WRONG = Refused(401, "wrong-credentials")
 NOT_PRINTABLE = "control characters"
-NO_ADDRESS = "not a valid email address"
+NO_ADDRESS = "must be an e-mail address"
 ROLES = "'CUSTOMER' or 'MANAGER'"
 
 SIGN_UPS: list[tuple[dict[str, Any], Refused]] = [
@@ -29,17 +29,17 @@ SIGN_UPS: list[tuple[dict[str, Any], Refused]] = [
     ({"email": "ada\x00@example.com"}, invalid("email", NO_ADDRESS)),
     ({"email": "\ud800@example.com"}, invalid("email", NO_ADDRESS)),
     ({"email": "Ada <ada@example.com>"}, invalid("email", "the address alone")),
-    ({"email": 1}, invalid("email", "valid string")),
+    ({"email": 1}, invalid("email", "must be a string")),
     ({"password": "1234567"}, invalid("password", "at least 8 characters")),
     ({"password": "x" * 1_025}, invalid("password", "at most 1024")),
     ({"password": "é" * 513}, invalid("password", "at most 1024 bytes")),
-    ({"password": "\ud800" * 8}, invalid("password", "unicode")),
+    ({"password": "\ud800" * 8}, invalid("password", "surrogate")),
     ({"password": " " * 8}, invalid("password", "one character repeated")),
     ({"password": "\u00a0 " * 4}, invalid("password", "one character repeated")),
     ({"password": "\x00" * 8}, invalid("password", NOT_PRINTABLE)),
     ({"password": "correct\thorse"}, invalid("password", NOT_PRINTABLE)),
     ({"password": "PassWord1"}, invalid("password", "commonest")),
-    ({"password": 12345678}, invalid("password", "valid string")),
+    ({"password": 12345678}, invalid("password", "must be a string")),
     ({"name": ""}, invalid("name", "at least 1 character")),
     ({"name": " "}, invalid("name", "at least 1 character")),
     ({"name": "x" * 201}, invalid("name", "at most 200 characters")),
@@ -61,11 +61,11 @@ SIGN_INS: list[tuple[dict[str, Any], Refused]] = [
     ({"email": "x" * 321}, invalid("email", "at most 320 characters")),
     ({"email": EMAIL + "\x00"}, invalid("email", NOT_PRINTABLE)),
     ({"email": "\ud800"}, invalid("email", "surrogate")),
-    ({"email": None}, invalid("email", "valid string")),
+    ({"email": None}, invalid("email", "must be a string")),
     ({"password": ""}, invalid("password", "at least 1 character")),
     ({"password": "x" * 1_025}, invalid("password", "at most 1024")),
-    ({"password": "\ud800"}, invalid("password", "unicode")),
-    ({"password": 1}, invalid("password", "valid string")),
+    ({"password": "\ud800"}, invalid("password", "surrogate")),
+    ({"password": 1}, invalid("password", "must be a string")),
     ({"role": "MANAGER"}, invalid("role", "not permitted")),
 ]
 
