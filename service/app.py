@@ -1,22 +1,17 @@
 """The API's only wiring: `create_app` assembles lifespan, middleware, routes and error responses."""
 
-import re
-from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from hashlib import sha256
 from typing import TypedDict
 
 import structlog
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.routing import APIRoute
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.staticfiles import StaticFiles
+from starlette.responses import Response
 
 from service import VERSION, settings
 from service.accounts.delays import Delays
@@ -26,6 +21,7 @@ from service.admission.ratelimit import RateLimits
 from service.api import abuse, accounts, audits, customer, document, faults, health, listings, manager, problems
 from service.api.bodylimit import BodyLimit
 from service.api.context import Context
+from service.api.documentation import add_documentation
 from service.api.largebody import LargeBodies
 from service.api.lean import LeanRoutes
 from service.api.mapbody import MapBodies
@@ -54,8 +50,6 @@ A hold with an `Idempotency-Key` may be sent again at any time. It gets its firs
 `Idempotency-Replayed: true`, even after the hold has ended. `Rowlock-Time` is the server's current time. Refusals are
 `application/problem+json` (RFC 9457) with a stable `type`.
 """
-ASSETS_PATH = "/api-docs/assets"
-INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 ROUTERS = tuple(module.router for module in (accounts, customer, listings, manager, audits, abuse, health))
 
 log = structlog.stdlib.get_logger("rowlock")
@@ -100,10 +94,7 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestLog)
     for router in ROUTERS:
         app.include_router(router)
-    app.mount(ASSETS_PATH, StaticFiles(packages=[("fastapi_offline", "static")]))
-    app.add_route("/api-docs", _api_docs, include_in_schema=False)
-    for path in ("/", "/api-docs/"):
-        app.add_route(path, _to_api_docs, include_in_schema=False)
+    add_documentation(app)
     document.complete(app, _routes(*ROUTERS), loaded)
     return app
 
@@ -214,34 +205,3 @@ def _methods_of(path: str) -> str:
     found = (route.methods or () for route in _routes(*ROUTERS) if route.path_regex.match(path))
     named = {method for methods in found for method in methods}
     return ", ".join(sorted(named | ({"HEAD"} if "GET" in named else set())))
-
-
-async def _api_docs(_request: Request) -> HTMLResponse:
-    assets = ASSETS_PATH.removeprefix("/")
-    page = get_swagger_ui_html(
-        # Relative, so that the page works below the prefix of a proxy too.
-        openapi_url="openapi.json",
-        title="Rowlock",
-        swagger_js_url=f"{assets}/swagger-ui-bundle.js",
-        swagger_css_url=f"{assets}/swagger-ui.css",
-        swagger_favicon_url=f"{assets}/favicon.png",
-        swagger_ui_parameters={"displayRequestDuration": True},
-    )
-    page.headers["Content-Security-Policy"] = _policy(bytes(page.body))
-    return page
-
-
-def _policy(page: bytes) -> str:
-    """The documentation may load its own files, and run the scripts in the page itself."""
-    scripts = " ".join(
-        f"'sha256-{b64encode(sha256(script).digest()).decode()}'" for script in INLINE_SCRIPT.findall(page)
-    )
-    return (
-        f"default-src 'none'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
-        " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-
-
-async def _to_api_docs(request: Request) -> RedirectResponse:
-    """Relative too."""
-    return RedirectResponse("api-docs" if request.url.path == "/" else "../api-docs")

@@ -41,7 +41,7 @@ LIMITS = {
 """The rate limit that a dependency counts, and its setting."""
 
 WRONG = "x"
-"""An example of a value in a path or a query string that is no number, UUID or state."""
+"""A value in a path or a query string that every number, UUID and list of words refuses."""
 
 
 def complete(app: FastAPI, routes: Iterable[APIRoute], settings: Settings) -> None:
@@ -98,7 +98,7 @@ def _bytes_max(route: APIRoute, settings: Settings) -> int:
 
 
 def _invalid(route: APIRoute) -> RowlockError:
-    """What the route answers to an empty object, or to a wrong value in its path or its query string."""
+    """The refusal of an empty object, or of a wrong value in the path or the query string."""
     if route.body_field:
         return faults.refusal_of(route.body_field.validate({}, loc=("body",))[1])
     fields = [field for each in _flat(route.dependant) for field in (*each.path_params, *each.query_params)]
@@ -106,7 +106,7 @@ def _invalid(route: APIRoute) -> RowlockError:
     return faults.refusal_of(next(each for each in found if each))
 
 
-def _of_one_seat(error: Any) -> RowlockError:
+def _of_one_seat(error: Any) -> Any:
     seat_ids = getattr(error, "seat_ids", ())
     of_one: RowlockError = replace(error, seat_ids=seat_ids[:1]) if seat_ids else error
     return of_one

@@ -46,7 +46,7 @@ class ListedSession(Reply):
     duration: shown.Duration
     price: shown.Price
     currency: shown.Currency
-    paused: Annotated[bool, Field(description="A manager has taken it off sale for now")]
+    paused: Annotated[bool, Field(description="A manager has taken it off sale for now", examples=[False])]
     seats: Availability
 
 

@@ -86,7 +86,8 @@ class CreateSession(Body):
     ]
     currency: Annotated[ISO4217, Field(description="ISO 4217", examples=["EUR"]), BeforeValidator(_known)]
     allow_overlap: Annotated[
-        bool, Field(description="Create it although another session is in this room at the same time")
+        bool,
+        Field(description="Create it although another session is in this room at the same time", examples=[False]),
     ] = False
     placements: Annotated[Placements, Field(examples=[[f"{row}{number}" for row in "AB" for number in range(1, 9)]])]
 

@@ -42,7 +42,7 @@ EXAMPLES: tuple[RowlockError, ...] = (
     errors.TooManyRequests("account", 600, 3),
 )
 KINDS: Mapping[str, type[RowlockError]] = {
-    problem.name: kind for kind, problem in reversed(list(problems.PROBLEMS.items())) if kind is not errors.Invalid
+    problem.name: kind for kind, problem in problems.PROBLEMS.items() if kind is not errors.Invalid
 }
 NAMED = "x-problems"
 """Where a route's answer has the names of its problems, until `document` puts their schemas and examples there."""

@@ -64,6 +64,8 @@ FAULTS = {
     "reservations_settled": f"update reservations set settled_at = now() where id = '{OPEN}'",
     "reservations_settled ": f"update reservations set state = 'EXPIRED' where id = '{OPEN}'",
     "reservations_settled  ": f"update reservations set settled_at = null where id = '{PAID}'",
+    "sessions_idempotency_key_check": "update sessions set idempotency_key = ''",
+    "accounts_sign_up_key_check": "update accounts set sign_up_key = ''",
     "seats_session_id_fkey": "update seats set session_id = 2",
     "seats_position_check": "update seats set position = -1 where position = 0",
     "seats_placement_check": "update seats set placement = repeat('x', 65) where position = 0",
@@ -156,6 +158,10 @@ async def test_only_what_may_be_unknown_may_be_null(sql: Connection) -> None:
         "audits.unlooked",
         "reservations.traceparent",
         "events.traceparent",
+        "sessions.paused_at",
+        "sessions.idempotency_key",
+        "sessions.request_fingerprint",
+        "accounts.sign_up_key",
     }
 
 
