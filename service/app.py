@@ -71,6 +71,7 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         version=VERSION,
         **document.ABOUT,
+        servers=[{"url": loaded.root_path or "/"}],
         docs_url=None,
         redoc_url=None,
         # Behind a proxy that ends TLS, a redirect would lead to http, and the token with it.

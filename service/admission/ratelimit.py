@@ -32,6 +32,7 @@ class RateLimits:
 
     def __init__(self, cache: Cache | None, settings: Settings) -> None:
         self.account = _per_minute("account", settings.account_requests_per_minute)
+        self.payment = _per_minute("payment", settings.account_payments_per_minute)
         self.address = _per_minute("address", settings.address_requests_per_minute)
         # Exact: guesses of passwords are few beside their cost.
         self.sign_in = Limit("sign-in", settings.address_sign_ins_per_minute)

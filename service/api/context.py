@@ -73,11 +73,25 @@ Token = Annotated[str | None, Security(bearer)]
 
 async def get_principal(context: InContext, token: Token) -> Principal:
     """The signed-in account. Raises Unauthenticated, TooManyRequests."""
-    if token is None:
-        raise Unauthenticated
-    principal = context.tokens.check(token)
+    principal = _signed_in(context, token)
     await context.limits.check(context.limits.account, str(principal.account_id))
     return principal
+
+
+def _signed_in(context: Context, token: str | None) -> Principal:
+    if token is None:
+        raise Unauthenticated
+    return context.tokens.check(token)
+
+
+async def get_payer(context: InContext, token: Token) -> Principal:
+    """The signed-in customer who pays or releases: counted apart, so that many reads do not delay a payment.
+
+    Raises Unauthenticated, Forbidden, TooManyRequests.
+    """
+    principal = _signed_in(context, token)
+    await context.limits.check(context.limits.payment, str(principal.account_id))
+    return await get_customer(principal)
 
 
 async def limit_read(request: Request, context: InContext) -> None:
@@ -115,6 +129,7 @@ async def get_manager(principal: Annotated[Principal, Depends(get_principal)]) -
 
 
 AsCustomer = Annotated[Principal, Depends(get_customer)]
+AsPayer = Annotated[Principal, Depends(get_payer)]
 AsManager = Annotated[Principal, Depends(get_manager)]
 
 

@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 
 from service.accounts.tokens import Principal
 from service.api import problems, refusals, shown
-from service.api.context import TIME_HEADER, AsCustomer, Context, InContext, time_header
+from service.api.context import TIME_HEADER, AsCustomer, AsPayer, Context, InContext, time_header
 from service.api.fields import Body, FromDigits, Reply, SeatId, broken
 from service.errors import (
     Busy,
@@ -218,7 +218,7 @@ def _settled_reply(reservation: Reservation) -> dict[str, Any]:
         **refusals.responses(NotFound, HoldExpired, ReservationCancelled, OutcomeUnknown, *SIGNED_IN),
     },
 )
-async def pay(reservation_id: ReservationId, context: InContext, customer: AsCustomer) -> Response:
+async def pay(reservation_id: ReservationId, context: InContext, customer: AsPayer) -> Response:
     """Pay before `expiresAt`. Paying again changes nothing and gets the same reply."""
     return await _settle(context, customer, reservation_id, State.CONFIRMED)
 
@@ -232,7 +232,7 @@ async def pay(reservation_id: ReservationId, context: InContext, customer: AsCus
         **refusals.responses(NotFound, HoldExpired, ReservationPaid, OutcomeUnknown, *SIGNED_IN),
     },
 )
-async def release(reservation_id: ReservationId, context: InContext, customer: AsCustomer) -> Response:
+async def release(reservation_id: ReservationId, context: InContext, customer: AsPayer) -> Response:
     """The seats become available at once. Releasing again changes nothing and gets the same reply."""
     return await _settle(context, customer, reservation_id, State.CANCELLED)
 

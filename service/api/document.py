@@ -19,8 +19,6 @@ from service.settings import Settings
 ABOUT: Mapping[str, Any] = {
     "contact": {"name": "The operator of this server"},
     "license_info": {"name": "Apache 2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
-    # Relative to the document, so that it is right behind the path prefix of a proxy too.
-    "servers": [{"url": "."}],
     "openapi_tags": [
         {"name": "accounts", "description": "Sign up and sign in: both return a token"},
         {"name": "customer", "description": "Sessions on sale, seat maps, holds, payments and the own reservations"},
@@ -30,11 +28,12 @@ ABOUT: Mapping[str, Any] = {
 }
 """Arguments of FastAPI."""
 
-ROLES = {context.get_customer: Role.CUSTOMER, context.get_manager: Role.MANAGER}
+ROLES = {context.get_customer: Role.CUSTOMER, context.get_payer: Role.CUSTOMER, context.get_manager: Role.MANAGER}
 """The role that a dependency requires."""
 
 LIMITS = {
     context.get_principal: ("account", "account_requests_per_minute"),
+    context.get_payer: ("payment", "account_payments_per_minute"),
     context.limit_read: ("address", "address_requests_per_minute"),
     context.limit_sign_in: ("sign-in", "address_sign_ins_per_minute"),
 }

@@ -45,7 +45,7 @@ def _assets() -> tuple[str, Mapping[str, Asset]]:
 
 
 def add_documentation(app: FastAPI) -> None:
-    """Adds the page and its files. Their addresses are relative: they are right below the path prefix of a proxy too."""
+    """Adds the page and its files. Their addresses are relative: they are right below a proxy's path prefix too."""
     html = _page()
     headers = {"Content-Security-Policy": _policy(html)}
 

@@ -18,7 +18,7 @@ from service.settings import Settings
 
 HEAD_BYTES_MAX = 65_536
 FRAMING_BYTES = 16
-"""What each byte of a body may cost in sizes of chunks and ends of lines."""
+"""For each byte of a body, the bytes of chunk sizes and ends of lines that are allowed beside it."""
 DRAIN_SECONDS = 1.0
 """How long a connection without a request is kept at the end of the process: one may be on its way."""
 LOOK_SECONDS = 0.5

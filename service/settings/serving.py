@@ -44,6 +44,14 @@ class Processes(BaseModel):
             " Otherwise a request's address is that of its connection"
         ),
     ] = ()
+    root_path: Annotated[
+        str,
+        Field(
+            pattern="^(/[A-Za-z0-9._~-]+)*$",
+            max_length=200,
+            description="Prefix of the API's paths that a proxy removes, such as `/tickets`; for the documentation",
+        ),
+    ] = ""
     shutdown_seconds: Annotated[
         int, Field(ge=1, le=300, description="Time that a stopping process gives to requests in progress")
     ] = 20
@@ -142,8 +150,11 @@ class Limits(BaseModel):
         ),
     ] = 3
     account_requests_per_minute: Annotated[
-        int, Field(ge=1, le=1_000_000, description="Requests of one account, then 429")
+        int, Field(ge=1, le=1_000_000, description="Requests of one account besides payments and releases, then 429")
     ] = 600
+    account_payments_per_minute: Annotated[
+        int, Field(ge=1, le=1_000_000, description="Payments and releases of one account, then 429")
+    ] = 300
     address_requests_per_minute: Annotated[
         int, Field(ge=1, le=1_000_000, description="Reads from one address without a token, then 429")
     ] = 1_200

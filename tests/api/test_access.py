@@ -118,6 +118,14 @@ WHO_MAY_WHAT: dict[tuple[str, str], tuple[Row, Request]] = {
         (UNAUTHENTICATED, NEEDS_MANAGER, NEEDS_MANAGER, 200),
         request("GET", "/manager/session/{sessionId}/abuse"),
     ),
+    ("post", "/manager/session/{sessionId}/pause"): (
+        (UNAUTHENTICATED, NEEDS_MANAGER, NEEDS_MANAGER, 200),
+        request("POST", "/manager/session/{sessionId}/pause"),
+    ),
+    ("post", "/manager/session/{sessionId}/resume"): (
+        (UNAUTHENTICATED, NEEDS_MANAGER, NEEDS_MANAGER, 200),
+        request("POST", "/manager/session/{sessionId}/resume"),
+    ),
     ("get", "/livez"): (ANYBODY_GETS_200, request("GET", "/livez")),
     ("get", "/readyz"): (ANYBODY_GETS_200, request("GET", "/readyz")),
 }

@@ -60,8 +60,10 @@ async def test_the_page_runs_only_its_own_scripts(client: httpx.AsyncClient) -> 
     assert '"persistAuthorization": false' in page.text, "the token would stay in the browser"
 
 
-def test_the_document_names_its_own_place_as_the_server() -> None:
-    assert DOCUMENT["servers"] == [{"url": "."}]
+@pytest.mark.parametrize(("root_path", "url"), [("", "/"), ("/tickets", "/tickets")])
+def test_the_document_names_the_place_of_the_api(root_path: str, url: str) -> None:
+    settings = make_settings("postgresql://rowlock@127.0.0.1/rowlock", root_path=root_path)
+    assert create_app(settings).openapi()["servers"] == [{"url": url}]
 
 
 async def place_of(client: httpx.AsyncClient, name: str) -> str:

@@ -205,7 +205,10 @@ async def test_refusals_of_unknown_things_are_those_of_the_document(
 
 
 async def test_refusals_of_many_requests_are_those_of_the_document(sql: Connection, settings: Settings) -> None:
-    limits = ("account_requests_per_minute", "address_requests_per_minute", "address_sign_ins_per_minute")
+    limits = (
+        "account_requests_per_minute", "account_payments_per_minute", "address_requests_per_minute",
+        "address_sign_ins_per_minute",
+    )  # fmt: skip
     limited = settings.model_copy(update=dict.fromkeys(limits, 1))
     for each in operations(document_of(limited)):
         if "429" not in each.described["responses"]:

@@ -22,6 +22,7 @@ from tests.stage.waiting import until
 
 SECOND_OF_ALL = {
     "account_requests_per_minute": 1,
+    "account_payments_per_minute": 1,
     "address_requests_per_minute": 1,
     "address_sign_ins_per_minute": 1,
 }
@@ -35,11 +36,25 @@ LIMITED = {
     f"GET {HISTORY}": ("account", Role.CUSTOMER),
     "POST /customer/book": ("account", Role.CUSTOMER),
     "POST /customer/book/1": ("account", Role.CUSTOMER),
-    f"PUT /customer/pay/{ID}": ("account", Role.CUSTOMER),
-    f"DELETE /customer/reservation/{ID}": ("account", Role.CUSTOMER),
+    f"GET /customer/reservation/{ID}": ("account", Role.CUSTOMER),
+    f"PUT /customer/pay/{ID}": ("payment", Role.CUSTOMER),
+    f"DELETE /customer/reservation/{ID}": ("payment", Role.CUSTOMER),
     "POST /manager/create": ("account", Role.MANAGER),
+    "POST /manager/session/1/pause": ("account", Role.MANAGER),
+    "POST /manager/session/1/resume": ("account", Role.MANAGER),
+    "GET /manager/session/1/abuse": ("account", Role.MANAGER),
     "GET /manager/audit": ("account", Role.MANAGER),
 }
+
+
+async def test_reads_and_holds_leave_payments_their_limit(
+    sql: Connection, settings: Settings, redis: Redis | Container
+) -> None:
+    (customer,) = await make_accounts(sql, settings, 1, Role.CUSTOMER)
+    async with serving(with_redis(settings.database_url.get_secret_value(), redis, **SECOND_OF_ALL)) as client:
+        read = [await client.get(HISTORY, headers=customer.headers) for _ in range(3)]
+        paid = await client.put(f"/customer/pay/{ID}", headers=customer.headers)
+    assert (read[-1].status_code, paid.status_code) == (429, 404)
 
 
 @pytest.mark.parametrize("route", LIMITED)

@@ -33,6 +33,7 @@ def make_settings(database_url: str, **changes: Any) -> Settings:
         "counts_seconds": 0.05,
         "map_read_interval_ms": 0,
         "account_requests_per_minute": 1_000_000,
+        "account_payments_per_minute": 1_000_000,
         "address_requests_per_minute": 1_000_000,
         "address_sign_ins_per_minute": 1_000_000,
         "metrics_port": 0,

@@ -77,6 +77,7 @@ def environment(database_url: str, **changes: Any) -> dict[str, str]:
         "metrics_port": 0,
         "expirer_metrics_port": 0,
         "account_requests_per_minute": 1_000_000,
+        "account_payments_per_minute": 1_000_000,
         "address_requests_per_minute": 1_000_000,
         "address_sign_ins_per_minute": 1_000_000,
         **changes,
