@@ -94,7 +94,8 @@ async def _wait_for(client: httpx.AsyncClient, seconds_max: float) -> None:
 def _session() -> dict[str, Any]:
     return {
         "movie": "Smoke test",
-        "room": "Nowhere",
+        # A room has one session at a time.
+        "room": f"Nowhere {secrets.token_hex(8)}",
         "showtime": (datetime.now(UTC) + timedelta(minutes=ON_SALE_MINUTES)).isoformat(),
         "duration": 1,
         "price": 0,

@@ -105,7 +105,7 @@ async def put_on_sale(client: httpx.AsyncClient, release: Release, count: int) -
     assert reply.status_code == httpx.codes.OK, reply.text
     body = {
         "movie": "Metropolis",
-        "room": "Room 1",
+        "room": f"Room {uuid4()}",
         "showtime": "2040-06-01T18:00:00Z",
         "duration": 153,
         "price": 1250,
