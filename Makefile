@@ -38,8 +38,10 @@ bench: $(BIN)/.installed ## measures holds beside this machine's limits, for a q
 	@dev/install-packages $(PACKAGES) gcc libc6-dev
 	@$(BIN)/python -m load.bench --rounds $(or $(ROUNDS),3) --seconds $(or $(SECONDS),6) --scenario $(or $(SCENARIO),uniform)
 
-newest: $(BIN)/.installed ## tests broker and cache on the newest servers, in containers; needs Docker
+newest: $(BIN)/.installed ## tests broker, cache and pooler on the newest servers, in containers; needs Docker
 	@dev/need-docker
+	@$(if $(ARGS),,docker build --quiet --tag rowlock-test-pgbouncer - < tests/stage/pgbouncer.Dockerfile > /dev/null)
+	@$(if $(ARGS),,ROWLOCK_TEST_PGBOUNCER_IMAGE=rowlock-test-pgbouncer $(BIN)/python -m pytest -n 0 tests/schema/test_pgbouncer.py)
 	@ROWLOCK_TEST_SERVERS=compose $(BIN)/python -m pytest -n 0 $(or $(ARGS),$(addprefix tests/,$(NEWEST)))
 
 chart: $(BIN)/.installed ## tests the chart without a cluster; needs helm and kubeconform

@@ -18,7 +18,19 @@ from service.accounts.delays import Delays
 from service.accounts.passwords import Passwords
 from service.accounts.tokens import Tokens
 from service.admission.ratelimit import RateLimits
-from service.api import abuse, accounts, audits, customer, document, faults, health, listings, manager, problems
+from service.api import (
+    abuse,
+    accounts,
+    audits,
+    customer,
+    document,
+    faults,
+    health,
+    httperrors,
+    listings,
+    manager,
+    problems,
+)
 from service.api.bodylimit import BodyLimit
 from service.api.context import Context
 from service.api.documentation import add_documentation
@@ -193,12 +205,12 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
 async def _answer_http(request: Request, error: Exception) -> Response:
     """The framework's own refusals: unknown paths and methods."""
     assert isinstance(error, HTTPException)
-    if error.status_code == problems.PROBLEMS[problems.MethodNotAllowed].status:
+    if error.status_code == problems.PROBLEMS[httperrors.MethodNotAllowed].status:
         allow = _methods_of(request.scope["path"]) or (error.headers or {}).get("Allow", "")
-        return problems.render(problems.MethodNotAllowed(allow), request.state.request_id)
-    if error.status_code == problems.PROBLEMS[problems.MalformedBody].status:
-        return problems.render(problems.MalformedBody(), request.state.request_id)
-    return problems.render(problems.RouteNotFound(), request.state.request_id)
+        return problems.render(httperrors.MethodNotAllowed(allow), request.state.request_id)
+    if error.status_code == problems.PROBLEMS[httperrors.MalformedBody].status:
+        return problems.render(httperrors.MalformedBody(), request.state.request_id)
+    return problems.render(httperrors.RouteNotFound(), request.state.request_id)
 
 
 def _methods_of(path: str) -> str:

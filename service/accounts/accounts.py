@@ -87,7 +87,7 @@ async def _signed_up_before(engine: AsyncEngine, passwords: Passwords, new: NewA
     if row is None:
         raise AddressInUse
     is_same = (row["name"], row["role"]) == (new.name, new.role.value)
-    # Whoever does not know the password gets no token.
+    # A client that does not know the password gets no token.
     if not await passwords.verify(new.password, row["password_hash"]) or not is_same:
         raise IdempotencyKeyReused
     return SignedUp(row["id"], replayed=True)

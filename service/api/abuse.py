@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query
 from pydantic import Field
 
-from service.api import problems, refusals, shown
+from service.api import httperrors, refusals, shown
 from service.api.context import AsManager, InContext
 from service.api.fields import ID_MAX, FromDigits, Reply
 from service.database import snapshot
@@ -39,7 +39,7 @@ class AbuseReply(Reply):
     "/session/{sessionId}/abuse",
     summary="List the customers who keep seats without paying",
     responses=refusals.responses(
-        Unauthenticated, Forbidden, NotFound, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway
+        Unauthenticated, Forbidden, NotFound, httperrors.InvalidRequest, TooManyRequests, Busy, DatabaseAway
     ),
 )
 async def list_abuse(

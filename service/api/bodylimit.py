@@ -8,7 +8,7 @@ from contextlib import suppress
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.accounts.tokens import Role, Tokens
-from service.api import problems
+from service.api import httperrors, problems
 from service.api.rawheaders import again, first_of_each
 from service.errors import RowlockError, Unauthenticated
 
@@ -36,7 +36,7 @@ class BodyLimit:
         headers = first_of_each(scope)
         bytes_max = self._bound(scope, headers)
         refusal = _refusal(headers, bytes_max)
-        if isinstance(refusal, problems.UnsupportedMediaType) and b"content-length" not in headers:
+        if isinstance(refusal, httperrors.UnsupportedMediaType) and b"content-length" not in headers:
             # Only the body itself tells whether there is one.
             first = await receive()
             receive = again([first], receive)
@@ -47,12 +47,12 @@ class BodyLimit:
         exchange = _Exchange(receive, send, bytes_max)
         try:
             await self._app(scope, exchange.receive, exchange.send)
-        except problems.BodyTooLarge:
+        except httperrors.BodyTooLarge:
             if exchange.is_answered:
                 raise
         if exchange.must_be_refused():
             rest = None if exchange.has_ended else receive
-            await _refuse(problems.BodyTooLarge(bytes_max), scope, rest, send)
+            await _refuse(httperrors.BodyTooLarge(bytes_max), scope, rest, send)
 
     def _bound(self, scope: Scope, headers: Mapping[bytes, bytes]) -> int:
         larger = self._bytes_max_by_path.get(scope["path"])
@@ -78,7 +78,7 @@ class _Exchange:
         self._received += len(message.get("body", b""))
         self.has_ended = not message.get("more_body", False)
         if self._received > self._bytes_max:
-            raise problems.BodyTooLarge(self._bytes_max)
+            raise httperrors.BodyTooLarge(self._bytes_max)
         return message
 
     async def send(self, message: Message) -> None:
@@ -110,9 +110,9 @@ def _refusal(headers: Mapping[bytes, bytes], bytes_max: int) -> RowlockError | N
     if not has_body:
         return None
     if int(length) > bytes_max:
-        return problems.BodyTooLarge(bytes_max)
+        return httperrors.BodyTooLarge(bytes_max)
     given = headers.get(b"content-type", b"")
-    return None if given == JSON or _is_json(given.decode("latin-1")) else problems.UnsupportedMediaType()
+    return None if given == JSON or _is_json(given.decode("latin-1")) else httperrors.UnsupportedMediaType()
 
 
 def _is_json(content_type: str) -> bool:

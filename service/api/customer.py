@@ -12,7 +12,7 @@ from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
 from service.accounts.tokens import Principal
-from service.api import problems, refusals, shown
+from service.api import httperrors, refusals, shown
 from service.api.context import TIME_HEADER, AsCustomer, AsPayer, Context, InContext, time_header
 from service.api.fields import Body, FromDigits, Reply, SeatId, broken
 from service.errors import (
@@ -67,7 +67,7 @@ IdempotencyKey = Annotated[
     BeforeValidator(_visible),
 ]
 ReservationId = Annotated[UUID, Path(alias="reservationId", examples=[shown.RESERVATION_ID])]
-SIGNED_IN = (Unauthenticated, Forbidden, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway)
+SIGNED_IN = (Unauthenticated, Forbidden, httperrors.InvalidRequest, TooManyRequests, Busy, DatabaseAway)
 HOLD_REFUSALS = (
     SeatsUnknown, SeatsTaken, SaleClosed, SalesPaused, SeatLimitReached, IdempotencyKeyReused,
     OutcomeUnknown, SessionBusy, HoldCooldown, *SIGNED_IN,

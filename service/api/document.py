@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from service import errors
 from service.accounts.tokens import Role
-from service.api import context, faults, manager, problems, refusals
+from service.api import context, faults, httperrors, manager, refusals
 from service.errors import RowlockError
 from service.settings import Settings
 
@@ -79,9 +79,9 @@ def _errors(name: str, route: APIRoute, settings: Settings) -> list[RowlockError
         return [errors.TooManyRequests(limit, getattr(settings, setting), 3)]
     if kind is errors.NotFound:
         return [errors.NotFound(re.findall(r"\{(\w+)Id\}", route.path)[-1])]
-    if kind is problems.BodyTooLarge:
-        return [problems.BodyTooLarge(_bytes_max(route, settings))]
-    if kind is problems.InvalidRequest:
+    if kind is httperrors.BodyTooLarge:
+        return [httperrors.BodyTooLarge(_bytes_max(route, settings))]
+    if kind is httperrors.InvalidRequest:
         return [_invalid(route)]
     found = refusals.examples_of(kind)
     return [_of_one_seat(error) for error in found] if "{seatId}" in route.path else found

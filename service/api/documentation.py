@@ -14,8 +14,9 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from service.api.httperrors import RouteNotFound
 from service.api.mapbody import accepts_gzip
-from service.api.problems import RouteNotFound, render
+from service.api.problems import render
 
 PATH, ASSETS_PATH = "/api-docs", "/api-docs/assets"
 TYPES = {

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from service.api import problems
+from service.api import httperrors, problems
 
 MESSAGES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "missing": lambda _: "is required",
@@ -38,11 +38,11 @@ MESSAGES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 """By the validators' names of their rules. Other rules are the service's own (`fields.broken`)."""
 
 
-def refusal_of(faults: Sequence[Mapping[str, Any]]) -> problems.MalformedBody | problems.InvalidRequest:
+def refusal_of(faults: Sequence[Mapping[str, Any]]) -> httperrors.MalformedBody | httperrors.InvalidRequest:
     """The refusal of a request with these faults, of which it names the first ones."""
     if any(fault["type"] == "json_invalid" for fault in faults):
-        return problems.MalformedBody()
-    return problems.InvalidRequest(_named(faults[: problems.FAULTS_MAX]))
+        return httperrors.MalformedBody()
+    return httperrors.InvalidRequest(_named(faults[: problems.FAULTS_MAX]))
 
 
 def _named(faults: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:

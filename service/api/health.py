@@ -6,7 +6,7 @@ from typing import Literal
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
-from service.api import problems, refusals
+from service.api import httperrors, refusals
 from service.api.context import InContext
 from service.api.fields import Reply
 from service.database import ping
@@ -25,7 +25,7 @@ class Health(Reply):
     "/livez",
     summary="Liveness",
     response_model=Health,
-    responses=refusals.responses(problems.UnsupportedMediaType),
+    responses=refusals.responses(httperrors.UnsupportedMediaType),
 )
 async def livez() -> JSONResponse:
     """The process answers. The database is not asked: its failure must not restart the pods."""
@@ -36,7 +36,7 @@ async def livez() -> JSONResponse:
     "/readyz",
     summary="Readiness",
     response_model=Health,
-    responses=refusals.responses(problems.UnsupportedMediaType, DatabaseAway, NotReady),
+    responses=refusals.responses(httperrors.UnsupportedMediaType, DatabaseAway, NotReady),
 )
 async def readyz(context: InContext) -> JSONResponse:
     """PostgreSQL answers, and its schema fits. A busy connection pool counts as ready: other replicas are as busy."""

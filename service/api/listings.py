@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from service.api import mapbody, problems, refusals, shown
+from service.api import httperrors, mapbody, refusals, shown
 from service.api.context import AsCustomer, InContext, limit_read
 from service.api.cursors import Cursor, decode_reservation, decode_session, encode_session
 from service.api.customer import HeldSeat, ReservationId
@@ -60,7 +60,7 @@ class SessionPage(Reply):
 @router.get(
     "/list-sessions",
     summary="List the sessions on sale",
-    responses=refusals.responses(problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway),
+    responses=refusals.responses(httperrors.InvalidRequest, TooManyRequests, Busy, DatabaseAway),
     dependencies=[Depends(limit_read)],
 )
 async def list_sessions(context: InContext, cursor: Cursor = None, limit: Limit = PAGE_SIZE) -> SessionPage:
@@ -103,7 +103,7 @@ MAP_HEADERS = {
     responses={
         200: {"model": SeatMapReply, "headers": MAP_HEADERS},
         304: {"description": "The map of this ETag is current at the time in the headers", "headers": MAP_HEADERS},
-        **refusals.responses(NotFound, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway),
+        **refusals.responses(NotFound, httperrors.InvalidRequest, TooManyRequests, Busy, DatabaseAway),
     },
     dependencies=[Depends(limit_read)],
 )
@@ -164,7 +164,7 @@ class HistoryPage(Reply):
     "/list-history",
     summary="List my reservations",
     responses=refusals.responses(
-        Unauthenticated, Forbidden, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway
+        Unauthenticated, Forbidden, httperrors.InvalidRequest, TooManyRequests, Busy, DatabaseAway
     ),
 )
 async def list_history(
@@ -189,7 +189,7 @@ async def list_history(
     "/reservation/{reservationId}",
     summary="Show one of my reservations",
     responses=refusals.responses(
-        Unauthenticated, Forbidden, NotFound, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway
+        Unauthenticated, Forbidden, NotFound, httperrors.InvalidRequest, TooManyRequests, Busy, DatabaseAway
     ),
 )
 async def show_reservation(reservation_id: ReservationId, context: InContext, customer: AsCustomer) -> HistoryLine:

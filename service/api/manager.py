@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_extra_types.currency_code import ISO4217
 from starlette.responses import Response
 
-from service.api import problems, refusals, shown
+from service.api import httperrors, refusals, shown
 from service.api.context import AsManager, InContext
 from service.api.customer import REPLAYED, REPLAYED_HEADER, IdempotencyKey
 from service.api.fields import ID_MAX, Body, FromDigits, Name, Placement, Reply, Time, broken
@@ -175,7 +175,7 @@ class SalesState(Reply):
 
 SessionId = Annotated[int, Path(alias="sessionId", ge=1, le=ID_MAX, examples=[1]), FromDigits]
 CHANGE_REFUSALS = refusals.responses(
-    NotFound, Unauthenticated, Forbidden, problems.InvalidRequest, TooManyRequests, Busy, DatabaseAway, OutcomeUnknown
+    NotFound, Unauthenticated, Forbidden, httperrors.InvalidRequest, TooManyRequests, Busy, DatabaseAway, OutcomeUnknown
 )
 
 

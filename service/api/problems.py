@@ -8,6 +8,7 @@ import orjson
 from starlette.responses import Response
 
 from service import errors
+from service.api import httperrors as http
 from service.errors import RowlockError
 from service.moments import rfc3339
 
@@ -16,57 +17,6 @@ TYPE_PREFIX = "urn:rowlock:problem:"
 RETRY_AFTER_SECONDS = 1
 FAULTS_MAX, FIELD_LENGTH_MAX, MESSAGE_LENGTH_MAX = 20, 100, 500
 """An answer repeats only this much of an invalid body, however long the body is."""
-
-
-class MalformedBody(errors.Refusal):
-    """The body is not JSON."""
-
-
-class UnsupportedMediaType(errors.Refusal):
-    """The body is not declared as JSON."""
-
-
-@dataclass(eq=False)
-class BodyTooLarge(errors.Refusal):
-    """The body is longer than `bytes_max`."""
-
-    bytes_max: int
-
-
-@dataclass(eq=False)
-class HeadTooLarge(errors.Refusal):
-    """The request line and the headers are longer than `bytes_max`."""
-
-    bytes_max: int
-
-
-@dataclass(eq=False)
-class RequestTimeout(errors.Refusal):
-    """The `part` of the request, headers or body, did not come in time."""
-
-    part: str
-
-
-class RouteNotFound(errors.Refusal):
-    """The path is unknown."""
-
-
-@dataclass(eq=False)
-class MethodNotAllowed(errors.Refusal):
-    """The path is known, but only for the methods `allow`."""
-
-    allow: str
-
-
-class InternalError(RowlockError):
-    """A defect of the service. The log has it under the request's id."""
-
-
-@dataclass(eq=False)
-class InvalidRequest(errors.Refusal):
-    """One or more fields break a rule. Each fault is {field, message}."""
-
-    faults: list[dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +67,9 @@ def _bearer(_error: RowlockError) -> dict[str, str]:
 
 
 PROBLEMS: Mapping[type[RowlockError], Problem] = {
-    MalformedBody: Problem(400, "malformed-body", "The body is not JSON", lambda _: "The body can't be read as JSON."),
+    http.MalformedBody: Problem(
+        400, "malformed-body", "The body is not JSON", lambda _: "The body can't be read as JSON."
+    ),
     errors.Unauthenticated: Problem(
         401, "unauthenticated", "Sign in first", lambda _: "A valid bearer token is required.", headers=_bearer
     ),
@@ -127,14 +79,14 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
     errors.Forbidden: Problem(
         403, "forbidden", "Wrong role", lambda e: f"This requires the role {e.role}.", lambda e: {"role": e.role}
     ),
-    RouteNotFound: Problem(404, "route-not-found", "No such route", lambda _: "This path is unknown."),
+    http.RouteNotFound: Problem(404, "route-not-found", "No such route", lambda _: "This path is unknown."),
     errors.NotFound: Problem(
         404, "not-found", "Not found", lambda e: f"This {e.what} does not exist.", lambda e: {"what": e.what}
     ),
     errors.SeatsUnknown: Problem(
         404, "seats-unknown", "Unknown seats", lambda e: f"Unknown seats: {', '.join(map(str, e.seat_ids))}.", _seat_ids
     ),
-    MethodNotAllowed: Problem(
+    http.MethodNotAllowed: Problem(
         405,
         "method-not-allowed",
         "Method not allowed",
@@ -189,31 +141,31 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
     errors.AddressInUse: Problem(
         409, "address-in-use", "The address is in use", lambda _: "An account has this e-mail address."
     ),
-    BodyTooLarge: Problem(
+    http.BodyTooLarge: Problem(
         413,
         "body-too-large",
         "The body is too large",
         lambda e: f"The body may have at most {e.bytes_max} bytes.",
         lambda e: {"bytesMax": e.bytes_max},
     ),
-    RequestTimeout: Problem(
+    http.RequestTimeout: Problem(
         408, "request-timeout", "The request took too long", lambda e: f"The {e.part} did not come in time."
     ),
-    HeadTooLarge: Problem(
+    http.HeadTooLarge: Problem(
         431,
         "head-too-large",
         "The headers are too large",
         lambda e: f"The request line and the headers may have at most {e.bytes_max} bytes.",
         lambda e: {"bytesMax": e.bytes_max},
     ),
-    UnsupportedMediaType: Problem(
+    http.UnsupportedMediaType: Problem(
         415,
         "unsupported-media-type",
         "The body must be JSON",
         lambda _: "Send the body as application/json in UTF-8.",
         headers=lambda _: {"Accept": "application/json"},
     ),
-    InvalidRequest: Problem(
+    http.InvalidRequest: Problem(
         422,
         "invalid-request",
         "Invalid request",
@@ -257,7 +209,7 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
             "RateLimit": f'"{e.limit}";r=0;t={e.retry_after_seconds}',
         },
     ),
-    InternalError: Problem(
+    http.InternalError: Problem(
         500, "internal-error", "Internal error", lambda _: "This is a defect, logged under the request's id."
     ),
     errors.Busy: Problem(

@@ -11,7 +11,7 @@ from weakref import WeakSet
 from uuid_utils import uuid7
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.api import early, problems, rawanswers
+from service.api import early, httperrors, rawanswers
 from service.api.context import Context
 from service.errors import RowlockError
 from service.settings import Settings
@@ -76,11 +76,11 @@ class Protocol(HttpToolsProtocol):
         is_in_body = self._awaits is Awaits.BODY
         if not is_in_body and self._head_bytes > HEAD_BYTES_MAX and data.find(early.END, 0, HEAD_BYTES_MAX) < 0:
             # The parser would join the parts of an endless header again and again.
-            self._end(problems.HeadTooLarge(HEAD_BYTES_MAX))
+            self._end(httperrors.HeadTooLarge(HEAD_BYTES_MAX))
             return
         super().data_received(data)
         if is_in_body and self._head_bytes > HEAD_BYTES_MAX:
-            self._end(None if self.cycle.response_started else problems.HeadTooLarge(HEAD_BYTES_MAX))
+            self._end(None if self.cycle.response_started else httperrors.HeadTooLarge(HEAD_BYTES_MAX))
 
     def on_message_begin(self) -> None:
         """The parser has the first byte of a request."""
@@ -135,9 +135,9 @@ class Protocol(HttpToolsProtocol):
             # A closing handshake would wait for the client to read.
             self.transport.abort()
         if self._awaits is Awaits.HEAD and waited > self._waits.head:
-            self._end(problems.RequestTimeout("headers") if self._in_message else None)
+            self._end(httperrors.RequestTimeout("headers") if self._in_message else None)
         elif self._awaits is Awaits.BODY and waited > self._waits.head + self._waits.body:
-            self._end(None if self.cycle.response_started else problems.RequestTimeout("body"))
+            self._end(None if self.cycle.response_started else httperrors.RequestTimeout("body"))
 
     def _refuses_early(self, data: bytes) -> bool:
         if not self._box_office or self._in_message or self._is_last or self._is_answering():

@@ -12,17 +12,17 @@ from typing import Any
 from uuid import UUID
 
 from service import errors
-from service.api import problems, shown
+from service.api import httperrors, problems, shown
 from service.errors import RowlockError
 
-BODY = (problems.MalformedBody, problems.BodyTooLarge, problems.UnsupportedMediaType, problems.InvalidRequest)
+BODY = (httperrors.MalformedBody, httperrors.BodyTooLarge, httperrors.UnsupportedMediaType, httperrors.InvalidRequest)
 """The refusals of every route that has a body."""
 
 RESERVATION_ID = UUID(shown.RESERVATION_ID)
 REQUEST_ID = "01926e2c5a007000"
 EXAMPLES: tuple[RowlockError, ...] = (
-    problems.InvalidRequest([{"field": "limit", "message": "must be at least 1"}]),
-    problems.BodyTooLarge(65_536),
+    httperrors.InvalidRequest([{"field": "limit", "message": "must be at least 1"}]),
+    httperrors.BodyTooLarge(65_536),
     errors.Forbidden("CUSTOMER"),
     errors.NotFound("reservation"),
     errors.SeatsUnknown((17, 18)),

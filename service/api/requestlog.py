@@ -14,7 +14,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
-from service.api import problems
+from service.api import httperrors, problems
 from service.api.rawheaders import first_of_each
 from service.observability import logs, sampling, tracing
 from service.observability.metrics import catalogue, recording
@@ -82,7 +82,7 @@ class RequestLog:
             scope["state"]["failure"] = {"exc_info": error}
             if answering.status:
                 raise
-            await problems.render(problems.InternalError(), answering.request_id)(scope, receive, answering.send)
+            await problems.render(httperrors.InternalError(), answering.request_id)(scope, receive, answering.send)
         finally:
             _end(answering, scope)
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -14,7 +13,7 @@ from service.database import Connection
 from service.settings import Settings
 from tests.stage.factories import Account, make_customers, make_session
 from tests.stage.forcing import PATIENT, locked
-from tests.stage.processes import Process, api_process
+from tests.stage.processes import Process, api_process, connection_to
 from tests.stage.waiting import until, until_lock_waits
 
 HOST = b"Host: rowlock\r\n"
@@ -75,18 +74,6 @@ async def full(
             group.create_task(client.post(f"/customer/book/{seat_id}", headers=customer.headers))
             await until_lock_waits(sql, n)
         yield api
-
-
-@asynccontextmanager
-async def connection_to(api: Process) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection, closed at the end."""
-    address = urlsplit(api.url)
-    reader, writer = await asyncio.open_connection(address.hostname, address.port)
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-        await writer.wait_closed()
 
 
 async def until_read(api: Process) -> None:

@@ -5,7 +5,7 @@ import resource
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import httpx
@@ -17,7 +17,7 @@ from service.api.protocol import HEAD_BYTES_MAX
 from service.database import Connection
 from service.settings import Settings
 from tests.stage.factories import make_session
-from tests.stage.processes import Process, api_process
+from tests.stage.processes import Process, api_process, connection_to
 from tests.stage.waiting import until
 
 IMPATIENT = {
@@ -37,18 +37,6 @@ async def api(postgres: Postgres, sql: Connection) -> AsyncIterator[Process]:  #
     """An API that waits only for a second."""
     async with api_process(postgres.url(), **IMPATIENT) as started:
         yield started
-
-
-@asynccontextmanager
-async def connection_to(api: Process) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection, cut at the end."""
-    address = urlsplit(api.url)
-    reader, writer = await asyncio.open_connection(address.hostname, address.port)
-    try:
-        yield reader, writer
-    finally:
-        writer.transport.abort()
-        await asyncio.sleep(0)
 
 
 async def until_closed(reader: asyncio.StreamReader) -> bytes:

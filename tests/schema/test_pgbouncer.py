@@ -12,13 +12,13 @@ from structlog.testing import capture_logs
 from dev.postgres import Postgres
 from service.database import Connection, create_engine, snapshot
 from service.errors import NotReady
-from service.events.wakeups import Bell
+from service.events.wakeups import Bell, News
 from service.settings import Settings
 from tests.conftest import serving
 from tests.stage.factories import book, make_customers, make_session, make_settings, pay, release
-from tests.stage.pgbouncer import LIMITS, PROGRAM, PgBouncer, pgbouncer_before, version
+from tests.stage.pgbouncer import LIMITS, PgBouncer, command, pgbouncer_before, version
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")
+pytestmark = pytest.mark.skipif(not command(), reason="pgbouncer is not installed")
 KEEPS_STATEMENTS = version() >= (1, 21)
 SESSION = {"pool_mode": "session", "default_pool_size": "20"}
 TRANSACTION = {"pool_mode": "transaction"} | ({"max_prepared_statements": "200"} if KEEPS_STATEMENTS else {})
@@ -71,12 +71,12 @@ async def test_missing_limits_are_refused_with_the_commands(
             async with snapshot(engine):
                 pass
         await engine.dispose()
-    for command in (
+    for advice in (
         "alter role pooled set statement_timeout = '5000ms'",
         "alter role pooled set lock_timeout = '2000ms'",
         "alter role pooled set idle_in_transaction_session_timeout = '5000ms'",
     ):
-        assert command in str(refused.value)
+        assert advice in str(refused.value)
     assert await sql.fetchval("select 1") == 1
 
 
@@ -107,15 +107,16 @@ async def test_forgotten_statements_are_refused_with_the_setting(postgres: Postg
     assert "pool_mode to session" in str(refused[0])
 
 
-@pytest.mark.skipif(not KEEPS_STATEMENTS, reason="needs PgBouncer 1.21")
-@pytest.mark.usefixtures("sql")
-async def test_wake_ups_leave_no_setting_in_a_shared_session(postgres: Postgres, folder: Path) -> None:
+@pytest.mark.skipif(not KEEPS_STATEMENTS, reason="needs PgBouncer 1.21, which make newest has")
+async def test_wake_ups_leave_no_setting_in_a_shared_session(postgres: Postgres, sql: Connection, folder: Path) -> None:
+    has_rung = asyncio.Event()
+    await sql.add_listener(News.COMMITTED, lambda *_: has_rung.set())
     async with pgbouncer_before(postgres, folder, TRANSACTION | {"default_pool_size": "1"}) as pooler:
         settings = settings_of(pooler)
         bell, engine = Bell(settings, "rowlock-test"), create_engine(settings, "rowlock-test")
         with capture_logs() as lines:
             bell.ring()
-            await asyncio.sleep(0.2)
+            await asyncio.wait_for(has_rung.wait(), 20)
             async with snapshot(engine) as connection:
                 assert await connection.fetchval("show synchronous_commit") == "on"
         await bell.close()

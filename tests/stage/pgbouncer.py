@@ -1,5 +1,6 @@
-"""A PgBouncer before a PostgreSQL, from the system's package."""
+"""A PgBouncer before a PostgreSQL: the system's package, or that of a newer Debian in an image (`make newest`)."""
 
+import os
 import re
 import secrets
 import shutil
@@ -13,19 +14,28 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from dev.postgres import Postgres
-from dev.processes import Server
+from dev.processes import Account, Server
 
 PROGRAM = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin") or shutil.which("pgbouncer")
+IMAGE = os.environ.get("ROWLOCK_TEST_PGBOUNCER_IMAGE")
 ROLE = "pooled"
 LIMITS = {"statement_timeout": "5s", "lock_timeout": "2s", "idle_in_transaction_session_timeout": "5s"}
 """The defaults of the service, for `alter role`."""
 
 
+def command(folder: Path | None = None) -> list[str]:
+    """The program, which may read the folder; nothing where there is none."""
+    if not IMAGE:
+        return [PROGRAM] if PROGRAM else []
+    volume = [f"--volume={folder}:{folder}:ro"] if folder else []
+    return ["docker", "run", "--rm", "--network=host", "--user=postgres", *volume, IMAGE, "pgbouncer"]
+
+
 def version() -> tuple[int, ...]:
-    """The installed one's; nothing where none is installed."""
-    if PROGRAM is None:
+    """The program's; nothing where there is none."""
+    if not command():
         return ()
-    said = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([*command(), "--version"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"(\d+)\.(\d+)", said)
     assert found
     return tuple(map(int, found.groups()))
@@ -61,8 +71,7 @@ class PgBouncer(Server):
         address = urlsplit(self.postgres.url())
         lines = ["[databases]", f"postgres = host=127.0.0.1 port={address.port}", "[pgbouncer]"]
         (self.folder / "ini").write_text("\n".join([*lines, *(f"{name} = {value}" for name, value in options.items())]))
-        assert PROGRAM
-        self._run([PROGRAM, str(self.folder / "ini")])
+        self._run([*command(self.folder), str(self.folder / "ini")])
 
 
 @asynccontextmanager
@@ -76,7 +85,9 @@ async def pgbouncer_before(
     await superuser.execute(f"grant all on all tables in schema public to {ROLE}")
     for name, value in limits.items():
         await superuser.execute(f"alter role {ROLE} set {name} = '{value}'")
-    pooler = PgBouncer(folder, account=postgres.account, postgres=postgres, password=password, options=options)
+    # The image has an account of its own.
+    account = Account() if IMAGE else postgres.account
+    pooler = PgBouncer(folder, account=account, postgres=postgres, password=password, options=options)
     try:
         pooler.start()
         yield pooler

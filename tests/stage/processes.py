@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -101,6 +102,19 @@ async def gunicorn_process(app: str, database_url: str, **changes: Any) -> Async
     async with _started(command, environment(database_url, port=port, **changes), f"http://127.0.0.1:{port}") as api:
         await _wait_for(api, "/readyz")
         yield api
+
+
+@asynccontextmanager
+async def connection_to(server: Process) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection for bytes that no client would send, cut at the end."""
+    address = urlsplit(server.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+        # Until the socket is closed.
+        await asyncio.sleep(0)
 
 
 @asynccontextmanager
