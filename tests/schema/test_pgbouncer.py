@@ -1,6 +1,7 @@
 """Behind PgBouncer the product works in session and transaction mode, or names the setting that must be changed."""
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from service.settings import Settings
 from tests.conftest import serving
 from tests.stage.factories import book, make_customers, make_session, make_settings, pay, release
 from tests.stage.pgbouncer import LIMITS, PgBouncer, command, pgbouncer_before, version
+from tests.stage.servers import Servers
 
 pytestmark = pytest.mark.skipif(not command(), reason="pgbouncer is not installed")
 KEEPS_STATEMENTS = version() >= (1, 21)
@@ -26,12 +28,10 @@ MODES = {"session": SESSION} | ({"transaction": TRANSACTION} if KEEPS_STATEMENTS
 
 
 @pytest.fixture
-def folder(servers: object, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
-    """For PgBouncer's files; another account reads it."""
-    made = tmp_path_factory.mktemp("pgbouncer")
-    for part in (made, *made.parents[:2]):
-        part.chmod(0o755)
-    return made
+def folder(servers: Servers) -> Path:
+    """For PgBouncer's files; the account of PostgreSQL reads them, wherever pytest keeps its own."""
+    servers.folder.chmod(0o755)
+    return Path(tempfile.mkdtemp(prefix="pgbouncer-", dir=servers.folder))
 
 
 def settings_of(pooler: PgBouncer, **changes: object) -> Settings:
