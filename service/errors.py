@@ -39,8 +39,21 @@ class Invalid(Refusal):
     message: str
 
 
+class TokenFault(Enum):
+    """Why a request has no account. The value is the answer's `detail`."""
+
+    MISSING = "A token is missing. Sign in, and send `Authorization: Bearer` followed by the token."
+    NO_BEARER = "The header `Authorization` must be `Bearer`, a space and the token."
+    DAMAGED = "The token is damaged, or it is not from this service. Send it as sign-in returned it."
+    EXPIRED = "The token has expired. Sign in again."
+    NO_ACCOUNT = "The account of this token no longer exists."
+
+
+@dataclass(eq=False)
 class Unauthenticated(Refusal):
-    """The token is missing or no longer valid."""
+    """The token is missing or not valid."""
+
+    fault: TokenFault
 
 
 class WrongCredentials(Refusal):

@@ -10,7 +10,7 @@ from uuid import UUID
 import jwt
 from cachetools import LRUCache
 
-from service.errors import Unauthenticated
+from service.errors import TokenFault, Unauthenticated
 from service.settings import Settings
 
 ALGORITHM = "HS256"
@@ -81,8 +81,10 @@ class Tokens:
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
             principal, expires_at = Principal(UUID(claims["sub"]), Role(claims["role"])), float(claims["exp"])
+        except jwt.ExpiredSignatureError:
+            raise Unauthenticated(TokenFault.EXPIRED) from None
         except (jwt.InvalidTokenError, ValueError, KeyError, TypeError):
-            raise Unauthenticated from None
+            raise Unauthenticated(TokenFault.DAMAGED) from None
         if expires_at <= time.time():
-            raise Unauthenticated
+            raise Unauthenticated(TokenFault.EXPIRED)
         return principal, expires_at

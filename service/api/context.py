@@ -16,7 +16,7 @@ from service.admission.ratelimit import RateLimits
 from service.admission.windows import Limit
 from service.api.largebody import LargeBodies
 from service.api.mapbody import MapBodies
-from service.errors import Forbidden, Unauthenticated
+from service.errors import Forbidden, TokenFault, Unauthenticated
 from service.ledger.booking import BoxOffice
 from service.ledger.history import Histories
 from service.moments import rfc3339
@@ -56,32 +56,31 @@ InContext = Annotated[Context, Depends(get_context)]
 
 
 class Bearer(SecurityBase):
-    """The token of the header `Authorization`, or None. FastAPI's own class would make a model for each request."""
+    """The token of the header `Authorization`. FastAPI's own class would make a model for each request."""
 
     model = HTTPBearer(description="The token from `POST /sign-up` or `POST /sign-in`")
     scheme_name = "HTTPBearer"
 
-    async def __call__(self, request: Request) -> str | None:
-        """The token."""
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        return token.strip() or None if scheme.lower() == "bearer" else None
+    async def __call__(self, request: Request) -> str:
+        """The token. Raises Unauthenticated where there is none."""
+        given = request.headers.get("authorization", "").strip()
+        scheme, _, token = given.partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthenticated(TokenFault.NO_BEARER if given else TokenFault.MISSING)
+        if not token:
+            raise Unauthenticated(TokenFault.MISSING)
+        return token.strip()
 
 
 bearer = Bearer()
-Token = Annotated[str | None, Security(bearer)]
+Token = Annotated[str, Security(bearer)]
 
 
 async def get_principal(context: InContext, token: Token) -> Principal:
     """The signed-in account. Raises Unauthenticated, TooManyRequests."""
-    principal = _signed_in(context, token)
+    principal = context.tokens.check(token)
     await context.limits.check(context.limits.account, str(principal.account_id))
     return principal
-
-
-def _signed_in(context: Context, token: str | None) -> Principal:
-    if token is None:
-        raise Unauthenticated
-    return context.tokens.check(token)
 
 
 async def get_payer(context: InContext, token: Token) -> Principal:
@@ -89,7 +88,7 @@ async def get_payer(context: InContext, token: Token) -> Principal:
 
     Raises Unauthenticated, Forbidden, TooManyRequests.
     """
-    principal = _signed_in(context, token)
+    principal = context.tokens.check(token)
     await context.limits.check(context.limits.payment, str(principal.account_id))
     return await get_customer(principal)
 

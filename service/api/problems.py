@@ -70,9 +70,7 @@ PROBLEMS: Mapping[type[RowlockError], Problem] = {
     http.MalformedBody: Problem(
         400, "malformed-body", "The body is not JSON", lambda _: "The body can't be read as JSON."
     ),
-    errors.Unauthenticated: Problem(
-        401, "unauthenticated", "Sign in first", lambda _: "A valid bearer token is required.", headers=_bearer
-    ),
+    errors.Unauthenticated: Problem(401, "unauthenticated", "Sign in first", lambda e: e.fault.value, headers=_bearer),
     errors.WrongCredentials: Problem(
         401, "wrong-credentials", "Wrong credentials", lambda _: "Wrong address or password.", headers=_bearer
     ),

@@ -23,6 +23,7 @@ REQUEST_ID = "01926e2c5a007000"
 EXAMPLES: tuple[RowlockError, ...] = (
     httperrors.InvalidRequest([{"field": "limit", "message": "must be at least 1"}]),
     httperrors.BodyTooLarge(65_536),
+    *map(errors.Unauthenticated, errors.TokenFault),
     errors.Forbidden("CUSTOMER"),
     errors.NotFound("reservation"),
     errors.SeatsUnknown((17, 18)),

@@ -15,6 +15,7 @@ from service.errors import (
     SeatsOfSeveralSessions,
     SeatsTaken,
     SeatsUnknown,
+    TokenFault,
     Unauthenticated,
 )
 from service.ledger import cooldown
@@ -127,7 +128,7 @@ class Situation:
     def decide(self, request: HoldRequest) -> Held | Overdue | Refusal:  # noqa: PLR0911 - one for each refusal
         """The answer to one request. A granted hold is added to `accepted`."""
         if request.customer_id not in self.customer_ids:
-            return Unauthenticated()
+            return Unauthenticated(TokenFault.NO_ACCOUNT)
         if first := find_remembered(self.remembered, request):
             if first.fingerprint != request.fingerprint():
                 return IdempotencyKeyReused()

@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 
 from service.database import Connection, expect_rows
-from service.errors import IdempotencyKeyReused, Invalid, RoomOccupied, Unauthenticated
+from service.errors import IdempotencyKeyReused, Invalid, RoomOccupied, TokenFault, Unauthenticated
 from service.events import log as event_log
 from service.events.log import Event, Kind
 from service.reservation import Seat
@@ -199,4 +199,4 @@ async def _insert_session(
     except asyncpg.ForeignKeyViolationError as error:
         if error.constraint_name != "sessions_created_by_fkey":
             raise
-        raise Unauthenticated from None
+        raise Unauthenticated(TokenFault.NO_ACCOUNT) from None

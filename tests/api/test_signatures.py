@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from service.api.customer import ReservationReply, SettledReply, render_hold, render_settled
 from service.api.lean import LeanRoutes
 from service.api.signature import Signature
-from service.errors import Unauthenticated
+from service.errors import TokenFault, Unauthenticated
 from service.reservation import Reservation, Seat, State
 
 ID = "01926e2c-5a00-7000-8000-000000000001"
@@ -85,7 +85,7 @@ async def nothing() -> None:
     """Does nothing."""
 
 
-ERROR = Unauthenticated()
+ERROR = Unauthenticated(TokenFault.MISSING)
 
 
 async def fails() -> None:

@@ -14,13 +14,20 @@ import pytest
 
 from service.accounts.tokens import Principal, Role, Tokens
 from service.database import Connection
-from service.errors import Unauthenticated
+from service.errors import TokenFault, Unauthenticated
 from service.settings import Settings
 from tests.stage.edge import Refused, ledger
 from tests.stage.factories import TOKEN_SECRET, make_customer, make_session, make_settings
 from tests.stage.waiting import until
 
-REFUSED = Refused(401, "unauthenticated", says="bearer token")
+SAYS = {
+    TokenFault.MISSING: "token is missing",
+    TokenFault.NO_BEARER: "must be `Bearer`",
+    TokenFault.DAMAGED: "damaged",
+    TokenFault.EXPIRED: "expired",
+    TokenFault.NO_ACCOUNT: "no longer exists",
+}
+"""A part of the answer that tells each fault from the others."""
 SETTINGS = make_settings("postgresql://rowlock@127.0.0.1/rowlock")
 
 
@@ -69,6 +76,7 @@ def forged(account_id: object) -> dict[str, str]:
     return {
         "expired": signed(account_id, exp=past),
         "expired long ago": signed(account_id, exp=0),
+        "past its end, of another secret": signed(account_id, exp=past, secret="x" * 32),
         "not valid yet": signed(account_id, nbf=int(time.time()) + 600),
         "another secret": signed(account_id, secret="x" * 32),
         "another issuer": signed(account_id, iss="somebody else"),
@@ -96,20 +104,27 @@ def forged(account_id: object) -> dict[str, str]:
     }
 
 
-def odd_headers(good: str) -> dict[str, bytes]:
-    """Values of Authorization that must open nothing."""
+def odd_headers(good: str) -> dict[str, tuple[bytes, TokenFault]]:
+    """Values of Authorization that must open nothing, and the fault of each."""
+    missing, no_bearer, damaged = TokenFault.MISSING, TokenFault.NO_BEARER, TokenFault.DAMAGED
     return {
-        "empty": b"",
-        "scheme only": b"Bearer",
-        "scheme and blank": b"Bearer ",
-        "another scheme": b"Basic " + good.encode(),
-        "no scheme": good.encode(),
-        "two tokens": f"Bearer {good}, Bearer {good}".encode(),
-        "two tokens in one": f"Bearer {good} {good}".encode(),
-        "not ASCII": b"Bearer \xff\xfe.\xff.\xff",
-        "UTF-8": "Bearer ü.ü.ü".encode(),
-        "long": b"Bearer " + b"x" * 60_000,
+        "empty": (b"", missing),
+        "scheme only": (b"Bearer", missing),
+        "scheme and blank": (b"Bearer ", missing),
+        "another scheme": (b"Basic " + good.encode(), no_bearer),
+        "no scheme": (good.encode(), no_bearer),
+        "no blank after the scheme": (b"Bearer" + good.encode(), no_bearer),
+        "two tokens": (f"Bearer {good}, Bearer {good}".encode(), damaged),
+        "two tokens in one": (f"Bearer {good} {good}".encode(), damaged),
+        "not ASCII": (b"Bearer \xff\xfe.\xff.\xff", damaged),
+        "UTF-8": ("Bearer ü.ü.ü".encode(), damaged),
+        "long": (b"Bearer " + b"x" * 60_000, damaged),
     }
+
+
+def fault_of(name: str) -> TokenFault:
+    """The fault of a forged token: only one that the service has signed may be called expired."""
+    return TokenFault.EXPIRED if name.startswith("expired") else TokenFault.DAMAGED
 
 
 async def test_a_forged_damaged_or_expired_token_is_refused(
@@ -117,18 +132,24 @@ async def test_a_forged_damaged_or_expired_token_is_refused(
 ) -> None:
     customer = await make_customer(sql, settings)
     seat_id = (await make_session(sql, settings)).seat_ids[0]
-    headers = {name: f"Bearer {token}".encode() for name, token in forged(customer.id).items()}
-    headers |= odd_headers(signed(customer.id))
+    headers = {
+        name: (f"Bearer {token}".encode(), fault_of(name)) for name, token in forged(customer.id).items()
+    } | odd_headers(signed(customer.id))
     before = await ledger(sql)
     wrong = {}
-    for name, value in headers.items():
+    for name, (value, fault) in headers.items():
         for method, path in (("GET", "/customer/list-history"), ("POST", f"/customer/book/{seat_id}")):
             reply = await client.request(method, path, headers=[(b"Authorization", value)])
-            if complaint := REFUSED.complaint(reply):
+            if complaint := Refused(401, "unauthenticated", says=SAYS[fault]).complaint(reply):
                 wrong[f"{name}: {path}"] = complaint
             assert reply.headers.get("WWW-Authenticate") == "Bearer", name
     assert wrong == {}
     assert await ledger(sql) == before
+
+
+async def test_a_request_without_the_header_is_told_to_send_a_token(client: httpx.AsyncClient) -> None:
+    reply = await client.get("/customer/list-history")
+    assert Refused(401, "unauthenticated", says=SAYS[TokenFault.MISSING]).complaint(reply) is None
 
 
 async def test_the_scheme_of_a_token_is_accepted_in_any_case(
@@ -146,7 +167,7 @@ async def test_a_token_of_an_account_that_is_gone_holds_nothing(
     seat_id = (await make_session(sql, settings)).seat_ids[0]
     before = await ledger(sql)
     reply = await client.post(f"/customer/book/{seat_id}", headers={"Authorization": f"Bearer {signed(uuid4())}"})
-    assert REFUSED.complaint(reply) is None
+    assert Refused(401, "unauthenticated", says=SAYS[TokenFault.NO_ACCOUNT]).complaint(reply) is None
     assert await ledger(sql) == before
 
 
