@@ -32,7 +32,7 @@ from service.api import (
     problems,
 )
 from service.api.bodylimit import BodyLimit
-from service.api.context import Context
+from service.api.context import Context, limit_refused
 from service.api.documentation import add_documentation
 from service.api.largebody import LargeBodies
 from service.api.lean import LeanRoutes
@@ -40,7 +40,7 @@ from service.api.mapbody import MapBodies
 from service.api.requestlog import RequestLog
 from service.cache import Cache
 from service.database import create_engine, ping
-from service.errors import NotReady, RowlockError, Unavailable
+from service.errors import NotReady, RowlockError, Unauthenticated, Unavailable
 from service.events.wakeups import Bell
 from service.ledger.booking import BoxOffice
 from service.ledger.claims import Rules
@@ -53,6 +53,7 @@ from service.observability.metrics.exposition import exposed
 from service.seatmap.maps import SeatMaps
 from service.sessions.listing import SessionList
 from service.settings import Settings
+from service.single_flight import SingleFlight
 
 DESCRIPTION = """
 Sign up or sign in, press *Authorize* and paste the token. Hold seats, and pay before `expiresAt`: unpaid seats are
@@ -63,6 +64,8 @@ A hold with an `Idempotency-Key` may be sent again at any time. It gets its firs
 `application/problem+json` (RFC 9457) with a stable `type`.
 """
 ROUTERS = tuple(module.router for module in (accounts, customer, listings, manager, audits, abuse, health))
+OF_UNKNOWN_CALLERS = (Unauthenticated, httperrors.RouteNotFound, httperrors.MethodNotAllowed, httperrors.MalformedBody)
+"""Refusals before an account is known, and so before its limit counts. Those of `BodyLimit` are counted there."""
 
 log = structlog.stdlib.get_logger("rowlock")
 
@@ -84,6 +87,7 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
         version=VERSION,
         **document.ABOUT,
         servers=[{"url": loaded.root_path or "/"}],
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         # Behind a proxy that ends TLS, a redirect would lead to http, and the token with it.
@@ -107,7 +111,8 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestLog)
     for router in ROUTERS:
         app.include_router(router)
-    add_documentation(app)
+    if loaded.docs:
+        add_documentation(app)
     document.complete(app, _routes(*ROUTERS), loaded)
     return app
 
@@ -173,6 +178,7 @@ def _context_of(loaded: Settings, engine: AsyncEngine, cache: Cache | None, bell
         passwords=Passwords(loaded.password_queue_max),
         delays=Delays(loaded.sign_in_delay_ms_max),
         limits=RateLimits(cache, loaded),
+        readiness=SingleFlight("readiness"),
     )
 
 
@@ -194,12 +200,12 @@ async def _answer(request: Request, error: Exception) -> Response:
         # For the request's log line.
         cause = {"cause": repr(error.__cause__)} if error.__cause__ else {}
         request.state.failure = {"error": repr(error)} | cause
-    return problems.render(error, request.state.request_id)
+    return await _refuse(request, error)
 
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return problems.render(faults.refusal_of(error.errors()), request.state.request_id)
+    return await _refuse(request, faults.refusal_of(error.errors()))
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:
@@ -207,10 +213,16 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == problems.PROBLEMS[httperrors.MethodNotAllowed].status:
         allow = _methods_of(request.scope["path"]) or (error.headers or {}).get("Allow", "")
-        return problems.render(httperrors.MethodNotAllowed(allow), request.state.request_id)
+        return await _refuse(request, httperrors.MethodNotAllowed(allow))
     if error.status_code == problems.PROBLEMS[httperrors.MalformedBody].status:
-        return problems.render(httperrors.MalformedBody(), request.state.request_id)
-    return problems.render(httperrors.RouteNotFound(), request.state.request_id)
+        return await _refuse(request, httperrors.MalformedBody())
+    return await _refuse(request, httperrors.RouteNotFound())
+
+
+async def _refuse(request: Request, error: RowlockError) -> Response:
+    if isinstance(error, OF_UNKNOWN_CALLERS):
+        error = await limit_refused(request, error)
+    return problems.render(error, request.state.request_id)
 
 
 def _methods_of(path: str) -> str:

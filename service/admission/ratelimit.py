@@ -34,6 +34,7 @@ class RateLimits:
         self.account = _per_minute("account", settings.account_requests_per_minute)
         self.payment = _per_minute("payment", settings.account_payments_per_minute)
         self.address = _per_minute("address", settings.address_requests_per_minute)
+        self.refused = _per_minute("refused", settings.address_refusals_per_minute)
         # Exact: guesses of passwords are few beside their cost.
         self.sign_in = Limit("sign-in", settings.address_sign_ins_per_minute)
         self._trusted = settings.trusted_proxies

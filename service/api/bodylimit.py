@@ -5,10 +5,12 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.accounts.tokens import Role, Tokens
 from service.api import httperrors, problems
+from service.api.context import limit_refused
 from service.api.rawheaders import again, first_of_each
 from service.errors import RowlockError, Unauthenticated
 
@@ -124,7 +126,8 @@ async def _refuse(error: RowlockError, scope: Scope, rest: Receive | None, send:
     """Answers, reads the rest of the body for a bounded time, and closes. Closing at once would reset the connection
     of a client that is still sending, before it reads the answer. Without `rest` the body has ended.
     """
-    response = problems.render(error, scope["state"]["request_id"])
+    refusal = await limit_refused(Request(scope), error)
+    response = problems.render(refusal, scope["state"]["request_id"])
     # Part of a longer body stays unread, so the connection can't be used again.
     response.headers["Connection"] = "close"
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})

@@ -16,13 +16,14 @@ from service.admission.ratelimit import RateLimits
 from service.admission.windows import Limit
 from service.api.largebody import LargeBodies
 from service.api.mapbody import MapBodies
-from service.errors import Forbidden, TokenFault, Unauthenticated
+from service.errors import Forbidden, RowlockError, TokenFault, TooManyRequests, Unauthenticated
 from service.ledger.booking import BoxOffice
 from service.ledger.history import Histories
 from service.moments import rfc3339
 from service.seatmap.maps import SeatMaps
 from service.sessions.listing import SessionList
 from service.settings import Settings
+from service.single_flight import SingleFlight
 
 TIME_HEADER = "Rowlock-Time"
 """PostgreSQL's current time in a reply, from which a countdown to `expiresAt` starts."""
@@ -44,6 +45,7 @@ class Context:
     passwords: Passwords
     delays: Delays
     limits: RateLimits
+    readiness: SingleFlight[str, None]
 
 
 async def get_context(request: Request) -> Context:
@@ -105,6 +107,16 @@ async def limit_read(request: Request, context: InContext) -> None:
 async def limit_sign_in(request: Request, context: InContext) -> None:
     """Counts a sign-up or a sign-in for the address. Raises TooManyRequests."""
     await _limit_address(request, context, context.limits.sign_in)
+
+
+async def limit_refused(request: Request, error: RowlockError) -> RowlockError:
+    """Counts a refusal for the address, because no account is known. Returns it, or TooManyRequests instead."""
+    context: Context = request.scope["state"]["context"]
+    try:
+        await _limit_address(request, context, context.limits.refused)
+    except TooManyRequests as too_many:
+        return too_many
+    return error
 
 
 async def _limit_address(request: Request, context: Context, limit: Limit) -> None:

@@ -52,6 +52,9 @@ class Processes(BaseModel):
             description="Prefix of the API's paths that a proxy removes, such as `/tickets`; for the documentation",
         ),
     ] = ""
+    docs: Annotated[
+        bool, Field(description="Whether the API serves its documentation: `/api-docs` and `/openapi.json`")
+    ] = True
     shutdown_seconds: Annotated[
         int, Field(ge=1, le=300, description="Time that a stopping process gives to requests in progress")
     ] = 20
@@ -161,6 +164,15 @@ class Limits(BaseModel):
     address_sign_ins_per_minute: Annotated[
         int, Field(ge=1, le=1_000_000, description="Sign-ins and sign-ups from one address, then 429")
     ] = 120
+    address_refusals_per_minute: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1_000_000,
+            description="Requests from one address that are refused before an account is known (no valid token, an"
+            " unknown path or method, a body that can't be read), then 429",
+        ),
+    ] = 600
 
 
 class Expirer(BaseModel):

@@ -59,6 +59,9 @@ def test_notes_name_the_address_of_the_api_docs(chart: Path) -> None:
     assert "http://tickets.example/api-docs" in _notes(chart, {"ingress": ingress})
     tls = [{"secretName": "certificate", "hosts": ["tickets.example"]}]
     assert "https://tickets.example/api-docs" in _notes(chart, {"ingress": ingress | {"tls": tls}})
+    off: Object = {"ingress": ingress, "config": {"ROWLOCK_DOCS": False}}
+    assert "http://tickets.example\n" in _notes(chart, off)
+    assert "/api-docs" not in _notes(chart, off)
     route: Object = {"enabled": True, "parentRefs": [{"name": "gate"}], "hostnames": ["tickets.example"]}
     assert "https://tickets.example/api-docs" in _notes(chart, {"httpRoute": route})
 

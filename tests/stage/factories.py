@@ -36,6 +36,7 @@ def make_settings(database_url: str, **changes: Any) -> Settings:
         "account_payments_per_minute": 1_000_000,
         "address_requests_per_minute": 1_000_000,
         "address_sign_ins_per_minute": 1_000_000,
+        "address_refusals_per_minute": 1_000_000,
         "metrics_port": 0,
         "expirer_metrics_port": 0,
         "log_level": "warning",

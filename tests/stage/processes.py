@@ -81,6 +81,7 @@ def environment(database_url: str, **changes: Any) -> dict[str, str]:
         "account_payments_per_minute": 1_000_000,
         "address_requests_per_minute": 1_000_000,
         "address_sign_ins_per_minute": 1_000_000,
+        "address_refusals_per_minute": 1_000_000,
         **changes,
     }
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ROWLOCK_")}

@@ -26,7 +26,7 @@ RATE_LIMITED = HTTP.counter(
     "rowlock_rate_limited_total",
     "requests",
     "Requests refused with 429, by the limit that they exceeded.",
-    {"limit": ("account", "payment", "address", "sign-in")},
+    {"limit": ("account", "payment", "address", "sign-in", "refused")},
 )
 
 OPERATIONS = Group("Operations", "both")
