@@ -14,8 +14,9 @@ from uuid_utils.compat import uuid7
 from service.accounts.delays import Delays
 from service.accounts.passwords import Passwords
 from service.accounts.tokens import Principal, Role
+from service.accounts.turns import Asker
 from service.database import Connection, snapshot, transaction
-from service.errors import AddressInUse, IdempotencyKeyReused, WrongCredentials
+from service.errors import AddressInUse, Busy, IdempotencyKeyReused, WrongCredentials
 
 FORGET_FAILURES_MINUTES = 15
 
@@ -29,6 +30,16 @@ class NewAccount:
     name: str
     role: Role
     key: str | None = None
+    client_address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A sign-in, with the password as it was typed and the client's address in the network."""
+
+    email: str
+    password: str = field(repr=False)
+    client_address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +79,7 @@ async def sign_up(engine: AsyncEngine, passwords: Passwords, new: NewAccount) ->
     Raises AddressInUse, also where an address differs in case only, and IdempotencyKeyReused for other content.
     """
     account_id = uuid7()
-    password_hash = await passwords.hash(new.password)
+    password_hash = await passwords.hash(new.password, Asker(new.client_address))
     try:
         async with transaction(engine) as connection:
             await connection.execute(
@@ -88,7 +99,7 @@ async def _signed_up_before(engine: AsyncEngine, passwords: Passwords, new: NewA
         raise AddressInUse
     is_same = (row["name"], row["role"]) == (new.name, new.role.value)
     # A client that does not know the password gets no token.
-    if not await passwords.verify(new.password, row["password_hash"]) or not is_same:
+    if not await passwords.verify(new.password, row["password_hash"], Asker(new.client_address)) or not is_same:
         raise IdempotencyKeyReused
     return SignedUp(row["id"], replayed=True)
 
@@ -106,6 +117,18 @@ set failures = case
 returning failures
 """
 
+UNCOUNT_ATTEMPT = """
+with removed as (
+    delete from sign_in_failures
+    where email_hash = $1
+    and failures = 1
+)
+update sign_in_failures
+set failures = failures - 1
+where email_hash = $1
+and failures > 1
+"""
+
 FIND_ACCOUNT = """
 select id, name, role, password_hash
 from accounts
@@ -118,17 +141,23 @@ where email_hash = $1
 """
 
 
-async def sign_in(
-    engine: AsyncEngine, passwords: Passwords, delays: Delays, email: str, password: str
-) -> tuple[Principal, str]:
+async def sign_in(engine: AsyncEngine, passwords: Passwords, delays: Delays, attempt: Attempt) -> tuple[Principal, str]:
     """The account, and its name. Raises WrongCredentials, after the same time for an unknown address."""
-    email = canonical(email)
+    email = canonical(attempt.email)
     email_hash = sha256(email.encode()).digest()
     async with snapshot(engine) as connection:
         attempts = await connection.fetchval(COUNT_ATTEMPT, email_hash, FORGET_FAILURES_MINUTES)
         account = await connection.fetchrow(FIND_ACCOUNT, email)
     await delays.wait(attempts - 1)
-    if not await passwords.verify(password, account["password_hash"] if account else None) or account is None:
+    asker = Asker(attempt.client_address, is_clean=attempts == 1)
+    try:
+        is_right = await passwords.verify(attempt.password, account["password_hash"] if account else None, asker)
+    except Busy:
+        # The password was not checked. Otherwise a customer who tries again would seem to guess.
+        async with snapshot(engine) as connection:
+            await connection.execute(UNCOUNT_ATTEMPT, email_hash)
+        raise
+    if not is_right or account is None:
         raise WrongCredentials
     async with snapshot(engine) as connection:
         await connection.execute(FORGET_FAILURES, email_hash)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import threading
+import time
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from service.errors import Busy, BusyReason
+from service.accounts.turns import Asker, FairTurns
 from service.observability.metrics import catalogue
 
 PASSWORD_BYTES_MAX = 1_024
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 
 class Passwords:
-    """A thread for argon2id, with a bounded queue.
+    """A thread for argon2id, with a bounded queue that is fair by address (`turns`).
 
     One thread, because a hash takes a core for tens of milliseconds, and the other requests need a core too. The thread
     gives way to them, and to PostgreSQL on the same machine.
@@ -41,23 +42,22 @@ class Passwords:
         # The library's four lanes would be four threads.
         self._hasher = PasswordHasher(parallelism=1)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="argon2", initializer=_give_way)
-        self._queue_max = queue_max
-        self._waiting = 0
+        self._turns = FairTurns(queue_max)
         # So that the gauge shows 0 from the start: a missing value would mean that the number is unknown.
         self._shown = catalogue.PASSWORDS_WAITING.of()
         # A password for an unknown address is compared with this hash, so that the check takes as long.
         self._decoy = self._hasher.hash("of an account that does not exist")
 
-    async def hash(self, password: str) -> str:
+    async def hash(self, password: str, asker: Asker) -> str:
         """The hash to store. Raises Busy where too many passwords wait."""
-        return await self._run(lambda: self._hasher.hash(prepared(password)))
+        return await self._run(asker, lambda: self._hasher.hash(prepared(password)))
 
-    async def verify(self, password: str, password_hash: str | None) -> bool:
+    async def verify(self, password: str, password_hash: str | None, asker: Asker) -> bool:
         """Whether the password has this hash. For None it is False, after the same time.
 
         Raises Busy where too many passwords wait.
         """
-        return await self._run(lambda: self._verify(password, password_hash))
+        return await self._run(asker, lambda: self._verify(password, password_hash))
 
     def close(self) -> None:
         """Stops the thread after its current hash."""
@@ -75,15 +75,15 @@ class Passwords:
             return False
         return password_hash is not None
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        if self._waiting >= self._queue_max:
-            raise Busy(BusyReason.HASH_QUEUE)
-        self._waiting += 1
-        try:
-            with self._shown.track_inprogress(), catalogue.PASSWORD_SECONDS.of().time():
+    async def _run(self, asker: Asker, work: Callable[[], T]) -> T:
+        began = time.perf_counter()
+        with self._shown.track_inprogress():
+            await self._turns.take(asker)
+            try:
                 return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        finally:
-            self._waiting -= 1
+            finally:
+                self._turns.give_back()
+                catalogue.PASSWORD_SECONDS.of().observe(time.perf_counter() - began)
 
 
 def prepared(password: str) -> str:

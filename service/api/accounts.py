@@ -3,15 +3,15 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BeforeValidator, EmailStr, Field
 
 from service.accounts import accounts
-from service.accounts.accounts import NewAccount
+from service.accounts.accounts import Attempt, NewAccount
 from service.accounts.passwords import PASSWORD_BYTES_MAX, weakness
 from service.accounts.tokens import Principal, Role
 from service.api import refusals, shown
-from service.api.context import Context, InContext, limit_sign_in
+from service.api.context import ClientAddress, Context, InContext
 from service.api.customer import REPLAYED, REPLAYED_HEADER, IdempotencyKey
 from service.api.fields import NO_CONTROL_CHARACTERS, Body, Name, Printable, Reply, broken
 from service.errors import (
@@ -96,10 +96,13 @@ class SignedIn(Reply):
             AddressInUse, IdempotencyKeyReused, *refusals.BODY, TooManyRequests, Busy, DatabaseAway, OutcomeUnknown
         ),
     },
-    dependencies=[Depends(limit_sign_in)],
 )
 async def sign_up(
-    body: SignUp, context: InContext, response: Response, idempotency_key: IdempotencyKey = None
+    body: SignUp,
+    context: InContext,
+    client_address: ClientAddress,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
 ) -> SignedIn:
     """Create an account and get a token for it."""
     if body.role is Role.MANAGER and not context.settings.open_manager_sign_up:
@@ -107,7 +110,7 @@ async def sign_up(
     signed_up = await accounts.sign_up(
         context.engine,
         context.passwords,
-        NewAccount(body.email, body.password, body.name, body.role, idempotency_key),
+        NewAccount(body.email, body.password, body.name, body.role, idempotency_key, client_address),
     )
     if signed_up.replayed:
         response.headers[REPLAYED_HEADER] = "true"
@@ -118,12 +121,11 @@ async def sign_up(
     "/sign-in",
     summary="Sign in",
     responses=refusals.responses(WrongCredentials, *refusals.BODY, TooManyRequests, Busy, DatabaseAway),
-    dependencies=[Depends(limit_sign_in)],
 )
-async def sign_in(body: SignIn, context: InContext, response: Response) -> SignedIn:
+async def sign_in(body: SignIn, context: InContext, client_address: ClientAddress, response: Response) -> SignedIn:
     """Get a token. After several wrong passwords for an address, each attempt takes longer, even with the right one."""
     principal, name = await accounts.sign_in(
-        context.engine, context.passwords, context.delays, body.email, body.password
+        context.engine, context.passwords, context.delays, Attempt(body.email, body.password, client_address)
     )
     return _signed_in(context, response, principal, name)
 

@@ -104,9 +104,12 @@ async def limit_read(request: Request, context: InContext) -> None:
         await _limit_address(request, context, context.limits.address)
 
 
-async def limit_sign_in(request: Request, context: InContext) -> None:
-    """Counts a sign-up or a sign-in for the address. Raises TooManyRequests."""
-    await _limit_address(request, context, context.limits.sign_in)
+async def limit_sign_in(request: Request, context: InContext) -> str:
+    """Counts a sign-up or a sign-in for the address, and returns it. Raises TooManyRequests."""
+    return await _limit_address(request, context, context.limits.sign_in)
+
+
+ClientAddress = Annotated[str, Depends(limit_sign_in)]
 
 
 async def limit_refused(request: Request, error: RowlockError) -> RowlockError:
@@ -119,10 +122,12 @@ async def limit_refused(request: Request, error: RowlockError) -> RowlockError:
     return error
 
 
-async def _limit_address(request: Request, context: Context, limit: Limit) -> None:
+async def _limit_address(request: Request, context: Context, limit: Limit) -> str:
     forwarded_for = ",".join(request.headers.getlist("x-forwarded-for"))
     peer = request.client.host if request.client else None
-    await context.limits.check(limit, context.limits.client_address(peer, forwarded_for))
+    address = context.limits.client_address(peer, forwarded_for)
+    await context.limits.check(limit, address)
+    return address
 
 
 async def get_customer(principal: Annotated[Principal, Depends(get_principal)]) -> Principal:

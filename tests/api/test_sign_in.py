@@ -14,12 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.accounts import accounts
 from service.accounts import passwords as passwords_module
-from service.accounts.accounts import FORGET_FAILURES_MINUTES, NewAccount
+from service.accounts.accounts import FORGET_FAILURES_MINUTES, Attempt, NewAccount
 from service.accounts.delays import DELAY_MS, Delays
 from service.accounts.passwords import NICENESS, Passwords
 from service.accounts.tokens import Role
+from service.accounts.turns import Asker
 from service.database import Connection
-from service.errors import WrongCredentials
+from service.errors import Busy, WrongCredentials
 from service.settings import Settings
 from tests.conftest import serving
 from tests.stage.edge import Refused, ledger
@@ -27,6 +28,7 @@ from tests.stage.waiting import until
 
 EMAIL, OTHER, NOBODY = "ada@example.com", "grace@example.com", "nobody@example.com"
 PASSWORD, WRONG = "correct horse battery", "wrong horse battery"
+ADDRESS = "203.0.113.1"
 BUSY = Refused(503, "busy", says="password")
 
 
@@ -88,7 +90,7 @@ async def attempt(
 ) -> bool:
     """Whether the sign-in succeeds."""
     try:
-        await accounts.sign_in(engine, passwords, delays, email, password)
+        await accounts.sign_in(engine, passwords, delays, Attempt(email, password, ADDRESS))
     except WrongCredentials:
         return False
     return True
@@ -197,6 +199,26 @@ async def test_a_full_queue_of_passwords_is_503_and_writes_nothing(sql: Connecti
     assert await ledger(sql) == before
 
 
+@pytest.mark.parametrize("failures", [0, 1, 5])
+async def test_a_sign_in_that_was_not_checked_is_no_failure(
+    engine: AsyncEngine, passwords: Passwords, hasher: type[NotedHasher], sql: Connection, failures: int
+) -> None:
+    for _ in range(failures):
+        assert not await attempt(engine, passwords, NotedDelays())
+    one_at_a_time = Passwords(queue_max=1)
+    hasher.gate.clear()
+    hashing = asyncio.create_task(one_at_a_time.hash(WRONG, Asker(ADDRESS)))
+    try:
+        await asyncio.sleep(0)
+        with pytest.raises(Busy):
+            await attempt(engine, one_at_a_time, NotedDelays())
+    finally:
+        hasher.gate.set()
+        await hashing
+        one_at_a_time.close()
+    assert await sql.fetchval("select coalesce(sum(failures), 0) from sign_in_failures") == failures
+
+
 async def test_other_requests_are_answered_while_passwords_are_hashed(
     settings: Settings, hasher: type[NotedHasher]
 ) -> None:
@@ -221,5 +243,5 @@ async def test_other_requests_are_answered_while_passwords_are_hashed(
 
 async def test_the_hashing_thread_gives_way(hasher: type[NotedHasher], passwords: Passwords) -> None:
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    await passwords.hash(WRONG)
+    await passwords.hash(WRONG, Asker(ADDRESS))
     assert hasher.niceness[-1] == max(NICENESS, own)

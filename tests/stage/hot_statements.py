@@ -32,6 +32,7 @@ EXAMPLES: dict[str, list[Example]] = {
     ],
     "service.accounts.accounts.FIND_SIGN_UP": [Example("'4711@Example.com', 'a-key'")],
     "service.accounts.accounts.COUNT_ATTEMPT": [Example("decode(md5('1') || md5('1'), 'hex'), 15")],
+    "service.accounts.accounts.UNCOUNT_ATTEMPT": [Example("decode(md5('1') || md5('1'), 'hex')")],
     "service.accounts.accounts.FIND_ACCOUNT": [Example("'4711@Example.com'")],
     "service.accounts.accounts.FORGET_FAILURES": [Example("decode(md5('1') || md5('1'), 'hex')")],
     "service.accounts.accounts.TRIM_FAILURES": [Example("15, 1000", rows_max=2_000, pages_max=10_000)],
