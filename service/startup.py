@@ -32,6 +32,12 @@ KEEPALIVES = {
     "client_connection_check_interval": "2000",
 }
 
+PLANS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
+"""Each statement is planned once, by index. Planning it again would often take longer than the statement itself. And no
+statement reads a whole table, nor does the search behind a foreign key: a plan is kept until the table's statistics
+change, and one of the first minute, when the table was a page, would read all of it.
+"""
+
 
 async def start_session(settings: Settings, application_name: str, idle_in_transaction_seconds: int) -> Connection:
     """A session whose waits PostgreSQL limits. Raises NotReady, and errors of the driver."""
@@ -43,7 +49,7 @@ async def start_session(settings: Settings, application_name: str, idle_in_trans
     named = {"application_name": application_name, "timezone": "UTC"}
     own = {"default_transaction_isolation": "read committed"} | {name: str(ms) for name, ms in limits_ms.items()}
     try:
-        connection = await _connect(settings, named | own | KEEPALIVES)
+        connection = await _connect(settings, named | own | KEEPALIVES | PLANS)
     except asyncpg.ProtocolViolationError as error:
         if UNSUPPORTED not in str(error):
             raise

@@ -39,7 +39,8 @@ with numbered_events as (
     update events
     set number = $2 + committed_events.n
     from unnest($1::bigint[]) with ordinality as committed_events (id, n)
-    where events.id = committed_events.id
+    where events.id = any($1)
+    and events.id = committed_events.id
     returning 1
 ),
 moved_cursor as (

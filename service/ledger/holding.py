@@ -43,19 +43,30 @@ for no key update
 # twin has committed. Seats are read as they are when they are locked, and those of remembered requests are not locked.
 LOCK_SEATS_TO_HOLD = """
 with remembered as materialized (
-    select n, r.id, r.customer_id, r.idempotency_key, r.request_fingerprint, r.reply
+    select n, r.*
     from unnest($1::uuid[], $2::text[]) with ordinality as asked (customer_id, idempotency_key, n)
-    join reservations as r using (customer_id, idempotency_key)
+    cross join lateral (
+        select id, customer_id, idempotency_key, request_fingerprint, reply
+        from reservations
+        where customer_id = asked.customer_id
+        and idempotency_key = asked.idempotency_key
+        offset 0
+    ) as r
     union all
-    select n, r.id, null, null, r.request_fingerprint, r.reply
+    select n, r.*
     from unnest($3::uuid[]) with ordinality as asked (id, n)
-    join reservations as r using (id)
+    cross join lateral (
+        select id, null::uuid, null::text, request_fingerprint, reply
+        from reservations
+        where id = asked.id
+        offset 0
+    ) as r
 ),
 locked_seats as (
     select seats.id as seat_id, position, placement, seats.price, session_id, state, reservation_id, version,
         showtime, currency
     from seats
-    join sessions on sessions.id = session_id
+    cross join lateral (select showtime, currency from sessions where id = session_id offset 0) as of_session
     where seats.id = any(array(
         select seat_id
         from unnest($4::bigint[], $5::bigint[]) as wanted (seat_id, n)
@@ -78,11 +89,16 @@ READ_CLAIMS = """
 select clock.now, claim.*
 from (select clock_timestamp() as now) as clock
 left join (
-    select r.id, r.customer_id, r.session_id, r.seat_ids, r.state, r.created_at,
-        least(r.settled_at, r.expires_at) as ended_at
+    select r.*
     from unnest($1::uuid[], $2::bigint[]) as asked (customer_id, session_id)
-    join reservations as r using (customer_id, session_id)
-    where r.state in ('HELD', 'CONFIRMED')
+    cross join lateral (
+        select id, customer_id, session_id, seat_ids, state, created_at, least(settled_at, expires_at) as ended_at
+        from reservations
+        where customer_id = asked.customer_id
+        and session_id = asked.session_id
+        and state in ('HELD', 'CONFIRMED')
+        offset 0
+    ) as r
     union all
     select r.id, r.customer_id, r.session_id, r.seat_ids, r.state, r.created_at, least(r.settled_at, r.expires_at)
     from reservations as r
@@ -93,7 +109,12 @@ left join (
     union all
     select r.id, null, null, null, r.state, r.created_at, r.expires_at
     from unnest($3::uuid[]) as owner (id)
-    join reservations as r using (id)
+    cross join lateral (
+        select id, state, created_at, expires_at
+        from reservations
+        where id = owner.id
+        offset 0
+    ) as r
     where r.state = 'HELD'
     union all
     select null, null, id, null, 'PAUSED', null, null
@@ -126,7 +147,8 @@ updated_seats as (
     update seats
     set state = 'HELD', reservation_id = taken.reservation_id, version = version + 1
     from unnest($13::bigint[], $14::uuid[]) as taken (seat_id, reservation_id)
-    where seats.id = taken.seat_id
+    where seats.id = any($13)
+    and seats.id = taken.seat_id
     and seats.state = 'AVAILABLE'
     returning 1
 ),

@@ -33,8 +33,13 @@ select session_id,
     coalesce(sum(cardinality(seat_ids)) filter (where state = 'HELD'), 0)::int as held,
     coalesce(sum(cardinality(seat_ids)) filter (where state = 'CONFIRMED'), 0)::int as sold
 from unnest($1::bigint[]) as asked (session_id)
-join reservations using (session_id)
-where state in ('HELD', 'CONFIRMED')
+cross join lateral (
+    select state, seat_ids
+    from reservations
+    where session_id = asked.session_id
+    and state in ('HELD', 'CONFIRMED')
+    offset 0
+) as claims
 group by session_id
 """
 

@@ -1,6 +1,6 @@
 """How PostgreSQL finds what the product asks for among a million seats: by index, and no more than it needs.
 
-The plans are the generic ones, which a prepared statement has from its sixth execution on.
+The plans are the generic ones, made by index, as the service's sessions have them.
 """
 
 import json
@@ -20,17 +20,16 @@ from service.reservation import State
 from service.seatmap.maps import SeatMaps
 from service.sessions.listing import SessionList
 from service.settings import Settings
+from service.startup import PLANS
 from tests.conftest import serving
 from tests.stage import big_data
 from tests.stage.databases import own_database
-from tests.stage.factories import Account, book, make_customer, make_manager, make_settings, pay, release
+from tests.stage.factories import Account, book, make_customer, make_manager, make_session, make_settings, pay, release
 from tests.stage.hot_statements import EXAMPLES, EXEMPT, Example
 from tests.stage.sources import statements
 from tests.stage.waiting import until
 
 pytestmark = pytest.mark.oldest_postgresql
-
-GENERIC = "plan_cache_mode = force_generic_plan"
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +39,15 @@ async def big_url(postgres: Postgres) -> AsyncIterator[str]:
         await migrate(url)
         connection = await asyncpg.connect(url)
         await big_data.fill(connection)
-        await connection.execute(f"alter database big set {GENERIC}")
+        await with_our_plans(connection, "big")
         await connection.close()
         yield url
+
+
+async def with_our_plans(connection: Connection, database: str) -> None:
+    """Every session of the database makes its plans as the service's do."""
+    for name, value in PLANS.items():
+        await connection.execute(f"alter database {database} set {name} = {value}")
 
 
 @pytest.fixture
@@ -64,7 +69,7 @@ async def test_the_data_is_as_big_as_it_says(big: Connection) -> None:
     assert tuple(await big.fetchrow(query, None) or ()) == (1_000_000, 155_000)
     assert tuple(await big.fetchrow(query, State.HELD) or ()) == (1_000_000, 10_000)
     assert await big.fetchval("select count(*) from sessions where showtime < now()") == 10_000
-    assert await big.fetchval("show plan_cache_mode") == "force_generic_plan"
+    assert {name: await big.fetchval(f"show {name}") for name in PLANS} == PLANS
 
 
 def test_every_statement_of_the_product_is_explained_or_exempt() -> None:
@@ -158,7 +163,7 @@ async def test_nothing_that_the_product_does_scans_a_table(big: Connection, sett
     customer, manager = await make_customer(big, settings), await make_manager(big, settings)
     before = await scans(big)
     async with serving(settings) as client:
-        await use_every_route(client, customer, manager)
+        await use_every_route(client, customer, manager, 10_003)
     engine = create_engine(settings.model_copy(update={"sweep_batch_max": 20}), "rowlock-expirer")
     assert await sweep.step(engine, settings) > 0
     while await keeper.step(engine, settings) == 0:
@@ -172,7 +177,24 @@ async def test_nothing_that_the_product_does_scans_a_table(big: Connection, sett
     assert scanned <= {"alembic_version", "cursors"}
 
 
-async def use_every_route(client: httpx.AsyncClient, customer: Account, manager: Account) -> None:
+async def test_nothing_scans_a_table_of_one_page(sql: Connection, postgres: Postgres) -> None:
+    settings = make_settings(postgres.url())
+    customer, manager = await make_customer(sql, settings), await make_manager(sql, settings)
+    session = await make_session(sql, settings, 40)
+    await sql.execute("analyze")
+    # What was done so far is counted now.
+    await sql.execute("select pg_stat_force_next_flush()")
+    before = await scans(sql)
+    async with serving(settings) as client:
+        await use_every_route(client, customer, manager, session.id, session.seat_ids[0])
+    after = await scans(sql)
+    assert after["reservations"][1] > before["reservations"][1], "what happened was counted"
+    assert {name for name, (count, _) in after.items() if count > before[name][0]} <= {"alembic_version", "cursors"}
+
+
+async def use_every_route(
+    client: httpx.AsyncClient, customer: Account, manager: Account, session_id: int, seat_id: int = 40_001
+) -> None:
     """Signs up and in, makes a session, reads all lists, and holds, pays and releases."""
     ada = {"email": "ada@example.org", "password": "a long password"}
     answers = [await client.post("/sign-up", json=ada | {"name": "Ada", "role": "CUSTOMER"})]
@@ -180,14 +202,14 @@ async def use_every_route(client: httpx.AsyncClient, customer: Account, manager:
     new = {"movie": "M", "room": "1", "showtime": "2100-01-01T20:00:00Z", "duration": 99, "price": 5, "currency": "EUR"}
     new["placements"] = [f"A{n}" for n in range(16)]
     answers += [await client.post("/manager/create", json=new, headers=manager.headers)]
-    answers += [await client.get("/customer/list-sessions"), await client.get("/customer/session/10003")]
-    held = [await book(client, customer, 40_001, 40_002, key=key) for key in ("key", "key")]
-    held += [await book(client, customer, 40_003)]
+    answers += [await client.get("/customer/list-sessions"), await client.get(f"/customer/session/{session_id}")]
+    held = [await book(client, customer, seat_id, seat_id + 1, key=key) for key in ("key", "key")]
+    held += [await book(client, customer, seat_id + 2)]
     answers += [*held, await pay(client, customer, held[0].json()["reservationId"])]
     answers += [await release(client, customer, held[2].json()["reservationId"])]
     answers += [await client.get("/customer/list-history?state=CONFIRMED", headers=customer.headers)]
     answers += [await client.get(f"/customer/reservation/{held[0].json()['reservationId']}", headers=customer.headers)]
-    answers += [await client.get("/manager/session/10003/abuse", headers=manager.headers)]
+    answers += [await client.get(f"/manager/session/{session_id}/abuse", headers=manager.headers)]
     assert all(answer.is_success for answer in answers), [answer.text for answer in answers if not answer.is_success]
 
 
