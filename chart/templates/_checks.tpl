@@ -4,6 +4,7 @@ Checks that the schema can't express, because they concern several values. Each 
 {{- define "rowlock.faults" -}}
 {{- include "rowlock.faultsOfDoors" . -}}
 {{- include "rowlock.faultsOfComponents" . -}}
+{{- include "rowlock.faultsOfPods" . -}}
 {{- include "rowlock.faultsOfStores" . -}}
 {{- include "rowlock.faultsOfSecrets" . -}}
 {{- include "rowlock.faultsOfConnections" . -}}

@@ -17,6 +17,7 @@ Parts of the pods that run Rowlock's image: the API, the expirer, the migrations
   value: {{ join "," $values.api.trustedProxies | quote }}
 {{- end }}
 {{- $config := include "rowlock.config" .root | fromYaml }}
+{{- range $component.env }}{{ $config = omit $config .name }}{{ end }}
 {{- range $name, $value := $config }}
 - name: {{ $name }}
   value: {{ include "rowlock.text" $value | quote }}

@@ -58,7 +58,7 @@ def test_dashboards_are_config_maps_for_grafanas_sidecar() -> None:
 
 
 def test_commands_in_runbooks_name_objects_of_the_chart() -> None:
-    objects = rendered({"api": {"keda": {"enabled": True, "triggers": [{"type": "cron"}]}}})
+    objects = rendered({"api": {"keda": {"enabled": True, "triggers": [{"type": "cron", "metadata": {}}]}}})
     made = {(kind.lower(), name) for kind in ("Deployment", "ScaledObject") for name in of_kind(objects, kind)}
     containers = [
         container
