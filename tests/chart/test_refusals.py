@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from service.settings.stores import BROKER_NODES_MAX
-from tests.chart.rendering import CHART, api_variables, refusal, rendered
+from tests.chart.cluster import cluster
+from tests.chart.rendering import CHART, Object, api_variables, refusal, rendered
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (
@@ -184,6 +185,7 @@ def test_every_check_of_the_chart_has_a_test() -> None:
     written = "".join(path.read_text() for path in Path(CHART, "templates").glob("_checks*.tpl"))
     checks = re.sub(r"{{-?/\*.*?\*/-?}}", "", written, flags=re.DOTALL)
     seen = [refusal(values) for values, _ in REFUSED] + [refusal({"secrets": {"generate": False}})]
+    seen.append(_refusal_of_a_renamed_key())
     for line in checks.splitlines():
         # A line that does not begin with template code is a message. Its longest constant part identifies it.
         fixed = max(re.split(r"{{.*?}}", line), key=len).strip()
@@ -202,6 +204,28 @@ def test_without_generated_secrets_each_one_must_be_named() -> None:
     for block in ("auth", "postgresql.auth", "redis.auth", "rabbitmq.reader", "smoke"):
         assert f"secrets.generate is false, so {block}.existingSecret must name a Secret" in said
     assert "rabbitmq.auth" not in said
+
+
+KEPT: Object = {
+    "apiVersion": "v1",
+    "kind": "Secret",
+    "metadata": {"name": "rowlock-redis"},
+    "data": {"password": "cA=="},
+}
+
+
+def _refusal_of_a_renamed_key() -> str:
+    with cluster([KEPT]) as arguments:
+        return refusal({"redis": {"auth": {"secretKeys": {"password": "pass"}}}}, arguments)
+
+
+def test_a_renamed_key_does_not_make_a_new_password() -> None:
+    told = "redis.auth.secretKeys.password is pass, but the Secret rowlock-redis of this release has password"
+    assert told in _refusal_of_a_renamed_key()
+    with cluster([KEPT]) as arguments:
+        for values in ({}, {"existingSecret": "mine"}, {"password": "given"}):
+            keys = {"secretKeys": {"password": "pass"}} if values else {}
+            assert rendered({"redis": {"auth": values | keys}}, arguments=arguments)
 
 
 def _closed_maps(values: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
