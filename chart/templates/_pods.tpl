@@ -85,11 +85,18 @@ all customers would share one address. The number is the largest that the settin
 
 {{/* Scheduling of a pod. Takes the values of a component. */}}
 {{- define "rowlock.placement" -}}
-{{- range $key := list "priorityClassName" "nodeSelector" "tolerations" }}
+{{- range $key := list "priorityClassName" "nodeSelector" }}
 {{- with index $ $key }}
 {{ dict $key . | toYaml }}
 {{- end }}
 {{- end }}
+tolerations:
+  {{- with .tolerations }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- range list "node.kubernetes.io/not-ready" "node.kubernetes.io/unreachable" }}
+  - {key: {{ . }}, operator: Exists, effect: NoExecute, tolerationSeconds: {{ $.lostNodeSeconds }}}
+  {{- end }}
 {{- end -}}
 
 {{/* An init container that waits until the schema is migrated. Takes (dict "root" $ "component" NAME). */}}
@@ -195,29 +202,46 @@ spec:
       volumes:
         {{- include "rowlock.volumes" . | nindent 8 }}
       {{- include "rowlock.placement" $component | nindent 6 }}
-      {{- with $component.affinity }}
       affinity:
-        {{- tpl (toYaml .) $.root | nindent 8 }}
-      {{- end }}
+        {{- include "rowlock.affinity" . | nindent 8 }}
       topologySpreadConstraints:
         {{- include "rowlock.spread" . | nindent 8 }}
 {{- end -}}
 
-{{/* The configured constraints; without any, pods spread over zones and nodes where possible. */}}
+{{/*
+The configured constraints; without any, pods spread over nodes where possible. A second soft constraint for zones would switch off
+both on nodes without the zone's label: the scheduler scores only nodes that have all keys.
+*/}}
 {{- define "rowlock.spread" -}}
 {{- $given := (index .root.Values .component).topologySpreadConstraints -}}
 {{- if $given -}}
 {{ tpl (toYaml $given) .root }}
 {{- else -}}
-{{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
 - maxSkew: 1
-  topologyKey: {{ . }}
+  topologyKey: kubernetes.io/hostname
   whenUnsatisfiable: ScheduleAnyway
   # Counts only pods of the same revision: otherwise old pods would affect the placement of new ones during a rollout.
   matchLabelKeys: [pod-template-hash]
   labelSelector:
     matchLabels:
-      {{- include "rowlock.selectorLabels" $ | nindent 6 }}
-{{- end }}
+      {{- include "rowlock.selectorLabels" . | nindent 6 }}
+{{- end -}}
+{{- end -}}
+
+{{/* The configured affinity; without any, pods prefer a zone that has none of the same revision. */}}
+{{- define "rowlock.affinity" -}}
+{{- $given := (index .root.Values .component).affinity -}}
+{{- if $given -}}
+{{ tpl (toYaml $given) .root }}
+{{- else -}}
+podAntiAffinity:
+  preferredDuringSchedulingIgnoredDuringExecution:
+    - weight: 100
+      podAffinityTerm:
+        topologyKey: topology.kubernetes.io/zone
+        matchLabelKeys: [pod-template-hash]
+        labelSelector:
+          matchLabels:
+            {{- include "rowlock.selectorLabels" . | nindent 12 }}
 {{- end -}}
 {{- end -}}

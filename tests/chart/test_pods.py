@@ -6,6 +6,9 @@ import pytest
 
 from tests.chart.rendering import containers, of_kind, pod_specs, rendered
 
+ZONE = "topology.kubernetes.io/zone"
+LOST = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+
 
 def test_the_defaults_install_the_whole_system() -> None:
     objects = rendered()
@@ -103,10 +106,27 @@ def test_a_slow_store_is_not_restarted() -> None:
             assert "readinessProbe" in spec["containers"][0], name
 
 
-def test_pods_spread_softly_over_zones_and_nodes() -> None:
-    for constraint in pod_specs(rendered())["Deployment/rowlock-api"]["topologySpreadConstraints"]:
-        assert constraint["whenUnsatisfiable"] == "ScheduleAnyway"
-        assert constraint["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] == "api"
+@pytest.mark.parametrize("component", ["api", "expirer"])
+def test_pods_spread_softly_over_nodes_and_prefer_zones(component: str) -> None:
+    spec = pod_specs(rendered())[f"Deployment/rowlock-{component}"]
+    # One constraint: with a second key, nodes that lack it are not scored at all.
+    (constraint,) = spec["topologySpreadConstraints"]
+    (preferred,) = spec["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert constraint["whenUnsatisfiable"] == "ScheduleAnyway"
+    for term, key in ((constraint, "kubernetes.io/hostname"), (preferred["podAffinityTerm"], ZONE)):
+        assert term["topologyKey"] == key
+        assert term["matchLabelKeys"] == ["pod-template-hash"]
+        assert term["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] == component
+
+
+def test_pods_of_a_lost_node_are_replaced_soon() -> None:
+    specs = pod_specs(rendered({"expirer": {"lostNodeSeconds": 60}}))
+    for component, seconds in (("api", 30), ("expirer", 60)):
+        found = {
+            toleration["key"]: (toleration["effect"], toleration["tolerationSeconds"])
+            for toleration in specs[f"Deployment/rowlock-{component}"]["tolerations"]
+        }
+        assert found == dict.fromkeys(LOST, ("NoExecute", seconds))
 
 
 def test_values_of_one_component_reach_only_its_pods() -> None:
@@ -139,8 +159,9 @@ def test_values_of_one_component_reach_only_its_pods() -> None:
         assert container["env"][-1] == {"name": "ROWLOCK_LOG_LEVEL", "value": "debug"}
         assert container["volumeMounts"][-1]["mountPath"] == "/more"
     assert spec["volumes"][-1]["name"] == "more"
-    for key in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
+    for key in ("nodeSelector", "affinity", "priorityClassName"):
         assert spec[key] == given[key]
+    assert spec["tolerations"][0] == given["tolerations"][0]
     assert deployments["rowlock-api"] == of_kind(rendered(), "Deployment")["rowlock-api"]
 
 
@@ -166,8 +187,9 @@ def test_migrations_and_smoke_test_use_the_values_of_the_api() -> None:
             assert container["env"].count(given["env"][0]) == 1, name
             assert container["volumeMounts"][-1] == given["extraVolumeMounts"][0], name
         assert spec["volumes"][-1] == given["extraVolumes"][0], name
-        for key in ("priorityClassName", "nodeSelector", "tolerations"):
+        for key in ("priorityClassName", "nodeSelector"):
             assert spec[key] == given[key], (name, key)
+        assert spec["tolerations"][0] == given["tolerations"][0], name
 
 
 def test_a_digest_takes_precedence_over_a_tag() -> None:

@@ -154,7 +154,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "api.extraVolumes has a name that is used already: tmp",
     ),
     (
-        {"expirer": {"extraVolumeMounts": [{"name": "tmp", "mountPath": "/tmp/"}]}},
+        {"expirer": {"extraVolumeMounts": [{"name": "tmp", "mountPath": "/tmp/"}]}},  # noqa: S108 - a path in the pod
         "expirer.extraVolumeMounts has a path that is used already: /tmp",
     ),
     (
