@@ -121,6 +121,7 @@ def test_notes_name_missing_secrets_and_keys(chart: Path) -> None:
         ({"ingress": {"enabled": True, "hosts": ["a.example"]}}, "api.trustedProxies is empty"),
         ({"service": {"type": "LoadBalancer"}}, "the Service is a LoadBalancer without externalTrafficPolicy: Local"),
         ({"monitoring": {"podMonitor": {"enabled": True}}}, "this cluster has no PodMonitor"),
+        ({"monitoring": {"force": True, "prometheusRule": {"enabled": True}}}, "the alerts have no links"),
     ],
 )
 def test_notes_warn_of_a_risk_in_production(chart: Path, values: Object, warning: str) -> None:

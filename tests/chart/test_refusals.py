@@ -311,6 +311,10 @@ def test_a_typo_is_rejected_by_name_in_every_block(path: tuple[str, ...]) -> Non
         ({"image": {"tag": "a b"}}, "at '/image/tag'"),
         ({"networkPolicy": {"extraEgress": [{"port": 53}]}}, "at '/networkPolicy/extraEgress/0'"),
         ({"networkPolicy": {"apiFrom": [{"ipBlock": {"cidr": "10.0.0.1"}}]}}, "at '/networkPolicy/apiFrom/0/ipBlock"),
+        (
+            {"monitoring": {"prometheusRule": {"runbookUrl": "docs/runbooks"}}},
+            "at '/monitoring/prometheusRule/runbookUrl'",
+        ),
         ({"metrics": {"from": [{}]}}, "at '/metrics/from/0': minProperties"),
         ({"api": {"autoscaling": {"behavior": {"scaleup": {}}}}}, "at '/api/autoscaling/behavior'"),
         ({"expirer": {"keda": {"triggers": [{"type": "cron"}]}}}, "at '/expirer/keda/triggers/0'"),
