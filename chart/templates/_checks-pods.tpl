@@ -3,7 +3,7 @@ Checks of what the API server would refuse in a pod, or accept with another mean
 changed other objects already.
 */}}
 {{- define "rowlock.faultsOfPods" -}}
-{{- range $block := list "api" "expirer" "migrations" "postgresql" "redis" "rabbitmq" }}
+{{- range $block := list "api" "expirer" "migrations" "smoke" "postgresql" "redis" "rabbitmq" }}
 {{- $resources := dig "resources" dict (index $.Values $block | default dict) }}
 {{- range $name, $request := $resources.requests }}
 {{- $limit := dig "limits" $name "" $resources }}

@@ -192,6 +192,31 @@ def test_migrations_and_smoke_test_use_the_values_of_the_api() -> None:
         assert spec["tolerations"][0] == given["tolerations"][0], name
 
 
+def test_the_smoke_pod_has_values_of_its_own() -> None:
+    given: dict[str, Any] = {
+        "resources": {"requests": {"cpu": "10m"}, "limits": {"memory": "200Mi"}},
+        "env": [{"name": "A", "value": "b"}],
+        "podAnnotations": {"sidecar.istio.io/inject": "false"},
+        "nodeSelector": {"disk": "slow"},
+        "tolerations": [{"key": "tests", "operator": "Exists"}],
+        "priorityClassName": "low",
+        "extraVolumes": [{"name": "more", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+    }
+    objects = rendered({"smoke": given, "api": {"priorityClassName": "high", "env": [{"name": "C", "value": "d"}]}})
+    pod = of_kind(objects, "Pod")["rowlock-smoke"]
+    assert pod["metadata"]["annotations"].items() >= given["podAnnotations"].items()
+    for container in containers(pod["spec"]):
+        assert container["resources"] == {"requests": {"cpu": "10m", "memory": "96Mi"}, "limits": {"memory": "200Mi"}}
+        assert {"name": "C", "value": "d"} in container["env"]
+        assert container["env"][-1] == given["env"][0]
+        assert container["volumeMounts"][-1] == given["extraVolumeMounts"][0]
+    assert pod["spec"]["volumes"][-1] == given["extraVolumes"][0]
+    assert (pod["spec"]["nodeSelector"], pod["spec"]["priorityClassName"]) == ({"disk": "slow"}, "low")
+    assert pod["spec"]["tolerations"][0] == given["tolerations"][0]
+    assert pod_specs(objects)["Deployment/rowlock-api"]["priorityClassName"] == "high"
+
+
 def test_a_digest_takes_precedence_over_a_tag() -> None:
     digest = "sha256:" + "0" * 64
     spec = pod_specs(rendered({"image": {"tag": "ignored", "digest": digest}}))["Deployment/rowlock-api"]
