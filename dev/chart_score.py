@@ -1,4 +1,4 @@
-"""`python -m dev.chart_score FILE`: fails after a finding of kube-score that is not an exception, and after an unused exception."""
+"""`python -m dev.chart_score FILE`: fails after an unexpected finding of kube-score, and after an unused exception."""
 
 import json
 import sys
