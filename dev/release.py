@@ -1,9 +1,9 @@
-"""The steps of a release that need no network. The version is `service.VERSION`; `write` copies it to package and chart.
+"""The steps of a release that need no network. The version is `service.VERSION`; package and chart copy it.
 
 python -m dev.release version                     prints it; fails where package or chart have another one
 python -m dev.release write                       writes it into pyproject.toml and chart/Chart.yaml
 python -m dev.release notes                       prints its section of CHANGELOG.md
-python -m dev.release chart FOLDER HOME IMAGE     copies the chart, with the addresses of the repository and of the image
+python -m dev.release chart FOLDER HOME IMAGE     copies the chart, with these addresses
 """
 
 import re

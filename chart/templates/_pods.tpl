@@ -115,17 +115,24 @@ tolerations:
     {{- include "rowlock.mounts" . | nindent 4 }}
 {{- end -}}
 
-{{/* The probes of a component: paths are fixed, timing comes from the values. Takes (dict "component" BLOCK "port" NAME "ready" PATH). */}}
+{{/* The probes of a component: paths are fixed, timing comes from the values. Takes (dict "root" $ "component" BLOCK "port" NAME "ready" PATH). */}}
 {{- define "rowlock.probes" -}}
 startupProbe:
   httpGet: {path: /livez, port: {{ .port }}}
-  {{- toYaml .component.probes.startup | nindent 2 }}
+  {{- include "rowlock.timing" (dict "root" .root "probe" .component.probes.startup) | nindent 2 }}
 livenessProbe:
   httpGet: {path: /livez, port: {{ .port }}}
-  {{- toYaml .component.probes.liveness | nindent 2 }}
+  {{- include "rowlock.timing" (dict "root" .root "probe" .component.probes.liveness) | nindent 2 }}
 readinessProbe:
   httpGet: {path: {{ .ready }}, port: {{ .port }}}
-  {{- toYaml .component.probes.readiness | nindent 2 }}
+  {{- include "rowlock.timing" (dict "root" .root "probe" .component.probes.readiness) | nindent 2 }}
+{{- end -}}
+
+{{/* Numbers of a probe, which may be template code. Takes (dict "root" $ "probe" MAP). */}}
+{{- define "rowlock.timing" -}}
+{{- range $key, $value := .probe }}
+{{ $key }}: {{ tpl (include "rowlock.text" $value) $.root | int }}
+{{- end }}
 {{- end -}}
 
 {{/* A Deployment. Takes (dict "root" $ "component" NAME "command" LIST "port" NUMBER "portName" NAME "metricsPort" NUMBER "ready" PATH). */}}
@@ -182,7 +189,7 @@ spec:
           ports:
             - {name: {{ .portName }}, containerPort: {{ .port }}}
             - {name: metrics, containerPort: {{ .metricsPort }}}
-          {{- include "rowlock.probes" (dict "component" $component "port" .portName "ready" .ready) | nindent 10 }}
+          {{- include "rowlock.probes" (dict "root" .root "component" $component "port" .portName "ready" .ready) | nindent 10 }}
           {{- if $component.preStopSeconds }}
           # Requests that arrive while the Service removes the pod are still served.
           lifecycle:

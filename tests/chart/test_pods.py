@@ -101,6 +101,19 @@ def test_a_pod_of_the_api_leaves_the_service_before_it_stops() -> None:
     assert spec["terminationGracePeriodSeconds"] == 40
 
 
+def test_the_timing_of_probes_may_be_template_code() -> None:
+    probes = {"readiness": {"periodSeconds": "{{ .Values.api.preStopSeconds }}", "failureThreshold": 7}}
+    container = pod_specs(rendered({"api": {"probes": probes}}))["Deployment/rowlock-api"]["containers"][0]
+    assert container["readinessProbe"]["periodSeconds"] == 5
+    assert container["readinessProbe"]["failureThreshold"] == 7
+    assert container["livenessProbe"] == {
+        "httpGet": {"path": "/livez", "port": "http"},
+        "periodSeconds": 10,
+        "timeoutSeconds": 5,
+        "failureThreshold": 6,
+    }
+
+
 def test_a_slow_store_is_not_restarted() -> None:
     for name, spec in pod_specs(rendered()).items():
         if name.startswith("StatefulSet"):
