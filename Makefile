@@ -44,9 +44,10 @@ newest: $(BIN)/.installed ## tests broker, cache and pooler on the newest server
 	@$(if $(ARGS),,ROWLOCK_TEST_PGBOUNCER_IMAGE=rowlock-test-pgbouncer $(BIN)/python -m pytest -n 0 tests/schema/test_pgbouncer.py)
 	@ROWLOCK_TEST_SERVERS=compose $(BIN)/python -m pytest -n 0 $(or $(ARGS),$(addprefix tests/,$(NEWEST)))
 
-chart: $(BIN)/.installed ## tests the chart without a cluster; needs helm and kubeconform
+chart: $(BIN)/.installed ## tests the chart without a cluster; needs helm, kubeconform and Go
 	@for program in helm kubeconform; do command -v $$program >/dev/null || { echo "rowlock: $$program is missing: install it" >&2; exit 1; }; done
 	@helm lint --strict chart
+	@dev/chart-score
 	@$(BIN)/python -m pytest tests/chart $(ARGS)
 
 monitoring: $(BIN)/.installed ## tests dashboards and alerts with promtool and a real Prometheus

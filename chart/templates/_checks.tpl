@@ -4,8 +4,10 @@ Checks that the schema can't express, because they concern several values. Each 
 {{- define "rowlock.faults" -}}
 {{- include "rowlock.faultsOfDoors" . -}}
 {{- include "rowlock.faultsOfComponents" . -}}
+{{- include "rowlock.faultsOfPods" . -}}
 {{- include "rowlock.faultsOfStores" . -}}
 {{- include "rowlock.faultsOfSecrets" . -}}
+{{- include "rowlock.faultsOfKeys" . -}}
 {{- include "rowlock.faultsOfConnections" . -}}
 {{- if and .Values.monitoring.serviceMonitor.enabled .Values.monitoring.podMonitor.enabled }}
 monitoring.serviceMonitor and monitoring.podMonitor are both enabled, so every pod would be scraped twice: choose one
@@ -144,18 +146,23 @@ auth.tokenSecret has {{ len $values.auth.tokenSecret }} characters: at least 32 
 {{- end }}
 {{- end -}}
 
-{{/* The maximum number of a component's pods, including the one that a rollout adds. */}}
+{{/* The maximum number of a component's pods, without the one that a rollout adds. */}}
 {{- define "rowlock.podsMax" -}}
-{{- if .autoscaling.enabled }}{{ add1 .autoscaling.maxReplicas }}{{ else if .keda.enabled }}{{ add1 .keda.maxReplicas }}{{ else }}{{ add1 .replicas }}{{ end -}}
+{{- if .autoscaling.enabled }}{{ .autoscaling.maxReplicas }}{{ else if .keda.enabled }}{{ .keda.maxReplicas }}{{ else }}{{ .replicas }}{{ end -}}
 {{- end -}}
 
-{{/* The maximum number of connections to PostgreSQL: all pools, and one for the migrations. */}}
-{{- define "rowlock.connectionsMax" -}}
-{{- $sum := 1 -}}
+{{/* The maximum number of connections to PostgreSQL: all pools. */}}
+{{- define "rowlock.connectionsAtRest" -}}
+{{- $sum := 0 -}}
 {{- range list .Values.api .Values.expirer -}}
 {{- $sum = add $sum (mul (include "rowlock.podsMax" . | int) (int .poolSize)) -}}
 {{- end -}}
 {{- $sum -}}
+{{- end -}}
+
+{{/* The same during a rollout, which adds a pod of each component, and a connection for the migrations. */}}
+{{- define "rowlock.connectionsMax" -}}
+{{- add (include "rowlock.connectionsAtRest" .) .Values.api.poolSize .Values.expirer.poolSize 1 -}}
 {{- end -}}
 
 {{- define "rowlock.faultsOfConnections" -}}

@@ -74,3 +74,12 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
+
+{{/* The absolute address of the runbooks: the configured one, otherwise that of this release in the repository of a published chart. */}}
+{{- define "rowlock.runbookUrl" -}}
+{{- if .Values.monitoring.prometheusRule.runbookUrl -}}
+{{- .Values.monitoring.prometheusRule.runbookUrl -}}
+{{- else if .Chart.Home -}}
+{{- printf "%s/blob/v%s/docs/runbooks" (trimSuffix "/" .Chart.Home) .Chart.AppVersion -}}
+{{- end -}}
+{{- end -}}

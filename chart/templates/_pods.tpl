@@ -17,6 +17,7 @@ Parts of the pods that run Rowlock's image: the API, the expirer, the migrations
   value: {{ join "," $values.api.trustedProxies | quote }}
 {{- end }}
 {{- $config := include "rowlock.config" .root | fromYaml }}
+{{- range $component.env }}{{ $config = omit $config .name }}{{ end }}
 {{- range $name, $value := $config }}
 - name: {{ $name }}
   value: {{ include "rowlock.text" $value | quote }}
@@ -84,11 +85,18 @@ all customers would share one address. The number is the largest that the settin
 
 {{/* Scheduling of a pod. Takes the values of a component. */}}
 {{- define "rowlock.placement" -}}
-{{- range $key := list "priorityClassName" "nodeSelector" "tolerations" }}
+{{- range $key := list "priorityClassName" "nodeSelector" }}
 {{- with index $ $key }}
 {{ dict $key . | toYaml }}
 {{- end }}
 {{- end }}
+tolerations:
+  {{- with .tolerations }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- range list "node.kubernetes.io/not-ready" "node.kubernetes.io/unreachable" }}
+  - {key: {{ . }}, operator: Exists, effect: NoExecute, tolerationSeconds: {{ $.lostNodeSeconds }}}
+  {{- end }}
 {{- end -}}
 
 {{/* An init container that waits until the schema is migrated. Takes (dict "root" $ "component" NAME). */}}
@@ -107,17 +115,24 @@ all customers would share one address. The number is the largest that the settin
     {{- include "rowlock.mounts" . | nindent 4 }}
 {{- end -}}
 
-{{/* The probes of a component: paths are fixed, timing comes from the values. Takes (dict "component" BLOCK "port" NAME "ready" PATH). */}}
+{{/* The probes of a component: paths are fixed, timing comes from the values. Takes (dict "root" $ "component" BLOCK "port" NAME "ready" PATH). */}}
 {{- define "rowlock.probes" -}}
 startupProbe:
   httpGet: {path: /livez, port: {{ .port }}}
-  {{- toYaml .component.probes.startup | nindent 2 }}
+  {{- include "rowlock.timing" (dict "root" .root "probe" .component.probes.startup) | nindent 2 }}
 livenessProbe:
   httpGet: {path: /livez, port: {{ .port }}}
-  {{- toYaml .component.probes.liveness | nindent 2 }}
+  {{- include "rowlock.timing" (dict "root" .root "probe" .component.probes.liveness) | nindent 2 }}
 readinessProbe:
   httpGet: {path: {{ .ready }}, port: {{ .port }}}
-  {{- toYaml .component.probes.readiness | nindent 2 }}
+  {{- include "rowlock.timing" (dict "root" .root "probe" .component.probes.readiness) | nindent 2 }}
+{{- end -}}
+
+{{/* Numbers of a probe, which may be template code. Takes (dict "root" $ "probe" MAP). */}}
+{{- define "rowlock.timing" -}}
+{{- range $key, $value := .probe }}
+{{ $key }}: {{ tpl (include "rowlock.text" $value) $.root | int }}
+{{- end }}
 {{- end -}}
 
 {{/* A Deployment. Takes (dict "root" $ "component" NAME "command" LIST "port" NUMBER "portName" NAME "metricsPort" NUMBER "ready" PATH). */}}
@@ -174,7 +189,7 @@ spec:
           ports:
             - {name: {{ .portName }}, containerPort: {{ .port }}}
             - {name: metrics, containerPort: {{ .metricsPort }}}
-          {{- include "rowlock.probes" (dict "component" $component "port" .portName "ready" .ready) | nindent 10 }}
+          {{- include "rowlock.probes" (dict "root" .root "component" $component "port" .portName "ready" .ready) | nindent 10 }}
           {{- if $component.preStopSeconds }}
           # Requests that arrive while the Service removes the pod are still served.
           lifecycle:
@@ -194,29 +209,46 @@ spec:
       volumes:
         {{- include "rowlock.volumes" . | nindent 8 }}
       {{- include "rowlock.placement" $component | nindent 6 }}
-      {{- with $component.affinity }}
       affinity:
-        {{- tpl (toYaml .) $.root | nindent 8 }}
-      {{- end }}
+        {{- include "rowlock.affinity" . | nindent 8 }}
       topologySpreadConstraints:
         {{- include "rowlock.spread" . | nindent 8 }}
 {{- end -}}
 
-{{/* The configured constraints; without any, pods spread over zones and nodes where possible. */}}
+{{/*
+The configured constraints; without any, pods spread over nodes where possible. A second soft constraint for zones would switch off
+both on nodes without the zone's label: the scheduler scores only nodes that have all keys.
+*/}}
 {{- define "rowlock.spread" -}}
 {{- $given := (index .root.Values .component).topologySpreadConstraints -}}
 {{- if $given -}}
 {{ tpl (toYaml $given) .root }}
 {{- else -}}
-{{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
 - maxSkew: 1
-  topologyKey: {{ . }}
+  topologyKey: kubernetes.io/hostname
   whenUnsatisfiable: ScheduleAnyway
   # Counts only pods of the same revision: otherwise old pods would affect the placement of new ones during a rollout.
   matchLabelKeys: [pod-template-hash]
   labelSelector:
     matchLabels:
-      {{- include "rowlock.selectorLabels" $ | nindent 6 }}
-{{- end }}
+      {{- include "rowlock.selectorLabels" . | nindent 6 }}
+{{- end -}}
+{{- end -}}
+
+{{/* The configured affinity; without any, pods prefer a zone that has none of the same revision. */}}
+{{- define "rowlock.affinity" -}}
+{{- $given := (index .root.Values .component).affinity -}}
+{{- if $given -}}
+{{ tpl (toYaml $given) .root }}
+{{- else -}}
+podAntiAffinity:
+  preferredDuringSchedulingIgnoredDuringExecution:
+    - weight: 100
+      podAffinityTerm:
+        topologyKey: topology.kubernetes.io/zone
+        matchLabelKeys: [pod-template-hash]
+        labelSelector:
+          matchLabels:
+            {{- include "rowlock.selectorLabels" . | nindent 12 }}
 {{- end -}}
 {{- end -}}

@@ -24,17 +24,22 @@ def run(program: str, *arguments: str, stdin: str = "") -> subprocess.CompletedP
 
 
 def rendered(
-    values: Object | None = None, *, apis: Sequence[str] = (), chart: Path = CHART, **more: str
+    values: Object | None = None,
+    *,
+    apis: Sequence[str] = (),
+    chart: Path = CHART,
+    arguments: Sequence[str] = (),
+    **more: str,
 ) -> list[Object]:
     """The objects of an installation with these values, in a cluster with these additional APIs."""
-    result = _template(values, apis, chart, more)
+    result = _template(values, apis, chart, more, arguments)
     assert result.returncode == 0, result.stderr
     return [found for found in yaml.safe_load_all(result.stdout) if found]
 
 
-def refusal(values: Object) -> str:
+def refusal(values: Object, arguments: Sequence[str] = ()) -> str:
     """Helm's error message for values that it rejects."""
-    result = _template(values, (), CHART, {})
+    result = _template(values, (), CHART, {}, arguments)
     assert result.returncode != 0, "these values were accepted"
     return result.stderr
 
@@ -47,7 +52,7 @@ def text(values: Object | None = None, **more: str) -> str:
 
 
 def _template(
-    values: Object | None, apis: Sequence[str], chart: Path, more: dict[str, str]
+    values: Object | None, apis: Sequence[str], chart: Path, more: dict[str, str], arguments: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
     return run(
         "helm",
@@ -57,6 +62,7 @@ def _template(
         f"--namespace={NAMESPACE}",
         "--values=-",
         *(f"--api-versions={api}" for api in apis),
+        *arguments,
         stdin=json.dumps(values or {}),
     )
 

@@ -1,9 +1,12 @@
 """Access for customers: Service, Ingress and HTTPRoute, and the trusted proxies."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from service.settings import Settings
-from tests.chart.rendering import Object, api_variables, of_kind, rendered
+from tests.chart.rendering import CHART, Object, api_variables, of_kind, rendered
 
 INGRESS: Object = {"ingress": {"enabled": True, "hosts": ["tickets.example", "www.tickets.example"]}}
 ROUTE: Object = {"httpRoute": {"enabled": True, "parentRefs": [{"name": "gate"}], "hostnames": ["tickets.example"]}}
@@ -71,3 +74,13 @@ def test_a_named_proxy_keeps_address_limits(door: Object) -> None:
 def test_a_configured_limit_applies_behind_any_proxy() -> None:
     given = api_variables(INGRESS | {"config": {LIMITS[0]: 50}})
     assert (given[LIMITS[0]], given[LIMITS[1]]) == ("50", "1000000")
+
+
+def test_make_up_answers_at_127_0_0_1_as_well() -> None:
+    values = yaml.safe_load(Path(CHART.parent, "k8s/values.yaml").read_text())
+    ingresses = of_kind(rendered(values), "Ingress").values()
+    rules = [rule for ingress in ingresses for rule in ingress["spec"]["rules"]]
+    assert {rule.get("host") for rule in rules} == {"rowlock.localhost", None}
+    backends = [rule["http"]["paths"][0]["backend"]["service"] for rule in rules]
+    assert backends == [{"name": "rowlock-api", "port": {"name": "http"}}] * 2
+    assert "http://127.0.0.1:$port/api-docs" in Path(CHART.parent, "k8s/up").read_text()

@@ -35,6 +35,13 @@ def test_an_example_passes_lint_and_kubernetes_schemas(name: str) -> None:
     _accepted(text(_read(name)))
 
 
+@pytest.mark.parametrize("path", sorted(Path(CHART, "ci").glob("*-values.yaml")), ids=lambda path: str(path.stem))
+def test_values_of_chart_testing_pass_lint_and_schemas(path: Path) -> None:
+    result = run("helm", "lint", "--strict", str(CHART), f"--values={path}")
+    assert result.returncode == 0, result.stdout
+    _accepted(text(yaml.safe_load(path.read_text())))
+
+
 def test_defaults_and_all_options_pass_lint_and_schemas() -> None:
     _accepted(text())
     scaling = {"autoscaling": {"enabled": True}}

@@ -151,12 +151,19 @@ def test_sentinels_are_reachable_where_a_url_names_them() -> None:
             assert allowed == (component != "migrate" and (port == 6379 or expected)), (component, port)
 
 
-def test_only_api_and_expirer_get_the_extra_egress() -> None:
+def test_dns_may_listen_on_other_ports() -> None:
+    policies = list(of_kind(rendered({"networkPolicy": {"dnsPorts": [53, 5353]}}), "NetworkPolicy").values())
+    for component, port in product(OURS, (53, 5353, 5354)):
+        allowed = _allows(policies, "Egress", _labels(component), Peer(STRAY, "openshift-dns"), ("", port))
+        assert allowed == (port != 5354), (component, port)
+
+
+def test_pods_with_our_image_get_the_extra_egress() -> None:
     receiver = [{"ports": [{"port": 4318, "protocol": "TCP"}]}]
     policies = list(of_kind(rendered({"networkPolicy": {"extraEgress": receiver}}), "NetworkPolicy").values())
     for component in OURS:
         allowed = _allows(policies, "Egress", _labels(component), Peer(STRAY, "tracing"), ("", 4318))
-        assert allowed == (component in ("api", "expirer")), component
+        assert allowed == (component in ("api", "expirer", "migrate", "smoke")), component
 
 
 def test_network_policies_can_be_switched_off() -> None:

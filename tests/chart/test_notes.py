@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chart.cluster import cluster
 from tests.chart.rendering import CHART, Object, rendered
 
 AS_OBJECT = """{{- define "notes" -}}
@@ -34,8 +35,9 @@ def chart(tmp_path: Path) -> Path:
     return copy
 
 
-def _notes(chart: Path, values: Object | None = None) -> str:
-    (found,) = [found for found in rendered(values, chart=chart) if found["metadata"]["name"] == "notes"]
+def _notes(chart: Path, values: Object | None = None, *arguments: str) -> str:
+    objects = rendered(values, chart=chart, arguments=arguments)
+    (found,) = [found for found in objects if found["metadata"]["name"] == "notes"]
     notes: str = found["data"]["notes"]
     return notes
 
@@ -67,12 +69,48 @@ def test_notes_name_the_address_of_the_api_docs(chart: Path) -> None:
 
 
 def test_notes_compare_all_pools_with_max_connections(chart: Path) -> None:
-    # API: 3 pods with 10 each. Expirer: 3 pods with 8 each. One connection for the migrations.
-    assert "the pods open at most 55 of its 100 connections" in _notes(chart)
+    # API: 2 pods with 10 each. Expirer: 2 pods with 8 each. A rollout adds a pod of each, and one for the migrations.
+    assert "the pods open at most 36 of its 100 connections, and 55 during a rollout" in _notes(chart)
     scaled = {"api": {"autoscaling": {"enabled": True, "maxReplicas": 4}, "poolSize": 5}, "expirer": {"replicas": 1}}
-    assert "the pods open at most 42 of its 100 connections" in _notes(chart, scaled)
+    assert "the pods open at most 28 of its 100 connections, and 42 during" in _notes(chart, scaled)
     keda = {"expirer": {"keda": {"enabled": True, "maxReplicas": 3}}, "postgresql": {"maxConnections": 300}}
-    assert "the pods open at most 63 of its 300 connections" in _notes(chart, keda)
+    assert "the pods open at most 44 of its 300 connections, and 63 during" in _notes(chart, keda)
+
+
+def test_notes_say_that_an_autoscaler_replaces_replicas(chart: Path) -> None:
+    assert "replicas is not used" not in _notes(chart)
+    said = _notes(chart, {"api": {"replicas": 4, "autoscaling": {"enabled": True}}})
+    assert "api.autoscaling sets the number of pods, from 2 to 5. api.replicas is not used." in said
+    assert "expirer.replicas" not in said
+    said = _notes(chart, {"expirer": {"keda": {"enabled": True}}})
+    assert "expirer.keda sets the number of pods, from 1 to 5. expirer.replicas is not used." in said
+
+
+def test_notes_name_the_condition_of_an_ingress_without_class(chart: Path) -> None:
+    ingress: Object = {"enabled": True, "hosts": ["a.example"]}
+    condition = "only if the cluster has a default IngressClass"
+    assert condition in _notes(chart, {"ingress": ingress})
+    assert condition not in _notes(chart, {"ingress": ingress | {"className": "traefik"}})
+
+
+def test_notes_say_where_a_wrong_password_shows(chart: Path) -> None:
+    # Ready pods prove nothing about these two.
+    where = "grep -E 'Redis is down|step failed'"
+    assert where in _notes(chart, STORES)
+    assert where not in _notes(chart)
+
+
+def test_notes_name_missing_secrets_and_keys(chart: Path) -> None:
+    values: Object = STORES | {"imagePullSecrets": [{"name": "pull"}], "auth": {"existingSecret": "tokens"}}
+    tokens: Object = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tokens"}}
+    stores: Object = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"password": "cA=="}}
+    assert "Secrets are missing" not in _notes(chart, values)
+    with cluster([tokens, stores]) as arguments:
+        warning = _notes(chart, values, *arguments).partition("WARNING: Secrets are missing in namespace shop")[2]
+    told = [line.strip() for line in warning.partition("\n\n")[0].splitlines()[1:]]
+    assert told == ["pull (imagePullSecrets)", "tokens (auth.existingSecret) has no key token-secret"]
+    with cluster([tokens | {"data": {"token-secret": "dA=="}}, stores]) as arguments:
+        assert "Secrets are missing" not in _notes(chart, values | {"imagePullSecrets": []}, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +121,7 @@ def test_notes_compare_all_pools_with_max_connections(chart: Path) -> None:
         ({"ingress": {"enabled": True, "hosts": ["a.example"]}}, "api.trustedProxies is empty"),
         ({"service": {"type": "LoadBalancer"}}, "the Service is a LoadBalancer without externalTrafficPolicy: Local"),
         ({"monitoring": {"podMonitor": {"enabled": True}}}, "this cluster has no PodMonitor"),
+        ({"monitoring": {"force": True, "prometheusRule": {"enabled": True}}}, "the alerts have no links"),
     ],
 )
 def test_notes_warn_of_a_risk_in_production(chart: Path, values: Object, warning: str) -> None:

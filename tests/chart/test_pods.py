@@ -6,6 +6,9 @@ import pytest
 
 from tests.chart.rendering import containers, of_kind, pod_specs, rendered
 
+ZONE = "topology.kubernetes.io/zone"
+LOST = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+
 
 def test_the_defaults_install_the_whole_system() -> None:
     objects = rendered()
@@ -43,11 +46,13 @@ def test_no_pod_gets_access_to_the_cluster() -> None:
     assert of_kind(rendered(), "ServiceAccount")["rowlock"]["automountServiceAccountToken"] is False
 
 
-def test_containers_have_requests_and_only_a_memory_limit() -> None:
+def test_containers_have_requests_and_no_cpu_limit() -> None:
     for name, spec in pod_specs(rendered()).items():
+        # A store without a volume keeps its data in ephemeral storage.
+        disk = set() if name.startswith("StatefulSet") else {"ephemeral-storage"}
         for container in containers(spec):
-            assert set(container["resources"]["requests"]) == {"cpu", "memory"}, name
-            assert set(container["resources"]["limits"]) == {"memory"}, name
+            assert set(container["resources"]["requests"]) == {"cpu", "memory"} | disk, name
+            assert set(container["resources"]["limits"]) == {"memory"} | disk, name
             assert container["imagePullPolicy"] == "IfNotPresent", name
 
 
@@ -96,6 +101,19 @@ def test_a_pod_of_the_api_leaves_the_service_before_it_stops() -> None:
     assert spec["terminationGracePeriodSeconds"] == 40
 
 
+def test_the_timing_of_probes_may_be_template_code() -> None:
+    probes = {"readiness": {"periodSeconds": "{{ .Values.api.preStopSeconds }}", "failureThreshold": 7}}
+    container = pod_specs(rendered({"api": {"probes": probes}}))["Deployment/rowlock-api"]["containers"][0]
+    assert container["readinessProbe"]["periodSeconds"] == 5
+    assert container["readinessProbe"]["failureThreshold"] == 7
+    assert container["livenessProbe"] == {
+        "httpGet": {"path": "/livez", "port": "http"},
+        "periodSeconds": 10,
+        "timeoutSeconds": 5,
+        "failureThreshold": 6,
+    }
+
+
 def test_a_slow_store_is_not_restarted() -> None:
     for name, spec in pod_specs(rendered()).items():
         if name.startswith("StatefulSet"):
@@ -103,10 +121,27 @@ def test_a_slow_store_is_not_restarted() -> None:
             assert "readinessProbe" in spec["containers"][0], name
 
 
-def test_pods_spread_softly_over_zones_and_nodes() -> None:
-    for constraint in pod_specs(rendered())["Deployment/rowlock-api"]["topologySpreadConstraints"]:
-        assert constraint["whenUnsatisfiable"] == "ScheduleAnyway"
-        assert constraint["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] == "api"
+@pytest.mark.parametrize("component", ["api", "expirer"])
+def test_pods_spread_softly_over_nodes_and_prefer_zones(component: str) -> None:
+    spec = pod_specs(rendered())[f"Deployment/rowlock-{component}"]
+    # One constraint: with a second key, nodes that lack it are not scored at all.
+    (constraint,) = spec["topologySpreadConstraints"]
+    (preferred,) = spec["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert constraint["whenUnsatisfiable"] == "ScheduleAnyway"
+    for term, key in ((constraint, "kubernetes.io/hostname"), (preferred["podAffinityTerm"], ZONE)):
+        assert term["topologyKey"] == key
+        assert term["matchLabelKeys"] == ["pod-template-hash"]
+        assert term["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] == component
+
+
+def test_pods_of_a_lost_node_are_replaced_soon() -> None:
+    specs = pod_specs(rendered({"expirer": {"lostNodeSeconds": 60}}))
+    for component, seconds in (("api", 30), ("expirer", 60)):
+        found = {
+            toleration["key"]: (toleration["effect"], toleration["tolerationSeconds"])
+            for toleration in specs[f"Deployment/rowlock-{component}"]["tolerations"]
+        }
+        assert found == dict.fromkeys(LOST, ("NoExecute", seconds))
 
 
 def test_values_of_one_component_reach_only_its_pods() -> None:
@@ -139,8 +174,9 @@ def test_values_of_one_component_reach_only_its_pods() -> None:
         assert container["env"][-1] == {"name": "ROWLOCK_LOG_LEVEL", "value": "debug"}
         assert container["volumeMounts"][-1]["mountPath"] == "/more"
     assert spec["volumes"][-1]["name"] == "more"
-    for key in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
+    for key in ("nodeSelector", "affinity", "priorityClassName"):
         assert spec[key] == given[key]
+    assert spec["tolerations"][0] == given["tolerations"][0]
     assert deployments["rowlock-api"] == of_kind(rendered(), "Deployment")["rowlock-api"]
 
 
@@ -166,8 +202,35 @@ def test_migrations_and_smoke_test_use_the_values_of_the_api() -> None:
             assert container["env"].count(given["env"][0]) == 1, name
             assert container["volumeMounts"][-1] == given["extraVolumeMounts"][0], name
         assert spec["volumes"][-1] == given["extraVolumes"][0], name
-        for key in ("priorityClassName", "nodeSelector", "tolerations"):
+        for key in ("priorityClassName", "nodeSelector"):
             assert spec[key] == given[key], (name, key)
+        assert spec["tolerations"][0] == given["tolerations"][0], name
+
+
+def test_the_smoke_pod_has_values_of_its_own() -> None:
+    given: dict[str, Any] = {
+        "resources": {"requests": {"cpu": "10m"}, "limits": {"memory": "200Mi"}},
+        "env": [{"name": "A", "value": "b"}],
+        "podAnnotations": {"sidecar.istio.io/inject": "false"},
+        "nodeSelector": {"disk": "slow"},
+        "tolerations": [{"key": "tests", "operator": "Exists"}],
+        "priorityClassName": "low",
+        "extraVolumes": [{"name": "more", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+    }
+    objects = rendered({"smoke": given, "api": {"priorityClassName": "high", "env": [{"name": "C", "value": "d"}]}})
+    pod = of_kind(objects, "Pod")["rowlock-smoke"]
+    assert pod["metadata"]["annotations"].items() >= given["podAnnotations"].items()
+    for container in containers(pod["spec"]):
+        assert container["resources"]["requests"].items() >= {"cpu": "10m", "memory": "96Mi"}.items()
+        assert container["resources"]["limits"]["memory"] == "200Mi"
+        assert {"name": "C", "value": "d"} in container["env"]
+        assert container["env"][-1] == given["env"][0]
+        assert container["volumeMounts"][-1] == given["extraVolumeMounts"][0]
+    assert pod["spec"]["volumes"][-1] == given["extraVolumes"][0]
+    assert (pod["spec"]["nodeSelector"], pod["spec"]["priorityClassName"]) == ({"disk": "slow"}, "low")
+    assert pod["spec"]["tolerations"][0] == given["tolerations"][0]
+    assert pod_specs(objects)["Deployment/rowlock-api"]["priorityClassName"] == "high"
 
 
 def test_a_digest_takes_precedence_over_a_tag() -> None:

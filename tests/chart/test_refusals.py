@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from service.settings.stores import BROKER_NODES_MAX
-from tests.chart.rendering import CHART, refusal, rendered
+from tests.chart.cluster import cluster
+from tests.chart.rendering import CHART, Object, api_variables, refusal, rendered
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (
@@ -141,6 +142,34 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"auth": {"tokenSecret": "t" * 31}}, "auth.tokenSecret has 31 characters: at least 32 are needed"),
     ({"api": {"replicas": 8}}, "the pods may open 115 connections to PostgreSQL, but only 97 of its 100 are available"),
     (
+        {"api": {"resources": {"requests": {"memory": "1Gi"}}}},
+        "api.resources.requests.memory (1Gi) is more than its limit (512Mi)",
+    ),
+    (
+        {"redis": {"resources": {"requests": {"cpu": 0.5}, "limits": {"cpu": "400m"}}}},
+        "redis.resources.requests.cpu (0.5) is more than its limit (400m)",
+    ),
+    (
+        {"api": {"extraVolumes": [{"name": "tmp", "emptyDir": {}}]}},
+        "api.extraVolumes has a name that is used already: tmp",
+    ),
+    (
+        {"expirer": {"extraVolumeMounts": [{"name": "tmp", "mountPath": "/tmp/"}]}},  # noqa: S108 - a path in the pod
+        "expirer.extraVolumeMounts has a path that is used already: /tmp",
+    ),
+    (
+        {"api": {"extraVolumeMounts": [{"name": "more", "mountPath": "/more"}]}},
+        "api.extraVolumeMounts mounts more, which is not in api.extraVolumes",
+    ),
+    (
+        {"api": {"env": [{"name": "ROWLOCK_POOL_SIZE", "value": "1"}]}},
+        "api.env has a variable that is set already: ROWLOCK_POOL_SIZE",
+    ),
+    (
+        {"api": {"extraContainers": [{"name": "{{ .Chart.Name }}", "image": "a"}, {"name": "rowlock", "image": "a"}]}},
+        "api.extraContainers or extraInitContainers has a name that is used already: rowlock",
+    ),
+    (
         {"monitoring": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}},
         "monitoring.serviceMonitor and monitoring.podMonitor are both enabled, so every pod",
     ),
@@ -153,8 +182,10 @@ def test_contradictory_values_are_rejected_by_name(values: dict[str, Any], messa
 
 
 def test_every_check_of_the_chart_has_a_test() -> None:
-    checks = re.sub(r"{{-?/\*.*?\*/-?}}", "", Path(CHART, "templates/_checks.tpl").read_text(), flags=re.DOTALL)
+    written = "".join(path.read_text() for path in Path(CHART, "templates").glob("_checks*.tpl"))
+    checks = re.sub(r"{{-?/\*.*?\*/-?}}", "", written, flags=re.DOTALL)
     seen = [refusal(values) for values, _ in REFUSED] + [refusal({"secrets": {"generate": False}})]
+    seen.append(_refusal_of_a_renamed_key())
     for line in checks.splitlines():
         # A line that does not begin with template code is a message. Its longest constant part identifies it.
         fixed = max(re.split(r"{{.*?}}", line), key=len).strip()
@@ -175,6 +206,28 @@ def test_without_generated_secrets_each_one_must_be_named() -> None:
     assert "rabbitmq.auth" not in said
 
 
+KEPT: Object = {
+    "apiVersion": "v1",
+    "kind": "Secret",
+    "metadata": {"name": "rowlock-redis"},
+    "data": {"password": "cA=="},
+}
+
+
+def _refusal_of_a_renamed_key() -> str:
+    with cluster([KEPT]) as arguments:
+        return refusal({"redis": {"auth": {"secretKeys": {"password": "pass"}}}}, arguments)
+
+
+def test_a_renamed_key_does_not_make_a_new_password() -> None:
+    told = "redis.auth.secretKeys.password is pass, but the Secret rowlock-redis of this release has password"
+    assert told in _refusal_of_a_renamed_key()
+    with cluster([KEPT]) as arguments:
+        for values in ({}, {"existingSecret": "mine"}, {"password": "given"}):
+            keys = {"secretKeys": {"password": "pass"}} if values else {}
+            assert rendered({"redis": {"auth": values | keys}}, arguments=arguments)
+
+
 def _closed_maps(values: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Paths in values.yaml that accept only known keys: all maps except empty ones and Kubernetes's own."""
     yield path
@@ -183,7 +236,7 @@ def _closed_maps(values: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator
             yield from _closed_maps(value, (*path, key))
 
 
-OPEN = {"podSecurityContext", "securityContext", "behavior", "labels", "requests", "limits"}
+OPEN = {"labels"}
 
 
 @pytest.mark.parametrize(
@@ -223,6 +276,48 @@ def test_a_typo_is_rejected_by_name_in_every_block(path: tuple[str, ...]) -> Non
         ({"image": {"digest": "sha256:short"}}, "at '/image/digest'"),
         ({"service": {"type": "Headless"}}, "at '/service/type'"),
         ({"fullnameOverride": "x" * 41}, "at '/fullnameOverride'"),
+        ({"externalPostgresql": {"host": "http://db"}}, "at '/externalPostgresql/host'"),
+        ({"externalRedis": {"host": "cache:6379"}}, "at '/externalRedis/host'"),
+        ({"ingress": {"hosts": ["http://x"]}}, "at '/ingress/hosts/0'"),
+        ({"ingress": {"hosts": ["x.example", "x.example"]}}, "at '/ingress/hosts': items at 0 and 1 are equal"),
+        ({"ingress": {"tls": [{"secret": "s"}]}}, "at '/ingress/tls/0': additional properties 'secret'"),
+        ({"httpRoute": {"hostnames": ["x.example:443"]}}, "at '/httpRoute/hostnames/0'"),
+        ({"httpRoute": {"parentRefs": [{"namespace": "n"}]}}, "at '/httpRoute/parentRefs/0': missing property 'name'"),
+        ({"httpRoute": {"parentRefs": [{"name": "g", "nam": "n"}]}}, "at '/httpRoute/parentRefs/0'"),
+        ({"imagePullSecrets": [{"nam": "s"}]}, "at '/imagePullSecrets/0': missing property 'name'"),
+        ({"api": {"env": [{"name": "A", "value": 1}]}}, "at '/api/env/0/value': got number, want string"),
+        ({"api": {"env": [{"name": "A", "vale": "1"}]}}, "at '/api/env/0': additional properties 'vale'"),
+        ({"redis": {"tolerations": [{"operator": "Exist"}]}}, "at '/redis/tolerations/0/operator'"),
+        ({"api": {"tolerations": [{"keys": "a"}]}}, "at '/api/tolerations/0': additional properties 'keys'"),
+        ({"api": {"affinity": {"podAffinities": {}}}}, "at '/api/affinity': additional properties 'podAffinities'"),
+        ({"api": {"topologySpreadConstraints": [{"maxSkew": 1}]}}, "at '/api/topologySpreadConstraints/0'"),
+        ({"api": {"nodeSelector": {"a": "no spaces"}}}, "at '/api/nodeSelector/a'"),
+        ({"api": {"extraVolumes": [{"name": "a", "configmap": {}}]}}, "at '/api/extraVolumes/0'"),
+        ({"api": {"extraVolumeMounts": [{"name": "a", "path": "/a"}]}}, "at '/api/extraVolumeMounts/0'"),
+        ({"api": {"extraContainers": [{"name": "a", "images": "b"}]}}, "at '/api/extraContainers/0'"),
+        ({"api": {"securityContext": {"readOnly": True}}}, "at '/api/securityContext'"),
+        ({"api": {"podSecurityContext": {"runAsUser": "10001"}}}, "at '/api/podSecurityContext/runAsUser'"),
+        *(
+            ({"api": {"resources": {"limits": {"memory": amount}}}}, "at '/api/resources/limits/memory'")
+            for amount in ("512m", "512", "512MB", "1g", 512)
+        ),
+        *(
+            ({"api": {"resources": {"requests": {"cpu": amount}}}}, "at '/api/resources/requests/cpu'")
+            for amount in ("1 core", "50M", "0.0001", 0)
+        ),
+        ({"api": {"resources": {"limits": {"memroy": "1Gi"}}}}, "additional properties 'memroy' not allowed"),
+        ({"postgresql": {"persistence": {"size": "8GB"}}}, "at '/postgresql/persistence/size'"),
+        ({"image": {"repository": "rowlock:1"}}, "at '/image/repository'"),
+        ({"image": {"tag": "a b"}}, "at '/image/tag'"),
+        ({"networkPolicy": {"extraEgress": [{"port": 53}]}}, "at '/networkPolicy/extraEgress/0'"),
+        ({"networkPolicy": {"apiFrom": [{"ipBlock": {"cidr": "10.0.0.1"}}]}}, "at '/networkPolicy/apiFrom/0/ipBlock"),
+        (
+            {"monitoring": {"prometheusRule": {"runbookUrl": "docs/runbooks"}}},
+            "at '/monitoring/prometheusRule/runbookUrl'",
+        ),
+        ({"metrics": {"from": [{}]}}, "at '/metrics/from/0': minProperties"),
+        ({"api": {"autoscaling": {"behavior": {"scaleup": {}}}}}, "at '/api/autoscaling/behavior'"),
+        ({"expirer": {"keda": {"triggers": [{"type": "cron"}]}}}, "at '/expirer/keda/triggers/0'"),
         *(
             ({"monitoring": {"interval": interval}}, "at '/monitoring/interval'")
             for interval in ("61s", "2m", "0s", "00s", "1h", "60000ms")
@@ -237,6 +332,24 @@ def test_an_invalid_value_is_rejected_with_its_place(values: dict[str, Any], pla
 @pytest.mark.parametrize("interval", ["500ms", "5s", "15s", "60s", "1m"])
 def test_scrapes_may_be_a_minute_apart_or_less(interval: str) -> None:
     assert rendered({"monitoring": {"interval": interval}})
+
+
+def test_usual_forms_of_amounts_and_hosts_are_accepted() -> None:
+    requests = {"cpu": 0.05, "memory": 134217728, "ephemeral-storage": "1.5Gi", "hugepages-2Mi": "4Mi"}
+    limits = {"cpu": "2", "memory": "0.5Gi", "ephemeral-storage": "2G", "example.com/gpu": 1}
+    assert rendered({"api": {"resources": {"requests": requests, "limits": limits}}})
+    for host in ("db", "db.example.", "10.0.0.1", "[2001:db8::1]", "my_db"):
+        assert rendered({"redis": {"enabled": False}, "externalRedis": {"host": host}})
+    for host in ("*.example.com", "a-1.example"):
+        assert rendered({"ingress": {"enabled": True, "hosts": [host]}})
+    for repository in ("rowlock", "registry.example:5000/shop/rowlock", "localhost:5000/rowlock"):
+        assert rendered({"image": {"repository": repository}})
+
+
+def test_env_of_a_component_replaces_config() -> None:
+    env = [{"name": "ROWLOCK_LOG_LEVEL", "value": "debug"}]
+    given = api_variables({"config": {"ROWLOCK_LOG_LEVEL": "warning"}, "api": {"env": env}})
+    assert given["ROWLOCK_LOG_LEVEL"] == "debug"
 
 
 def test_the_chart_may_be_a_subchart() -> None:

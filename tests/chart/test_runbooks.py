@@ -1,6 +1,7 @@
 """Alerts and the runbooks that they link to."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,23 @@ def test_alerts_link_to_their_page_below_runbook_url() -> None:
     assert urls
     assert all(url.startswith("https://shop.example/r/") and url.endswith(".md") for url in urls)
     assert "docs/runbooks" not in yaml.safe_dump(rule)
+
+
+def _addresses(chart: Path) -> set[str]:
+    wanted = {"monitoring": {"force": True, "prometheusRule": {"enabled": True}}}
+    rule = of_kind(rendered(wanted, chart=chart), "PrometheusRule")["rowlock-alerts"]
+    annotations = [alert["annotations"] for alert in rule["spec"]["groups"][0]["rules"]]
+    return {found["runbook_url"].rpartition("/")[0] for found in annotations if "runbook_url" in found}
+
+
+def test_a_published_chart_links_to_its_own_version(tmp_path: Path) -> None:
+    chart = tmp_path / "chart"
+    shutil.copytree(CHART, chart)
+    written = (chart / "Chart.yaml").read_text()
+    assert _addresses(chart) == set()
+    (chart / "Chart.yaml").write_text(f"{written}\nhome: https://code.example/rowlock\n")
+    version = yaml.safe_load(written)["appVersion"]
+    assert _addresses(chart) == {f"https://code.example/rowlock/blob/v{version}/docs/runbooks"}
 
 
 def test_the_migration_alert_matches_only_its_own_release() -> None:
@@ -58,7 +76,7 @@ def test_dashboards_are_config_maps_for_grafanas_sidecar() -> None:
 
 
 def test_commands_in_runbooks_name_objects_of_the_chart() -> None:
-    objects = rendered({"api": {"keda": {"enabled": True, "triggers": [{"type": "cron"}]}}})
+    objects = rendered({"api": {"keda": {"enabled": True, "triggers": [{"type": "cron", "metadata": {}}]}}})
     made = {(kind.lower(), name) for kind in ("Deployment", "ScaledObject") for name in of_kind(objects, kind)}
     containers = [
         container

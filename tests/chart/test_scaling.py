@@ -53,6 +53,17 @@ def test_the_autoscaler_uses_cpu_and_given_metrics(component: str) -> None:
     assert scaler["spec"]["metrics"] == [more]
 
 
+@pytest.mark.parametrize(("component", "idle_millicores"), [("api", 3), ("expirer", 28)])
+def test_an_idle_pod_does_not_scale_out(component: str, idle_millicores: int) -> None:
+    """The figures are the processes' CPU time over an idle minute."""
+    objects = rendered({component: {"autoscaling": {"enabled": True}}})
+    (scaler,) = of_kind(objects, "HorizontalPodAutoscaler").values()
+    share = scaler["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"] / 100
+    spec = of_kind(objects, "Deployment")[f"rowlock-{component}"]["spec"]["template"]["spec"]
+    requested = spec["containers"][0]["resources"]["requests"]["cpu"]
+    assert int(requested.removesuffix("m")) * share > 1.5 * idle_millicores
+
+
 def _trigger(values: Object) -> Object:
     (scaled,) = of_kind(rendered(values), "ScaledObject").values()
     assert scaled["spec"]["scaleTargetRef"] == {"name": "rowlock-expirer", "envSourceContainerName": "expirer"}
