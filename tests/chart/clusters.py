@@ -30,3 +30,16 @@ def secret(name: str, release: str = RELEASE, **data: str) -> Object:
     encoded = {key: b64encode(value.encode()).decode() for key, value in data.items()}
     owner = {"meta.helm.sh/release-name": release}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "annotations": owner}, "data": encoded}
+
+
+def claim(store: str, size: str, storage_class: str = "standard") -> Object:
+    """The claim of a bundled store."""
+    spec = {"storageClassName": storage_class, "resources": {"requests": {"storage": size}}}
+    metadata = {"name": f"data-{RELEASE}-{store}-0"}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
+
+
+def stateful_set(store: str, *templates: Object, policy: str = "Parallel") -> Object:
+    """A bundled store that runs, with the claims from these templates."""
+    spec = {"podManagementPolicy": policy} | ({"volumeClaimTemplates": list(templates)} if templates else {})
+    return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": f"{RELEASE}-{store}"}, "spec": spec}

@@ -32,9 +32,9 @@ def rendered(
     return [found for found in yaml.safe_load_all(result.stdout) if found]
 
 
-def refusal(values: Object) -> str:
+def refusal(values: Object, *, chart: Path = CHART) -> str:
     """Helm's error message for values that it rejects."""
-    result = _template(values, (), CHART, {})
+    result = _template(values, (), chart, {})
     assert result.returncode != 0, "these values were accepted"
     return result.stderr
 
