@@ -1,6 +1,6 @@
 {{/*
-Checks against what is in the cluster: values that would lose data or passwords, or that Kubernetes would refuse after other objects have
-changed. Without a cluster they find nothing.
+Checks against the objects in the cluster: they refuse values that would lose data or passwords, or that Kubernetes would refuse after other
+objects have changed. Without a cluster they find nothing.
 */}}
 {{- define "rowlock.faultsOfLive" -}}
 {{- include "rowlock.faultsOfPasswords" . -}}

@@ -26,8 +26,8 @@ replaces that of the first one. `on`: pods of this release read it unless `exist
 {{- end -}}
 
 {{/*
-Whether the release has a Secret, of those above: `true` or nothing. What is in use, generated or left from before stays in every
-revision, whatever is switched off: Helm can't roll back to a revision with an object that was kept and then left out.
+Whether the release has one of these Secrets: `true` or nothing. A Secret that is in use, generated, or left from an earlier revision stays in
+every revision, also if its part is off: Helm can't roll back to a revision with an object that was kept and then left out.
 Takes (dict "root" $ "secret" ITEM "found" LIVE).
 */}}
 {{- define "rowlock.hasSecret" -}}
@@ -43,8 +43,7 @@ Takes (dict "root" $ "secret" ITEM "found" LIVE).
 {{- end -}}
 
 {{/*
-The data of such a Secret: what is in the cluster, then the configured value of its key if it is in use, and a new one for each missing
-key. Takes the same.
+The data of such a Secret: those in the cluster, the configured value of its key if it is in use, and a new value for each missing key. Takes the same.
 */}}
 {{- define "rowlock.keptData" -}}
 {{- $secret := .secret -}}

@@ -75,7 +75,10 @@ class Release:
         return run("helm", *where, *arguments, seconds=seconds)
 
     def upgrade(self, *changes: str, tag: str | None = None, timeout: str = "6m", wait: str = "--wait") -> None:
-        """Installs or upgrades the release with the tests' values and these changes, and waits until it is ready."""
+        """Installs or upgrades the release with the tests' values and these changes, and waits until it is ready.
+
+        Another option of helm may replace `wait`.
+        """
         values = self._values(changes, tag or self.cluster.tag)
         self.helm("upgrade", "--install", "rowlock", "chart", *values, wait, "--timeout", timeout)
 
