@@ -9,6 +9,7 @@ Checks that the schema can't express, because they concern several values. Each 
 {{- include "rowlock.faultsOfSecrets" . -}}
 {{- include "rowlock.faultsOfKeys" . -}}
 {{- include "rowlock.faultsOfConnections" . -}}
+{{- include "rowlock.faultsOfLive" . -}}
 {{- if and .Values.monitoring.serviceMonitor.enabled .Values.monitoring.podMonitor.enabled }}
 monitoring.serviceMonitor and monitoring.podMonitor are both enabled, so every pod would be scraped twice: choose one
 {{- end }}

@@ -37,6 +37,8 @@ metadata:
   {{- include "rowlock.metadata" . | nindent 2 }}
 spec:
   replicas: 1
+  {{- /* Otherwise a pod that can't start, such as one with a wrong image, would not be replaced after the correction. Immutable. */}}
+  podManagementPolicy: {{ dig "spec" "podManagementPolicy" "Parallel" (include "rowlock.liveStatefulSet" . | fromJson) }}
   serviceName: {{ include "rowlock.fullname" .root }}-{{ .component }}-headless
   selector:
     matchLabels:
@@ -65,9 +67,17 @@ spec:
       {{- end }}
 {{- end -}}
 
-{{/* A store's volume claim. Its labels must not change, because the claim template is immutable. */}}
+{{/*
+A store's volume claim. The template is immutable, so that of a running store stays: its labels never change, and the size counts for
+new claims only. `rowlock.faultsOfVolume` compares the values with the claim.
+*/}}
 {{- define "rowlock.storeClaim" -}}
 {{- $persistence := (index .root.Values .component).persistence -}}
+{{- $running := include "rowlock.liveStatefulSet" . | fromJson -}}
+{{- $claim := dict "storageClassName" $persistence.storageClass "resources" (dict "requests" (dict "storage" $persistence.size)) -}}
+{{- with dig "spec" "volumeClaimTemplates" list $running -}}
+{{- $claim = (first .).spec -}}
+{{- end -}}
 volumeClaimTemplates:
   - metadata:
       name: data
@@ -75,10 +85,10 @@ volumeClaimTemplates:
         {{- include "rowlock.selectorLabels" . | nindent 8 }}
     spec:
       accessModes: [ReadWriteOnce]
-      {{- with $persistence.storageClass }}
+      {{- with $claim.storageClassName }}
       storageClassName: {{ . }}
       {{- end }}
       resources:
         requests:
-          storage: {{ $persistence.size }}
+          storage: {{ $claim.resources.requests.storage }}
 {{- end -}}

@@ -37,9 +37,9 @@ def rendered(
     return [found for found in yaml.safe_load_all(result.stdout) if found]
 
 
-def refusal(values: Object, arguments: Sequence[str] = ()) -> str:
+def refusal(values: Object, arguments: Sequence[str] = (), *, chart: Path = CHART) -> str:
     """Helm's error message for values that it rejects."""
-    result = _template(values, (), CHART, {}, arguments)
+    result = _template(values, (), chart, {}, arguments)
     assert result.returncode != 0, "these values were accepted"
     return result.stderr
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chart.cluster import cluster
+from tests.chart.clusters import chart_with, claim
 from tests.chart.rendering import CHART, Object, rendered
 
 AS_OBJECT = """{{- define "notes" -}}
@@ -127,6 +128,14 @@ def test_notes_name_missing_secrets_and_keys(chart: Path) -> None:
 def test_notes_warn_of_a_risk_in_production(chart: Path, values: Object, warning: str) -> None:
     (told,) = re.findall(r"WARNING: .*", _notes(chart, STORES | values))
     assert warning in told
+
+
+def test_notes_name_the_data_that_stay_behind(tmp_path: Path) -> None:
+    copy = chart_with(tmp_path, claim("postgresql", "8Gi"))
+    (copy / "templates/notes.yaml").write_text(AS_OBJECT % (copy / "templates/NOTES.txt").read_text())
+    values = STORES | {"postgresql": {"enabled": False, "dataStayBehind": True}}
+    (told,) = re.findall(r"WARNING: .*", _notes(copy, values))
+    assert "are still in the claim data-rowlock-postgresql-0" in told
 
 
 def test_notes_warn_only_with_a_reason(chart: Path) -> None:

@@ -244,7 +244,8 @@ def test_a_digest_takes_precedence_over_a_tag() -> None:
 def test_migrations_are_a_job_per_revision_and_no_hook() -> None:
     (job,) = of_kind(rendered(), "Job").values()
     assert "annotations" not in job["metadata"]
-    assert job["spec"]["ttlSecondsAfterFinished"] == 24 * 3600
+    assert job["spec"]["ttlSecondsAfterFinished"] == 15 * 60
+    assert job["spec"]["activeDeadlineSeconds"] == 20 * 60, "after the last of its tries"
     assert job["spec"]["backoffLimit"] == 6
 
 

@@ -33,5 +33,4 @@ def test_reader_can_be_switched_off() -> None:
     values: Object = {"rabbitmq": {"reader": {"enabled": False}}}
     objects = rendered(values)
     assert [user["name"] for user in _definitions(values)["users"]] == ["rowlock"]
-    assert "rowlock-rabbitmq-reader" not in of_kind(objects, "Secret")
     assert "READER_PASSWORD" not in str(pod_specs(objects)["StatefulSet/rowlock-rabbitmq"]["containers"][0]["env"])

@@ -74,10 +74,13 @@ class Release:
         where = ("--kube-context", self.cluster.context, "--namespace", self.namespace)
         return run("helm", *where, *arguments, seconds=seconds)
 
-    def upgrade(self, *changes: str, tag: str | None = None, timeout: str = "6m") -> None:
-        """Installs or upgrades the release with the tests' values and these changes, and waits until it is ready."""
+    def upgrade(self, *changes: str, tag: str | None = None, timeout: str = "6m", wait: str = "--wait") -> None:
+        """Installs or upgrades the release with the tests' values and these changes, and waits until it is ready.
+
+        Another option of helm may replace `wait`.
+        """
         values = self._values(changes, tag or self.cluster.tag)
-        self.helm("upgrade", "--install", "rowlock", "chart", *values, "--wait", "--timeout", timeout)
+        self.helm("upgrade", "--install", "rowlock", "chart", *values, wait, "--timeout", timeout)
 
     def template(self, file: str, *changes: str) -> str:
         """The chart's file, rendered with the same values."""
