@@ -145,7 +145,7 @@ def test_pods_of_a_lost_node_are_replaced_soon() -> None:
 
 
 def test_values_of_one_component_reach_only_its_pods() -> None:
-    given = {
+    given: dict[str, Any] = {
         "image": {"repository": "mirror/rowlock", "tag": "fixed"},
         "env": [{"name": "ROWLOCK_LOG_LEVEL", "value": "debug"}],
         "podAnnotations": {"a": "b"},
