@@ -1,4 +1,4 @@
-"""uvicorn's server, which answers the connections that wait in the kernel when it is told to stop."""
+"""uvicorn's server, which answers the connections that wait in the kernel when it receives the order to stop."""
 
 import asyncio
 from contextlib import suppress
