@@ -78,7 +78,7 @@ class Loops:
         supervisor.steps |= {name: loop.step for name, loop in open_loops.items()} | {
             "sweep": partial(sweep.step, engine, settings, sweep.SetAside(), ended=number),
             "sequencer": partial(sequencer.step, engine, settings, note_numbered),
-            "keeper": partial(keeper.step, engine, settings),
+            "keeper": partial(keeper.step, engine, settings, keeper.Walk()),
         }
         return cls(supervisor, list(open_loops.values()), cache, bell)
 

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from uvicorn_worker import UvicornWorker
@@ -41,6 +42,17 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         "server_header": False,
         "access_log": False,
     }
+
+    async def _serve(self) -> None:
+        # As in the stock worker, with our server. It is imported here for the same reason as `http`.
+        from service.api.server import Server  # noqa: PLC0415
+
+        self.config.app = self.wsgi
+        server = Server(self.config)
+        self._install_sigquit_handler()
+        await server.serve(self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
 
 class Log(Logger):

@@ -11,7 +11,7 @@ from weakref import WeakSet
 from uuid_utils import uuid7
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.api import early, httperrors, rawanswers
+from service.api import early, httperrors, openfiles, rawanswers
 from service.api.context import Context
 from service.errors import RowlockError
 from service.settings import Settings
@@ -173,13 +173,14 @@ watched: WeakSet[AbstractEventLoop] = WeakSet()
 
 
 def watch(loop: AbstractEventLoop, connections: Collection[Any]) -> None:
-    """Checks all connections of the server now and then, as long as there are any."""
+    """Checks all connections of the server now and then, as long as there are any, and whether more are possible."""
     if loop in watched:
         return
     watched.add(loop)
 
     def look() -> None:
         now = loop.time()
+        openfiles.check(now)
         for connection in [one for one in connections if isinstance(one, Protocol)]:
             connection.look(now)
         if connections:

@@ -176,7 +176,9 @@ class Limits(BaseModel):
 
 
 class Expirer(BaseModel):
-    """The expirer's sweep, which releases overdue holds without RabbitMQ, and its self-audit."""
+    """The expirer's sweep, which releases overdue holds without RabbitMQ, its deletion of old reservations, and its
+    self-audit.
+    """
 
     sweep_interval_ms: Annotated[
         int, Field(ge=50, le=60_000, description="Pause of the sweep when no hold is overdue")
@@ -184,6 +186,14 @@ class Expirer(BaseModel):
     sweep_batch_max: Annotated[
         int, Field(ge=1, le=5_000, description="Holds that the sweep ends in one transaction")
     ] = 500
+    reservations_keep_days: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=18_250,
+            description="Age at which reservations that expired or were released are deleted; paid ones are kept",
+        ),
+    ] = 400
     audit_interval_seconds: Annotated[
         int, Field(ge=1, le=86_400, description="Pause between two rounds of the self-audit")
     ] = 60

@@ -103,6 +103,23 @@ async def test_a_migration_without_its_lock_changes_nothing(url: str, empty: Con
     assert await empty.fetchval(TABLES) is None
 
 
+async def test_dropping_the_keys_of_reservations_lets_holds_go_on(url: str, empty: Connection, tmp_path: Path) -> None:
+    for number in range(1, 10):
+        (tmp_path / f"{number:04}.sql").write_text((FOLDER / f"{number:04}.sql").read_text())
+    engine = create_async_engine(url.replace("postgresql", "postgresql+asyncpg", 1))
+    async with engine.begin() as connection:
+        await connection.run_sync(upgrade, tmp_path)
+    await engine.dispose()
+    await empty.execute("begin; select from reservations")
+    migration = asyncio.create_task(migrate(url))
+    other = await asyncpg.connect(url)
+    await until_lock_waits(other, 1, "%lock table reservations%")
+    await empty.execute("select from seats; select from events; rollback")
+    await other.close()
+    assert (await migration).code == 0
+    assert await empty.fetchval("select count(*) from pg_constraint where conname like '%_reservation_id_fkey'") == 1
+
+
 def too_old(number: str | None) -> str:
     """The message about a schema with this number."""
     return f"the database's schema is {number or 'empty'}, this release needs {NEWEST}: run python -m service.migrate"

@@ -28,7 +28,7 @@ GRANTS = {
     "sign_in_failures": "select, insert, update, delete",
     "sessions": "select, insert",
     "seats": "select, insert, update",
-    "reservations": "select, insert, update",
+    "reservations": "select, insert, update, delete",
     "payments": "select, insert",
     "events": "select, insert, update, delete",
     "cursors": "select, insert, update, delete",

@@ -87,10 +87,7 @@ FAULTS: dict[str, tuple[str, dict[str, set[str]]]] = {
         {"ownerless": {"first", "first_seat"}, "log": {"first"}},
     ),
     "a seat whose reservation is missing": (
-        (
-            "set session_replication_role = replica; delete from reservations where id = '{first}';"
-            "set session_replication_role = origin"
-        ),
+        "delete from reservations where id = '{first}'",
         {"ownerless": {"first", "first_seat"}},
     ),
     "a hold whose seat belongs to one that has ended": (

@@ -85,6 +85,11 @@ EXAMPLES: dict[str, list[Example]] = {
     "service.ledger.history.LIST_OF_STATE": [
         Example(f"{CUSTOMER}, 'ffffffff-ffff-ffff-ffff-ffffffffffff', 20, 'EXPIRED'", rows_max=45),
     ],
+    "service.ledger.retention.DELETE_ENDED": [
+        # Each listed seat is looked up, and the payment of each reservation.
+        Example("md5('4711')::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff', 100, 0", rows_max=500, pages_max=2_500),
+        Example(f"md5('4711')::uuid, {NEWEST}, 100, 400", rows_max=100, pages_max=120),
+    ],
     "service.ledger.history.FIND_PURCHASE": [Example(f"md5('reservation 11')::uuid, {CUSTOMER}")],
     "service.ledger.unpaid.HAS_SESSION": [Example("10007")],
     "service.ledger.unpaid.TOP_UNPAID": [

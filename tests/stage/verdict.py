@@ -8,7 +8,7 @@ select s.id, s.state, r.state as reservation_state
 from seats as s
 left join reservations as r on r.id = s.reservation_id
 where s.reservation_id is not null
-and (not s.id = any(r.seat_ids) or (s.state, r.state) not in (('HELD', 'HELD'), ('SOLD', 'CONFIRMED')))
+and (r.id is null or not s.id = any(r.seat_ids) or (s.state, r.state) not in (('HELD', 'HELD'), ('SOLD', 'CONFIRMED')))
 """,
     "a living reservation does not own all of its seats": """
 select r.id, r.state, seat_id
