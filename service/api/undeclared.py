@@ -29,12 +29,12 @@ ONCE = "must be given only once"
 NO_BODY = "must be empty: this route takes no body"
 
 Fault = tuple[str, str]
-"""A field and what is wrong with it."""
+"""A field and its message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What a route reads: parameters of the query string, headers of one value (shown names by raw ones), a body."""
+    """The input of a route: parameters of the query string, headers of one value (shown names by raw ones), a body."""
 
     parameters: tuple[str, ...]
     headers: Mapping[bytes, str]
@@ -42,7 +42,7 @@ class Declared:
 
 
 def declared_by(route: APIRoute) -> Declared:
-    """What the route and its dependencies read."""
+    """The input of the route and its dependencies."""
     needed = flat(route.dependant)
     parameters = {field.alias for each in needed for field in each.query_params}
     headers = [*READ_EVERYWHERE, *(field.alias for each in needed for field in each.header_params)]
