@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import TypedDict
 
 import structlog
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -30,6 +30,7 @@ from service.api import (
     listings,
     manager,
     problems,
+    undeclared,
 )
 from service.api.bodylimit import BodyLimit
 from service.api.context import Context, limit_refused
@@ -110,7 +111,9 @@ def create_app(loaded: Settings | None = None) -> FastAPI:
     )
     app.add_middleware(RequestLog)
     for router in ROUTERS:
-        app.include_router(router)
+        # Probes and proxies may add a query string of their own.
+        is_probed = router is health.router
+        app.include_router(router, dependencies=[] if is_probed else [Depends(undeclared.refuse)])
     if loaded.docs:
         add_documentation(app)
     document.complete(app, _routes(*ROUTERS), loaded)

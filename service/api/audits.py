@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter
 from pydantic import Field
 
-from service.api import refusals, shown
+from service.api import httperrors, refusals, shown
 from service.api.context import AsManager, InContext
 from service.api.fields import Reply
 from service.audit import verdicts
@@ -73,7 +73,9 @@ class AuditReply(Reply):
 @router.get(
     "/audit",
     summary="Read the verdict of the self-audit",
-    responses=refusals.responses(Unauthenticated, Forbidden, TooManyRequests, Busy, DatabaseAway),
+    responses=refusals.responses(
+        Unauthenticated, Forbidden, httperrors.InvalidRequest, TooManyRequests, Busy, DatabaseAway
+    ),
 )
 async def show_audit(context: InContext, _manager: AsManager) -> AuditReply:
     """The expirer checks all seats, reservations, events and maps, round after round. `finishedAt` is by PostgreSQL's

@@ -6,13 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic.alias_generators import to_camel
 
 from service import errors
 from service.accounts.tokens import Role
-from service.api import context, faults, httperrors, manager, refusals
+from service.api import context, faults, httperrors, manager, refusals, undeclared
 from service.errors import RowlockError
 from service.settings import Settings
 
@@ -38,6 +37,9 @@ LIMITS = {
     context.limit_sign_in: ("sign-in", "address_sign_ins_per_minute"),
 }
 """The rate limit that a dependency counts, and its setting."""
+
+UNKNOWN = "page"
+"""A query parameter that no route has."""
 
 WRONG = "x"
 """A value in a path or a query string that every number, UUID and list of words refuses."""
@@ -71,7 +73,7 @@ def _document_refusals(responses: dict[str, Any], route: APIRoute, settings: Set
 def _errors(name: str, route: APIRoute, settings: Settings) -> list[RowlockError]:
     """Errors of this type, as this route raises them."""
     kind = refusals.KINDS[name]
-    calls = [dependant.call for dependant in _flat(route.dependant)]
+    calls = [dependant.call for dependant in undeclared.flat(route.dependant)]
     if kind is errors.Forbidden:
         return [errors.Forbidden(ROLES[call]) for call in calls if call in ROLES]
     if kind is errors.TooManyRequests:
@@ -82,27 +84,28 @@ def _errors(name: str, route: APIRoute, settings: Settings) -> list[RowlockError
     if kind is httperrors.BodyTooLarge:
         return [httperrors.BodyTooLarge(_bytes_max(route, settings))]
     if kind is httperrors.InvalidRequest:
-        return [_invalid(route)]
+        return _invalid(route)
     found = refusals.examples_of(kind)
     return [_of_one_seat(error) for error in found] if "{seatId}" in route.path else found
-
-
-def _flat(dependant: Dependant) -> list[Dependant]:
-    """The dependant after those that it needs."""
-    return [*(each for needed in dependant.dependencies for each in _flat(needed)), dependant]
 
 
 def _bytes_max(route: APIRoute, settings: Settings) -> int:
     return settings.session_body_bytes_max if route.path == manager.CREATE_PATH else settings.body_bytes_max
 
 
-def _invalid(route: APIRoute) -> RowlockError:
-    """The refusal of an empty object, or of a wrong value in the path or the query string."""
-    if route.body_field:
-        return faults.refusal_of(route.body_field.validate({}, loc=("body",))[1])
-    fields = [field for each in _flat(route.dependant) for field in (*each.path_params, *each.query_params)]
+def _invalid(route: APIRoute) -> list[RowlockError]:
+    """The refusals of an empty object, or of a wrong value in the path or the query string, and of what the route does
+    not declare: a query parameter, and a body.
+    """
+    declared = undeclared.declared_by(route)
+    fields = [field for each in undeclared.flat(route.dependant) for field in (*each.path_params, *each.query_params)]
     found = [field.validate(WRONG, loc=("path", field.alias))[1] for field in fields]
-    return faults.refusal_of(next(each for each in found if each))
+    if route.body_field:
+        found = [route.body_field.validate({}, loc=("body",))[1]]
+    wrong = [faults.refusal_of(each) for each in found if each][:1]
+    unknown = undeclared.parameter_faults(declared.parameters, f"{UNKNOWN}=1".encode())
+    bodies = [] if declared.has_body else [undeclared.body_faults(b"{}", has_body=False)]
+    return [*wrong, *map(undeclared.refusal_of, [unknown, *bodies])]
 
 
 def _of_one_seat(error: Any) -> Any:

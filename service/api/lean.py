@@ -3,7 +3,7 @@
 FastAPI solves a signature for each request, which costs several times as much as the rest of the API. Here the
 signature is compiled (`signature`), and the OpenAPI document still comes from it. A request that is unusual in any way
 goes on to FastAPI before any dependency has run: an unknown path, a value that a validator refuses, a body that is not
-plain JSON. So FastAPI alone refuses these.
+plain JSON, and input that the route does not declare. So FastAPI alone refuses these.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.rawheaders import again, first_of_each
+from service.api import undeclared
+from service.api.rawheaders import again, first_of_each, join_lists
 from service.api.signature import Received, Signature, Unusual
 from service.errors import RowlockError
 
@@ -35,7 +36,11 @@ class LeanRoutes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        found = self._find(scope) if scope["type"] == "http" else None
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        join_lists(scope)
+        found = self._find(scope)
         if found is None:
             await self._app(scope, receive, send)
             return
@@ -77,6 +82,8 @@ async def _received(
 ) -> Received:
     """The parts of the request. Raises Unusual, with the messages that were received until then in `messages`."""
     headers = first_of_each(scope)
+    if undeclared.is_possible(signature.declared, scope, headers):
+        raise Unusual
     body = None
     if signature.body_field is not None:
         if headers.get(b"content-type") != b"application/json":
@@ -99,6 +106,9 @@ async def _body(receive: Receive, messages: list[Message]) -> bytes:
 def _parsed(body: bytes) -> object:
     """The body as FastAPI's parser reads it. Where the two could differ, this one refuses, or a validator does."""
     try:
-        return orjson.loads(body)
+        parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise Unusual from None
+    if not undeclared.has_each_key_once(body, parsed):
+        raise Unusual
+    return parsed

@@ -15,6 +15,8 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.api.undeclared import declared_by
+
 ABSENT: Any = object()
 
 
@@ -53,6 +55,7 @@ class Signature:
         self.prefix, has_parameter = _split(route.path)
         self.key = "" if has_parameter else route.path
         self.body_field = route.body_field
+        self.declared = declared_by(route)
         self._calls: list[_Call] = []
         self._add(route.dependant, {})
 

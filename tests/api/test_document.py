@@ -91,6 +91,20 @@ async def test_refusals_of_input_are_those_of_the_document(
         assert told(reply) == expected(422, example), each
 
 
+async def test_refusals_of_undeclared_input_are_those_of_the_document(client: httpx.AsyncClient) -> None:
+    for each in answering(422):
+        examples = each.described["responses"]["422"]["content"][PROBLEM]["examples"].values()
+        found = [example["value"] for example in examples if "errors" in example["value"]]
+        of_query = [example for example in found if example["errors"][0]["field"] == "page"]
+        of_body = [example for example in found if example["errors"][0]["message"].endswith("takes no body")]
+        assert (len(of_query), len(of_body)) == (1, 0 if each.body else 1), each
+        asked = await client.request(each.method, each.path, params={"page": 1}, json=each.body)
+        assert told(asked) == expected(422, of_query[0]), each
+        for example in of_body:
+            sent = await client.request(each.method, each.path, json={})
+            assert told(sent) == expected(422, example), each
+
+
 async def test_refusals_of_bodies_are_those_of_the_document(
     client: httpx.AsyncClient, sql: Connection, settings: Settings
 ) -> None:

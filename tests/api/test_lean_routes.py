@@ -96,6 +96,8 @@ CORPUS = [
     ),
     Sent("POST", "/customer/book/15", {"idempotency-key": "three"}),
     Sent("POST", "/customer/book/15", JSON, b"{"),
+    Sent("POST", "/customer/book/15", IN_PARTS, b"{}"),
+    books(b'{"seatIds": [15], "a": {"b": 1, "b": 2}}'),
     Sent("POST", "/customer/book/"),
     *(Sent(method, "/customer/book") for method in ("GET", "PUT", "DELETE", "HEAD", "OPTIONS")),
     Sent("PUT", "/customer/pay/{held}"),
@@ -111,6 +113,8 @@ CORPUS = [
     *(Sent("DELETE", f"/customer/reservation/{name}") for name in (ID, "x", "%00")),
     *(Sent("GET", f"/customer/session/{name}") for name in ("1", "0", "2", "x", "9223372036854775808", "1/", "1?x=1")),
     Sent("GET", "/customer/session/1", {"if-none-match": "*"}),
+    Sent("GET", "/customer/session/1", [("if-none-match", '"x"'), ("if-none-match", "*")]),
+    Sent("GET", "/customer/session/1", [("x-forwarded-for", "192.0.2.1"), ("x-forwarded-for", "192.0.2.2")]),
     Sent("GET", "/customer/session/1", {"accept-encoding": "gzip"}),
     Sent("HEAD", "/customer/session/1"),
     *(
