@@ -136,7 +136,7 @@ async def test_no_route_logs_secrets_tokens_or_addresses(
 async def ask(
     client: httpx.AsyncClient, method: str, path: str, token: str, declared: dict[str, Any] | None = None
 ) -> int:
-    """Asks with secrets in every part of the request, or only in those that the operation declares. Returns the status."""
+    """Asks with secrets in every part of the request, or only in those that are declared. Returns the status."""
     body = {name: value for name, value in BODY.items() if name in ("email", "password", "name") or "sign" not in path}
     headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": SECRET, "Cookie": f"session={SECRET}"}
     secrets = {} if declared is not None else {"password": SECRET, "token": token}
