@@ -62,8 +62,8 @@ MUTANTS = (
         "the limit does not count paid seats",
         ("limit",),
         HOLDING,
-        "where r.state in ('HELD', 'CONFIRMED')\n",
-        "where r.state = 'HELD'\n",
+        "and state in ('HELD', 'CONFIRMED')\n",
+        "and state = 'HELD'\n",
     ),
     Mutant(
         "a key that was used for other seats is not refused",
@@ -76,8 +76,8 @@ MUTANTS = (
         "a key is not remembered",
         ("refusal",),
         HOLDING,
-        "join reservations as r using (customer_id, idempotency_key)\n",
-        "join reservations as r using (customer_id, idempotency_key)\nwhere false\n",
+        "and idempotency_key = asked.idempotency_key\n",
+        "and false\n",
     ),
     Mutant(
         "a settlement does not lock its reservation",
