@@ -138,15 +138,32 @@ def body_faults(body: bytes, *, has_body: bool) -> list[Fault]:
 
 
 def doubled_keys(body: bytes) -> Iterator[str]:
-    """The paths of the keys that an object has more than once, at any depth."""
-    left: list[tuple[Any, Any]] = [((), json.loads(body, object_pairs_hook=tuple))]
+    """The paths of the keys that an object has more than once, at any depth.
+
+    Paths are looked for only if there are any: that takes several times as long as to parse the body.
+    """
+    doubled = False
+
+    def members(pairs: list[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:
+        nonlocal doubled
+        doubled = doubled or len(dict(pairs)) < len(pairs)
+        return tuple(pairs)
+
+    parsed = json.loads(body, object_pairs_hook=members)
+    return _doubled_in(parsed) if doubled else iter(())
+
+
+def _doubled_in(parsed: Any) -> Iterator[str]:
+    """As doubled_keys, for a value whose objects are tuples of pairs."""
+    left: list[tuple[Any, Any]] = [((), parsed)]
     while left:
         place, value = left.pop()
-        if isinstance(value, tuple):
+        is_object = isinstance(value, tuple)
+        if is_object and len(dict(value)) < len(value):
             counts = Counter(key for key, _ in value)
             yield from (_path((place, key)) for key, count in counts.items() if count > 1)
-        members = value if isinstance(value, tuple) else enumerate(value if isinstance(value, list) else ())
-        left += [((place, name), part) for name, part in members if isinstance(part, tuple | list)]
+        parts = value if is_object else enumerate(value)
+        left += [((place, name), part) for name, part in parts if part and isinstance(part, tuple | list)]
 
 
 def _path(place: Any) -> str:

@@ -1,12 +1,14 @@
 """Input that a route does not declare, or that comes twice: each kind on every route of the application."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from time import process_time
 from typing import Any
 
 import httpx
 import pytest
 
+from service.api.undeclared import doubled_keys
 from service.database import Connection
 from service.settings import Settings
 from tests.stage.document import Operation, operations
@@ -127,6 +129,25 @@ async def test_doubled_keys_are_refused_on_every_route(
             cases.append(Case(f"{each.template} {body[:60]}", asked, invalid(path, ONCE)))
     assert len(cases) >= 5 * 4
     assert await wrongly_answered(client, sql, cases) == {}
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """The least CPU time of several runs."""
+    found = []
+    for _ in range(5):
+        started = process_time()
+        work()
+        found.append(process_time() - started)
+    return min(found)
+
+
+@pytest.mark.parametrize("part", ["{}", "[]", '{"":1}', "1"])
+@pytest.mark.parametrize("first", ["", '"a":1,'])
+def test_doubled_keys_cost_little_more_than_parsing(first: str, part: str) -> None:
+    # Anybody may send 64 KiB, and the loop serves nothing else meanwhile.
+    body = f'{{{first}"a":[{",".join([part] * (65_000 // (len(part) + 1)))}]}}'.encode()
+    assert list(doubled_keys(body)) == (["a"] if first else [])
+    assert seconds(lambda: list(doubled_keys(body))) < 15 * seconds(lambda: json.loads(body))
 
 
 async def test_doubled_headers_are_refused_on_every_route(
